@@ -1,0 +1,1 @@
+"""Which of the field's words are where: see ARCHITECTURE.md."""

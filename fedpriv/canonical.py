@@ -1,0 +1,47 @@
+"""The only source of bytes that are hashed or signed.
+
+Every value is one type byte, an 8-byte big-endian length and its content, so that no two different values
+share an encoding and no field can run into the next. Every message starts with its own tag.
+It does not decode: what was signed is rebuilt by the verifier from what it received itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import TypeAlias
+
+Field: TypeAlias = "bytes | str | bool | int | float | None | Sequence[Field]"
+
+
+def encode(tag: str, *fields: Field) -> bytes:
+    """Return the canonical bytes of `fields` under `tag`."""
+    return b"".join((_encode(tag), *map(_encode, fields)))
+
+
+def digest(tag: str, *fields: Field) -> bytes:
+    """Return SHA-256 of `encode(tag, *fields)`, 32 bytes."""
+    return hashlib.sha256(encode(tag, *fields)).digest()
+
+
+def _encode(value: Field) -> bytes:
+    match value:
+        case None:
+            return _framed(b"n", b"")
+        case bool():
+            return _framed(b"b", b"\x01" if value else b"\x00")
+        case int():
+            return _framed(b"i", value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+        case float():
+            return _framed(b"f", struct.pack(">d", value))
+        case str():
+            return _framed(b"s", value.encode())
+        case bytes():
+            return _framed(b"x", value)
+        case _:
+            return _framed(b"l", b"".join(map(_encode, value)))
+
+
+def _framed(kind: bytes, content: bytes) -> bytes:
+    return kind + len(content).to_bytes(8, "big") + content

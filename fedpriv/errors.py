@@ -1,0 +1,97 @@
+"""Every error that fedpriv raises on purpose, as one tree.
+
+Each says what happened, the values, and what to do; each knows the exit code of the command line
+(2 usage, 3 verification failed, 4 denied, 5 peer lost). No error quotes a private value: what a worker
+reports to a peer is a fixed code, never the text of an exception.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FedprivError(Exception):
+    """Anything that fedpriv refuses or could not do."""
+
+    exit_code = 1
+
+
+class UsageError(FedprivError):
+    """The caller's input cannot be used; nothing was written and nothing was sent."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration file has an unknown key, a wrong type or an impossible value."""
+
+
+class DataError(UsageError):
+    """A data set cannot be loaded as declared."""
+
+
+class TraceError(UsageError):
+    """A function cannot be expressed as a plan; names the operation and the line of the module."""
+
+
+class CredentialsError(UsageError):
+    """A certificate or key is missing, expired, or does not match its name or role."""
+
+
+class VerificationFailed(FedprivError):
+    """A ledger, proof or signature does not verify; names the first entry that is wrong."""
+
+    exit_code = 3
+
+
+class ReleaseDenied(FedprivError):
+    """No rule of the owner lets this value leave."""
+
+    exit_code = 4
+
+
+class PlanRefused(FedprivError):
+    """A worker will not run a plan: an operation outside the list, a bad argument, or over a quota."""
+
+    exit_code = 4
+
+
+class QuotaExceeded(PlanRefused):
+    """A plan or message asks for more memory, operations or time than the owner grants."""
+
+
+class WireError(FedprivError):
+    """Bytes from a peer do not decode to a message that we accept."""
+
+
+class PeerLost(FedprivError):
+    """The other side of a link is unreachable, went away, or did not answer before its deadline."""
+
+    exit_code = 5
+
+
+class HandshakeFailed(PeerLost):
+    """The signed hello does not prove who the peer is."""
+
+
+class WorkerRefused(FedprivError):
+    """A worker answered a request with an error code."""
+
+    exit_code = 4
+
+
+class RoundAbandoned(FedprivError):
+    """A round ended below its quorum."""
+
+    exit_code = 5
+
+
+class StateInUse(UsageError):
+    """Another process holds this state folder."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the valid name closest to `name`, or "" when none is close."""
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

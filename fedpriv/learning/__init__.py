@@ -1,0 +1,1 @@
+"""HOW models improve: local training, strategies, partitions."""

@@ -1,0 +1,1 @@
+"""WHAT HAPPENED, provably: entries, Merkle trees, checkpoints (pure)."""

@@ -1,0 +1,1 @@
+"""WHAT may be computed: plans, the allow-list, tracing and the interpreter."""

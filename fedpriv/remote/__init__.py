@@ -1,0 +1,1 @@
+"""The side of whoever asks: connections to workers."""

@@ -1,0 +1,1 @@
+"""Bytes to disk and back."""

@@ -1,0 +1,1 @@
+"""Generated from proto/fedpriv/wire/v1; see make proto."""
