@@ -1,0 +1,316 @@
+"""A data set as a worker holds it: checked features and target, split into training and evaluation rows.
+
+What is constructed is usable: finite float32 or int64 features of shape (rows, ...), a target of shape (rows,), at
+least one training row. Values never print, and `describe` announces the schema alone: no minimum, no class found in
+the data, and no more of the row count than the owner allows. It reads no file; `loading` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedpriv.entropy import SeededEntropy
+from fedpriv.errors import DataError, UsageError, nearest
+from fedpriv.ids import DatasetName, checked_name
+from fedpriv.policy.rules import Rule, reveals_rows, rounded_rows
+from fedpriv.wire.messages import Column, DatasetDescription
+
+RowCount: TypeAlias = Literal["exact", "rounded", "hidden"]
+FeaturesDtype: TypeAlias = Literal["float32", "int64"]
+Array: TypeAlias = torch.Tensor | NDArray[np.generic]
+
+_KINDS = {"b": "bool", "i": "integer", "u": "integer", "f": "float"}
+MOST_CLASSES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some rows of a data set: features of shape (rows, ...) and target of shape (rows,), in the same order."""
+
+    features: torch.Tensor = field(repr=False)
+    target: torch.Tensor = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True, slots=True, init=False, eq=False)
+class Dataset:
+    """Private rows under a name, with what their owner lets out of them.
+
+    Targets become float32 from bool and float, int64 from integers and declared classes. `classes` is their number or
+    their names, declared by the owner: it is announced, so it is never taken from the data. The `validation` share of
+    the rows is held out in an order that only the data set's name decides, so that it is the same at every start.
+    Tensors are copied: what the caller does to theirs later changes nothing here.
+    """
+
+    name: DatasetName
+    tags: tuple[str, ...]
+    description: str
+    release: tuple[Rule, ...]
+    validation: float
+    rows: RowCount
+    columns: tuple[Column, ...]
+    target_column: Column
+    classes: tuple[str, ...]
+    features: torch.Tensor = field(repr=False)
+    target: torch.Tensor = field(repr=False)
+    training: Rows = field(repr=False)
+    evaluation: Rows = field(repr=False)
+
+    def __init__(
+        self,
+        name: str,
+        features: Array,
+        target: Array,
+        *,
+        tags: Sequence[str] = (),
+        description: str = "",
+        release: Sequence[Rule] = (),
+        validation: float = 0.0,
+        rows: RowCount = "rounded",
+        columns: Sequence[str | Column] | None = None,
+        target_name: str = "target",
+        classes: int | Sequence[str] | None = None,
+        features_dtype: FeaturesDtype = "float32",
+        budget: object = None,
+    ) -> None:
+        _check_promises(name, release, validation, rows, budget)
+        given, labels = _as_tensor(name, "features", features), _as_tensor(name, "target", target)
+        _check_shapes(name, given, labels)
+        kept_columns = _columns(name, given, columns, target_name)
+        kept_features = _finite(name, given, features_dtype, [column.name for column in kept_columns])
+        kept_classes = _classes(name, classes)
+        kept_target, kind = _target(name, labels, target_name, kept_classes)
+        training, evaluation = _split(name, kept_features, kept_target, validation)
+        values: dict[str, object] = {
+            "name": DatasetName(name),
+            "tags": _tags(name, tags),
+            "description": description,
+            "release": tuple(release),
+            "validation": float(validation),
+            "rows": rows,
+            "columns": kept_columns,
+            "target_column": Column(target_name, kind),
+            "classes": kept_classes,
+            "features": kept_features,
+            "target": kept_target,
+            "training": training,
+            "evaluation": evaluation,
+        }
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def describe(self) -> DatasetDescription:
+        """Return what a peer may know of this data set: its schema, and no more of its row count than allowed."""
+        return DatasetDescription(
+            name=self.name,
+            features=self.columns,
+            feature_shape=tuple(self.features.shape[1:]),
+            feature_dtype=str(self.features.dtype).removeprefix("torch."),
+            target=self.target_column,
+            target_dtype=str(self.target.dtype).removeprefix("torch."),
+            classes=self.classes,
+            tags=self.tags,
+            rows=announced_rows(len(self), self.rows),
+        )
+
+
+def announced_rows(count: int, rows: RowCount) -> int | None:
+    """Return what is said of a count of rows: all of it, that rounded down to tens, or nothing."""
+    match rows:
+        case "exact":
+            return count
+        case "rounded":
+            return rounded_rows(count)
+        case "hidden":
+            return None
+
+
+def _check_promises(name: str, release: Sequence[Rule], validation: float, rows: str, budget: object) -> None:
+    """Raise `UsageError` unless this version can keep everything that the owner asks for."""
+    checked_name("data set", name)
+    if budget is not None:
+        raise UsageError(f"data set {name!r} has a budget, which this version cannot enforce; leave it out or upgrade")
+    if rows not in get_args(RowCount):
+        close = nearest(str(rows), get_args(RowCount))
+        raise UsageError(f"data set {name!r}: rows is {rows!r}{close}; use one of {', '.join(get_args(RowCount))}")
+    if not 0.0 <= validation < 1.0:
+        raise UsageError(f"data set {name!r}: validation is {validation}; use a share of at least 0 and below 1")
+    for rule in release:
+        if not isinstance(rule, Rule):
+            raise UsageError(
+                f"data set {name!r}: a {type(rule).__name__} is no rule; use PlainUpdate, Statistics, Metrics"
+            )
+        if rows == "hidden" and reveals_rows(rule):
+            raise UsageError(
+                f"data set {name!r} hides its row count, but its rule {rule.name!r} would reveal it; "
+                'use weight = "uniform", statistics without "count", or rows = "rounded"'
+            )
+
+
+def _tags(name: str, tags: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        raise UsageError(f"data set {name!r}: tags is the string {tags!r}; write a list, such as [{tags!r}]")
+    return tuple(tags)
+
+
+def _as_tensor(name: str, what: str, values: Array) -> torch.Tensor:
+    """Return `values` as a detached CPU tensor that may still share memory; raise `DataError` if it cannot be one."""
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in _KINDS:
+            raise DataError(
+                f"data set {name!r}: {what} has NumPy type {values.dtype}; "
+                "encode strings and objects as integer, float or bool first"
+            )
+        values = torch.from_numpy(_native(values))
+    if not isinstance(values, torch.Tensor):
+        raise DataError(f"data set {name!r}: {what} is a {type(values).__name__}; pass a torch tensor or a NumPy array")
+    if values.layout is not torch.strided or values.is_complex() or values.is_quantized:
+        raise DataError(
+            f"data set {name!r}: {what} is {values.layout}, {values.dtype}; pass a dense tensor of real numbers"
+        )
+    return values.detach().cpu()
+
+
+def _native(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return `values` in a type, byte order and stride order that torch takes."""
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    wanted = {"b": np.bool_, "f": np.float64 if size > 4 else np.float32}.get(kind, np.int64)
+    if kind == "u" and size == 8 and values.size and int(values.max()) > np.iinfo(np.int64).max:
+        raise DataError("an unsigned 64-bit column has values beyond int64; store it as float or category")
+    return np.ascontiguousarray(values, dtype=wanted)
+
+
+def _check_shapes(name: str, features: torch.Tensor, target: torch.Tensor) -> None:
+    shapes = f"features have shape {tuple(features.shape)} and the target {tuple(target.shape)}"
+    if features.dim() < 2 or target.dim() != 1:
+        raise DataError(
+            f"data set {name!r}: {shapes}; give features of shape (rows, ...) and a target of shape (rows,)"
+        )
+    if len(features) != len(target):
+        raise DataError(f"data set {name!r}: {shapes}; both need the same number of rows")
+    if not len(target):
+        raise DataError(f"data set {name!r} has no rows; check the file and any filter before it")
+    if not features[0].numel():
+        raise DataError(f"data set {name!r}: {shapes}; a row needs at least one feature")
+
+
+def _columns(
+    name: str, features: torch.Tensor, given: Sequence[str | Column] | None, target_name: str
+) -> tuple[Column, ...]:
+    """Return one column per feature of a table, or one in all for rows of a higher rank."""
+    kind = "bool" if features.dtype is torch.bool else "float" if features.is_floating_point() else "integer"
+    count = features.shape[1] if features.dim() == 2 else 1
+    if given is None:
+        given = [f"x{index}" for index in range(count)] if features.dim() == 2 else ["features"]
+    columns = tuple(column if isinstance(column, Column) else Column(column, kind) for column in given)
+    if len(columns) != count:
+        raise DataError(
+            f"data set {name!r} names {len(columns)} feature columns but has {count}; name each column once"
+        )
+    names = [*(column.name for column in columns), target_name]
+    twice = sorted({column for column in names if names.count(column) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise DataError(f"data set {name!r} has two columns called {twice[0]!r}; rename or remove one")
+    return columns
+
+
+def _finite(name: str, features: torch.Tensor, dtype: FeaturesDtype, columns: Sequence[str]) -> torch.Tensor:
+    """Return a contiguous copy of `features` as `dtype`; raise `DataError` counting rows that are not finite."""
+    if dtype == "int64":
+        if features.is_floating_point():
+            raise DataError(
+                f"data set {name!r}: features_dtype is int64 but the features are {features.dtype}; round them first"
+            )
+        return features.to(torch.int64, copy=True).contiguous()
+    if dtype != "float32":
+        raise UsageError(f"data set {name!r}: features_dtype is {dtype!r}; use float32 or int64")
+    kept = features.to(torch.float32, copy=True).contiguous()
+    finite = torch.isfinite(kept)
+    if not bool(finite.all()):
+        by_row = finite.reshape(len(kept), -1)
+        bad_rows = int((~by_row.all(dim=1)).sum())
+        where = (
+            [column for column, whole in zip(columns, by_row.all(dim=0).tolist(), strict=True) if not whole]
+            if (kept.dim() == 2)
+            else list(columns)
+        )
+        raise missing_values(name, bad_rows, where)
+    return kept
+
+
+def missing_values(name: str, rows: int, columns: Sequence[str]) -> DataError:
+    """Return the error for rows with missing or non-finite values: how many and where, never which values."""
+    shown = ", ".join(map(repr, columns[:10])) + (f" and {len(columns) - 10} more" if len(columns) > 10 else "")
+    return DataError(
+        f"data set {name!r}: {rows} rows have a missing, infinite or not representable value in {shown}; "
+        "fill, correct or drop them first"
+    )
+
+
+def _classes(name: str, classes: int | Sequence[str] | None) -> tuple[str, ...]:
+    if classes is None:
+        return ()
+    if isinstance(classes, int) and not isinstance(classes, bool):
+        if not 2 <= classes <= MOST_CLASSES:
+            raise UsageError(f"data set {name!r}: classes is {classes}; use 2 to {MOST_CLASSES}, or a list of names")
+        return tuple(map(str, range(classes)))
+    if isinstance(classes, str | bool):
+        raise UsageError(f"data set {name!r}: classes is {classes!r}; write their number or a list of names")
+    names = tuple(map(str, classes))
+    if not 2 <= len(names) <= MOST_CLASSES or len(set(names)) < len(names):
+        raise UsageError(f"data set {name!r}: classes has {len(names)} names; give 2 to {MOST_CLASSES}, each once")
+    return names
+
+
+def _target(name: str, target: torch.Tensor, column: str, classes: Sequence[str]) -> tuple[torch.Tensor, str]:
+    """Return the target in the dtype it is trained with, and its kind."""
+    if target.dtype is torch.bool or target.is_floating_point():
+        kind = "bool" if target.dtype is torch.bool else "float"
+        if classes:
+            raise DataError(f"data set {name!r}: the target is {kind} but classes are declared; store it as integer")
+        kept = target.to(torch.float32, copy=True).contiguous()
+        bad_rows = int((~torch.isfinite(kept)).sum())
+        if bad_rows:
+            raise missing_values(name, bad_rows, [column])
+        return kept, kind
+    kept = target.to(torch.int64, copy=True).contiguous()
+    if not classes:
+        return kept, "integer"
+    outside = int(((kept < 0) | (kept >= len(classes))).sum())
+    if outside:
+        raise DataError(
+            f"data set {name!r}: {outside} rows of {column!r} are outside the {len(classes)} declared classes "
+            f"0 to {len(classes) - 1}; correct them or declare every class"
+        )
+    return kept, "category"
+
+
+def _split(name: str, features: torch.Tensor, target: torch.Tensor, validation: float) -> tuple[Rows, Rows]:
+    """Return training and evaluation rows, each in file order.
+
+    The order is that of 8-byte draws, one a row, from `SeededEntropy` of the data set's name; the first
+    floor(validation * rows), and at least one, are held out.
+    """
+    count = len(target)
+    if validation == 0.0:
+        return Rows(features, target), Rows(features[:0], target[:0])
+    held_out = max(1, int(validation * count))
+    if held_out >= count:
+        raise DataError(
+            f"data set {name!r} has {count} rows, too few to hold out {validation:g} of them; use validation = 0"
+        )
+    draws = np.frombuffer(SeededEntropy(b"validation/" + name.encode()).random_bytes(8 * count), dtype=">u8")
+    order = np.argsort(draws, kind="stable")
+    kept, out = (torch.from_numpy(np.sort(part)) for part in (order[held_out:], order[:held_out]))
+    return Rows(features[kept], target[kept]), Rows(features[out], target[out])
