@@ -1,0 +1,285 @@
+"""The fields of each message, in protobuf and as values: one entry of `KINDS` per message type.
+
+Lengths and counts are bounded here, enumerations are closed. Tensors and framing are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedpriv.errors import WireError
+from fedpriv.ids import DatasetName, JobId, PlanDigest
+from fedpriv.updates import DTYPES, TensorSet
+from fedpriv.wire import messages as m
+from fedpriv.wire.plans import decode_plan, encode_plan
+from fedpriv.wire.tensors import read_shape
+from fedpriv.wire.v1 import session_pb2 as v1
+
+NONCE_BYTES = 32
+MAXIMUM_CERTIFICATES = 4
+MAXIMUM_CERTIFICATE_BYTES = 8192
+MAXIMUM_TEXT = 4096
+MAXIMUM_ITEMS = 16_384
+_DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one message type travels: its field of `Header`, the attribute that holds its tensors, and its fields."""
+
+    field: str
+    pack: Callable[[Any, Any], None]
+    unpack: Callable[[Any, TensorSet], m.Message]
+    tensors: str = ""
+
+
+def _pack_hello(hello: m.Hello, body: v1.Hello) -> None:
+    body.certificates.extend(hello.certificates)
+    body.nonce, body.protocol, body.software = hello.nonce, hello.protocol, hello.software
+
+
+def _hello(body: v1.Hello, _: TensorSet) -> m.Hello:
+    certificates = tuple(body.certificates)
+    if not 0 < len(certificates) <= MAXIMUM_CERTIFICATES:
+        raise WireError(f"a hello with {len(certificates)} certificates; 1 to {MAXIMUM_CERTIFICATES} are accepted")
+    if max(map(len, certificates)) > MAXIMUM_CERTIFICATE_BYTES or len(body.nonce) != NONCE_BYTES:
+        raise WireError("a hello with a certificate or a nonce of the wrong length")
+    return m.Hello(certificates, body.nonce, body.protocol, _text(body.software))
+
+
+def _pack_hello_proof(proof: m.HelloProof, body: v1.HelloProof) -> None:
+    body.signature = proof.signature
+
+
+def _hello_proof(body: v1.HelloProof, _: TensorSet) -> m.HelloProof:
+    if len(body.signature) > 256:
+        raise WireError(f"a signature of {len(body.signature)} bytes; 256 at most are accepted")
+    return m.HelloProof(body.signature)
+
+
+def _pack_announcement(announcement: m.Announcement, body: v1.Announcement) -> None:
+    body.torch_version = announcement.torch_version
+    for dataset in announcement.datasets:
+        entry = body.datasets.add(
+            name=dataset.name,
+            features=[v1.Column(name=column.name, kind=column.kind) for column in dataset.features],
+            feature_shape=dataset.feature_shape,
+            feature_dtype=dataset.feature_dtype,
+            target=v1.Column(name=dataset.target.name, kind=dataset.target.kind),
+            target_dtype=dataset.target_dtype,
+            classes=dataset.classes,
+            tags=dataset.tags,
+        )
+        if dataset.rows is not None:
+            entry.rows = dataset.rows
+
+
+def _announcement(body: v1.Announcement, _: TensorSet) -> m.Announcement:
+    return m.Announcement(_text(body.torch_version), tuple(map(_dataset, _bounded(body.datasets))))
+
+
+def _dataset(body: v1.DatasetDescription) -> m.DatasetDescription:
+    if body.feature_dtype not in DTYPES or body.target_dtype not in DTYPES:
+        raise WireError("a data set is announced with a dtype that does not travel")
+    return m.DatasetDescription(
+        name=DatasetName(_text(body.name)),
+        features=tuple(map(_column, _bounded(body.features))),
+        feature_shape=read_shape(body.feature_shape),
+        feature_dtype=body.feature_dtype,
+        target=_column(body.target),
+        target_dtype=body.target_dtype,
+        classes=_texts(body.classes),
+        tags=_texts(body.tags),
+        rows=body.rows if body.HasField("rows") else None,
+    )
+
+
+def _column(body: v1.Column) -> m.Column:
+    return m.Column(_text(body.name), _text(body.kind))
+
+
+def _pack_offer_plan(offer: m.OfferPlan, body: v1.OfferPlan) -> None:
+    body.request, body.plan = offer.request, encode_plan(offer.plan)
+
+
+def _offer_plan(body: v1.OfferPlan, _: TensorSet) -> m.OfferPlan:
+    return m.OfferPlan(body.request, decode_plan(body.plan))
+
+
+def _pack_train(train: m.Train, body: v1.Train) -> None:
+    body.request, body.job, body.round = train.request, train.job, train.round
+    body.dataset, body.plan = train.dataset, train.plan
+    body.epochs, body.batch_size = train.epochs, train.batch_size
+    body.shuffle, body.drop_last, body.seed = train.shuffle, train.drop_last, train.seed
+    _pack_numbers(train.hyperparameters, body.hyperparameters)
+    body.metrics.extend(train.metrics)
+    body.purpose = train.purpose
+
+
+def _train(body: v1.Train, tensors: TensorSet) -> m.Train:
+    return m.Train(
+        request=body.request,
+        job=JobId(_text(body.job)),
+        round=body.round,
+        dataset=DatasetName(_text(body.dataset)),
+        plan=_digest(body.plan),
+        epochs=body.epochs,
+        batch_size=body.batch_size,
+        shuffle=body.shuffle,
+        drop_last=body.drop_last,
+        seed=body.seed,
+        hyperparameters=_numbers(body.hyperparameters),
+        metrics=_texts(body.metrics),
+        purpose=_text(body.purpose),
+        model=tensors,
+    )
+
+
+def _pack_evaluate(evaluate: m.Evaluate, body: v1.Evaluate) -> None:
+    body.request, body.job, body.round = evaluate.request, evaluate.job, evaluate.round
+    body.dataset, body.plan, body.batch_size = evaluate.dataset, evaluate.plan, evaluate.batch_size
+    body.metrics.extend(evaluate.metrics)
+    body.purpose = evaluate.purpose
+
+
+def _evaluate(body: v1.Evaluate, tensors: TensorSet) -> m.Evaluate:
+    return m.Evaluate(
+        request=body.request,
+        job=JobId(_text(body.job)),
+        round=body.round,
+        dataset=DatasetName(_text(body.dataset)),
+        plan=_digest(body.plan),
+        batch_size=body.batch_size,
+        metrics=_texts(body.metrics),
+        purpose=_text(body.purpose),
+        model=tensors,
+    )
+
+
+def _pack_ask_statistics(ask: m.AskStatistics, body: v1.AskStatistics) -> None:
+    body.request, body.dataset, body.purpose = ask.request, ask.dataset, ask.purpose
+    body.kinds.extend(ask.kinds)
+
+
+def _ask_statistics(body: v1.AskStatistics, _: TensorSet) -> m.AskStatistics:
+    return m.AskStatistics(body.request, DatasetName(_text(body.dataset)), _texts(body.kinds), _text(body.purpose))
+
+
+def _pack_close_round(close: m.CloseRound, body: v1.CloseRound) -> None:
+    body.job, body.round = close.job, close.round
+
+
+def _close_round(body: v1.CloseRound, _: TensorSet) -> m.CloseRound:
+    return m.CloseRound(JobId(_text(body.job)), body.round)
+
+
+def _pack_plan_accepted(accepted: m.PlanAccepted, body: v1.PlanAccepted) -> None:
+    body.request, body.plan = accepted.request, accepted.plan
+
+
+def _plan_accepted(body: v1.PlanAccepted, _: TensorSet) -> m.PlanAccepted:
+    return m.PlanAccepted(body.request, _digest(body.plan))
+
+
+def _pack_update(update: m.Update, body: v1.Update) -> None:
+    body.request, body.round, body.weight = update.request, update.round, update.weight
+    _pack_numbers(update.metrics, body.metrics)
+
+
+def _update(body: v1.Update, tensors: TensorSet) -> m.Update:
+    return m.Update(body.request, body.round, body.weight, _numbers(body.metrics), tensors)
+
+
+def _pack_evaluation(evaluation: m.Evaluation, body: v1.Evaluation) -> None:
+    body.request, body.round, body.weight = evaluation.request, evaluation.round, evaluation.weight
+    _pack_numbers(evaluation.metrics, body.metrics)
+
+
+def _evaluation(body: v1.Evaluation, _: TensorSet) -> m.Evaluation:
+    return m.Evaluation(body.request, body.round, body.weight, _numbers(body.metrics))
+
+
+def _pack_statistics(statistics: m.Statistics, body: v1.Statistics) -> None:
+    body.request = statistics.request
+
+
+def _statistics(body: v1.Statistics, tensors: TensorSet) -> m.Statistics:
+    return m.Statistics(body.request, tensors)
+
+
+def _pack_failure(failure: m.Failure, body: v1.Failure) -> None:
+    body.request, body.operation = failure.request, failure.operation
+    body.code = v1.ErrorCode.Value(f"ERROR_CODE_{failure.code.name}")
+    if failure.step >= 0:
+        body.step = failure.step
+
+
+def _failure(body: v1.Failure, _: TensorSet) -> m.Failure:
+    try:
+        code = m.ErrorCode(body.code)
+    except ValueError:
+        raise WireError(f"error code {body.code} is unknown; both sides need the same protocol version") from None
+    return m.Failure(body.request, code, body.step if body.HasField("step") else -1, _text(body.operation))
+
+
+def _pack_goodbye(_: m.Goodbye, body: v1.Goodbye) -> None:
+    """Set nothing: the message is all there is to say."""
+
+
+def _goodbye(_: v1.Goodbye, __: TensorSet) -> m.Goodbye:
+    return m.Goodbye()
+
+
+def _pack_numbers(numbers: Mapping[str, float], into: Any) -> None:
+    for name, value in numbers.items():
+        into.add(name=name, value=value)
+
+
+def _numbers(body: Sequence[v1.NamedNumber]) -> dict[str, float]:
+    numbers = {_text(number.name): number.value for number in _bounded(body)}
+    if len(numbers) != len(body):
+        raise WireError("two numbers of one message have the same name")
+    return numbers
+
+
+def _text(value: str) -> str:
+    if len(value) > MAXIMUM_TEXT:
+        raise WireError(f"a text of {len(value)} characters; {MAXIMUM_TEXT} at most are accepted")
+    return value
+
+
+def _texts(values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(_text, _bounded(values)))
+
+
+def _bounded(items: Sequence[Any]) -> Iterable[Any]:
+    if len(items) > MAXIMUM_ITEMS:
+        raise WireError(f"a list of {len(items)} items; {MAXIMUM_ITEMS} at most are accepted")
+    return items
+
+
+def _digest(value: bytes) -> PlanDigest:
+    if len(value) != _DIGEST_BYTES:
+        raise WireError(f"a plan digest of {len(value)} bytes; it has {_DIGEST_BYTES}")
+    return PlanDigest(value)
+
+
+KINDS: Mapping[type, Kind] = {
+    m.Hello: Kind("hello", _pack_hello, _hello),
+    m.HelloProof: Kind("hello_proof", _pack_hello_proof, _hello_proof),
+    m.Announcement: Kind("announcement", _pack_announcement, _announcement),
+    m.OfferPlan: Kind("offer_plan", _pack_offer_plan, _offer_plan),
+    m.Train: Kind("train", _pack_train, _train, tensors="model"),
+    m.Evaluate: Kind("evaluate", _pack_evaluate, _evaluate, tensors="model"),
+    m.AskStatistics: Kind("ask_statistics", _pack_ask_statistics, _ask_statistics),
+    m.CloseRound: Kind("close_round", _pack_close_round, _close_round),
+    m.PlanAccepted: Kind("plan_accepted", _pack_plan_accepted, _plan_accepted),
+    m.Update: Kind("update", _pack_update, _update, tensors="delta"),
+    m.Evaluation: Kind("evaluation", _pack_evaluation, _evaluation),
+    m.Statistics: Kind("statistics", _pack_statistics, _statistics, tensors="values"),
+    m.Failure: Kind("failure", _pack_failure, _failure),
+    m.Goodbye: Kind("goodbye", _pack_goodbye, _goodbye),
+}
+KINDS_BY_FIELD: Mapping[str, Kind] = {kind.field: kind for kind in KINDS.values()}

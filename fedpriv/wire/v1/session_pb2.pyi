@@ -1,0 +1,288 @@
+from fedpriv.wire.v1 import tensor_pb2 as _tensor_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ERROR_CODE_UNSPECIFIED: _ClassVar[ErrorCode]
+    ERROR_CODE_BAD_REQUEST: _ClassVar[ErrorCode]
+    ERROR_CODE_UNKNOWN_DATASET: _ClassVar[ErrorCode]
+    ERROR_CODE_UNKNOWN_PLAN: _ClassVar[ErrorCode]
+    ERROR_CODE_PLAN_REFUSED: _ClassVar[ErrorCode]
+    ERROR_CODE_OPERATION_NOT_ALLOWED: _ClassVar[ErrorCode]
+    ERROR_CODE_OVER_QUOTA: _ClassVar[ErrorCode]
+    ERROR_CODE_INPUT_MISMATCH: _ClassVar[ErrorCode]
+    ERROR_CODE_RELEASE_DENIED: _ClassVar[ErrorCode]
+    ERROR_CODE_STEP_FAILED: _ClassVar[ErrorCode]
+    ERROR_CODE_TORCH_VERSION: _ClassVar[ErrorCode]
+    ERROR_CODE_STORAGE_FULL: _ClassVar[ErrorCode]
+    ERROR_CODE_SHUTTING_DOWN: _ClassVar[ErrorCode]
+ERROR_CODE_UNSPECIFIED: ErrorCode
+ERROR_CODE_BAD_REQUEST: ErrorCode
+ERROR_CODE_UNKNOWN_DATASET: ErrorCode
+ERROR_CODE_UNKNOWN_PLAN: ErrorCode
+ERROR_CODE_PLAN_REFUSED: ErrorCode
+ERROR_CODE_OPERATION_NOT_ALLOWED: ErrorCode
+ERROR_CODE_OVER_QUOTA: ErrorCode
+ERROR_CODE_INPUT_MISMATCH: ErrorCode
+ERROR_CODE_RELEASE_DENIED: ErrorCode
+ERROR_CODE_STEP_FAILED: ErrorCode
+ERROR_CODE_TORCH_VERSION: ErrorCode
+ERROR_CODE_STORAGE_FULL: ErrorCode
+ERROR_CODE_SHUTTING_DOWN: ErrorCode
+
+class Frame(_message.Message):
+    __slots__ = ("header_bytes", "payload_bytes", "entry", "entry_key", "chunk")
+    HEADER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_KEY_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    header_bytes: int
+    payload_bytes: int
+    entry: int
+    entry_key: bytes
+    chunk: bytes
+    def __init__(self, header_bytes: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., entry: _Optional[int] = ..., entry_key: _Optional[bytes] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class Header(_message.Message):
+    __slots__ = ("hello", "hello_proof", "announcement", "offer_plan", "train", "evaluate", "ask_statistics", "close_round", "plan_accepted", "update", "evaluation", "statistics", "failure", "goodbye")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    HELLO_PROOF_FIELD_NUMBER: _ClassVar[int]
+    ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
+    OFFER_PLAN_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_FIELD_NUMBER: _ClassVar[int]
+    EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    ASK_STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_ROUND_FIELD_NUMBER: _ClassVar[int]
+    PLAN_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    hello_proof: HelloProof
+    announcement: Announcement
+    offer_plan: OfferPlan
+    train: Train
+    evaluate: Evaluate
+    ask_statistics: AskStatistics
+    close_round: CloseRound
+    plan_accepted: PlanAccepted
+    update: Update
+    evaluation: Evaluation
+    statistics: Statistics
+    failure: Failure
+    goodbye: Goodbye
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., offer_plan: _Optional[_Union[OfferPlan, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., ask_statistics: _Optional[_Union[AskStatistics, _Mapping]] = ..., close_round: _Optional[_Union[CloseRound, _Mapping]] = ..., plan_accepted: _Optional[_Union[PlanAccepted, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+
+class NamedNumber(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: float
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("certificates", "nonce", "protocol", "software")
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    certificates: _containers.RepeatedScalarFieldContainer[bytes]
+    nonce: bytes
+    protocol: int
+    software: str
+    def __init__(self, certificates: _Optional[_Iterable[bytes]] = ..., nonce: _Optional[bytes] = ..., protocol: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
+
+class HelloProof(_message.Message):
+    __slots__ = ("signature",)
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    signature: bytes
+    def __init__(self, signature: _Optional[bytes] = ...) -> None: ...
+
+class Column(_message.Message):
+    __slots__ = ("name", "kind")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
+
+class DatasetDescription(_message.Message):
+    __slots__ = ("name", "features", "feature_shape", "feature_dtype", "target", "target_dtype", "classes", "tags", "rows")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    TARGET_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    features: _containers.RepeatedCompositeFieldContainer[Column]
+    feature_shape: _containers.RepeatedScalarFieldContainer[int]
+    feature_dtype: str
+    target: Column
+    target_dtype: str
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    rows: int
+    def __init__(self, name: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., feature_shape: _Optional[_Iterable[int]] = ..., feature_dtype: _Optional[str] = ..., target: _Optional[_Union[Column, _Mapping]] = ..., target_dtype: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., tags: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ...) -> None: ...
+
+class Announcement(_message.Message):
+    __slots__ = ("torch_version", "datasets")
+    TORCH_VERSION_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    torch_version: str
+    datasets: _containers.RepeatedCompositeFieldContainer[DatasetDescription]
+    def __init__(self, torch_version: _Optional[str] = ..., datasets: _Optional[_Iterable[_Union[DatasetDescription, _Mapping]]] = ...) -> None: ...
+
+class OfferPlan(_message.Message):
+    __slots__ = ("request", "plan")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    plan: bytes
+    def __init__(self, request: _Optional[int] = ..., plan: _Optional[bytes] = ...) -> None: ...
+
+class Train(_message.Message):
+    __slots__ = ("request", "job", "round", "dataset", "plan", "epochs", "batch_size", "shuffle", "drop_last", "seed", "hyperparameters", "metrics", "purpose", "model")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SHUFFLE_FIELD_NUMBER: _ClassVar[int]
+    DROP_LAST_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    HYPERPARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    job: str
+    round: int
+    dataset: str
+    plan: bytes
+    epochs: int
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+    seed: int
+    hyperparameters: _containers.RepeatedCompositeFieldContainer[NamedNumber]
+    metrics: _containers.RepeatedScalarFieldContainer[str]
+    purpose: str
+    model: _tensor_pb2.TensorSet
+    def __init__(self, request: _Optional[int] = ..., job: _Optional[str] = ..., round: _Optional[int] = ..., dataset: _Optional[str] = ..., plan: _Optional[bytes] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shuffle: _Optional[bool] = ..., drop_last: _Optional[bool] = ..., seed: _Optional[int] = ..., hyperparameters: _Optional[_Iterable[_Union[NamedNumber, _Mapping]]] = ..., metrics: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., model: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ...) -> None: ...
+
+class Evaluate(_message.Message):
+    __slots__ = ("request", "job", "round", "dataset", "plan", "batch_size", "metrics", "purpose", "model")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    job: str
+    round: int
+    dataset: str
+    plan: bytes
+    batch_size: int
+    metrics: _containers.RepeatedScalarFieldContainer[str]
+    purpose: str
+    model: _tensor_pb2.TensorSet
+    def __init__(self, request: _Optional[int] = ..., job: _Optional[str] = ..., round: _Optional[int] = ..., dataset: _Optional[str] = ..., plan: _Optional[bytes] = ..., batch_size: _Optional[int] = ..., metrics: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., model: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ...) -> None: ...
+
+class AskStatistics(_message.Message):
+    __slots__ = ("request", "dataset", "kinds", "purpose")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    dataset: str
+    kinds: _containers.RepeatedScalarFieldContainer[str]
+    purpose: str
+    def __init__(self, request: _Optional[int] = ..., dataset: _Optional[str] = ..., kinds: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ...) -> None: ...
+
+class CloseRound(_message.Message):
+    __slots__ = ("job", "round")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    round: int
+    def __init__(self, job: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
+
+class PlanAccepted(_message.Message):
+    __slots__ = ("request", "plan")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    plan: bytes
+    def __init__(self, request: _Optional[int] = ..., plan: _Optional[bytes] = ...) -> None: ...
+
+class Update(_message.Message):
+    __slots__ = ("request", "round", "weight", "metrics", "delta")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    round: int
+    weight: float
+    metrics: _containers.RepeatedCompositeFieldContainer[NamedNumber]
+    delta: _tensor_pb2.TensorSet
+    def __init__(self, request: _Optional[int] = ..., round: _Optional[int] = ..., weight: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[NamedNumber, _Mapping]]] = ..., delta: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ...) -> None: ...
+
+class Evaluation(_message.Message):
+    __slots__ = ("request", "round", "weight", "metrics")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    round: int
+    weight: float
+    metrics: _containers.RepeatedCompositeFieldContainer[NamedNumber]
+    def __init__(self, request: _Optional[int] = ..., round: _Optional[int] = ..., weight: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[NamedNumber, _Mapping]]] = ...) -> None: ...
+
+class Statistics(_message.Message):
+    __slots__ = ("request", "values")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    values: _tensor_pb2.TensorSet
+    def __init__(self, request: _Optional[int] = ..., values: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("request", "code", "step", "operation")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    code: ErrorCode
+    step: int
+    operation: str
+    def __init__(self, request: _Optional[int] = ..., code: _Optional[_Union[ErrorCode, str]] = ..., step: _Optional[int] = ..., operation: _Optional[str] = ...) -> None: ...
+
+class Goodbye(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
