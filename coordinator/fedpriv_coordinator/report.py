@@ -1,0 +1,231 @@
+"""The report of a run: one printable HTML page without scripts and without anything to load.
+
+Every text that came from outside (names, purposes, reasons) is escaped. The page repeats what it is given; it
+verifies nothing, and says for each worker whether somebody did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from fedpriv_coordinator import plots
+from fedpriv_coordinator.experiment import (
+    Egress,
+    History,
+    JobFacts,
+    LedgerSummary,
+    LostWorker,
+    RoundRecord,
+    size_text,
+)
+
+__all__ = ["Egress", "JobFacts", "LedgerSummary", "ReportInput", "page"]
+
+_STYLE = """
+:root { color-scheme: light; --ink: #111827; --soft: #4b5563; --line: #e5e7eb; --good: #0f6b3c; --bad: #b42318; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 68rem; padding: 2rem 1rem 4rem; color: var(--ink); background: #fff;
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+h1 { margin: 0; font-size: 1.7rem; line-height: 1.2; overflow-wrap: anywhere; }
+h2 { margin: 2.5rem 0 .75rem; font-size: 1.15rem; }
+p { margin: .5rem 0; max-width: 46rem; }
+.soft { color: var(--soft); }
+.good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
+code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+pre { margin: .5rem 0; padding: .75rem 1rem; background: #f3f4f6; border-radius: 4px; white-space: pre-wrap; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 1rem; margin: 1.5rem 0 0; }
+.figures div { border-top: 2px solid var(--ink); padding-top: .4rem; }
+.figures dt { color: var(--soft); font-size: .85rem; }
+.figures dd { margin: 0; font-size: 1.5rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.figures dd small { display: block; color: var(--soft); font-size: .8rem; }
+.facts { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .25rem 1.25rem; margin: 1rem 0; }
+.facts dt { color: var(--soft); } .facts dd { margin: 0; overflow-wrap: anywhere; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
+.plots svg { width: 100%; height: auto; display: block; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .75rem .35rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 500; white-space: nowrap; } .n { text-align: right; white-space: nowrap; }
+section.worker { margin: 1.25rem 0 2rem; break-inside: avoid; } section.worker h3 { margin: 0; font-size: 1rem; }
+tr, .plots svg { break-inside: avoid; } thead { display: table-header-group; }
+@page { margin: 16mm; }
+@media print { body { padding: 0; max-width: none; font-size: 10.5pt; } .wide { overflow: visible; } }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportInput:
+    """What the page tells: the job, its rounds, each worker's ledger, and who was lost."""
+
+    job: JobFacts
+    history: History
+    ledgers: tuple[LedgerSummary, ...] = ()
+    lost: tuple[LostWorker, ...] = ()
+
+
+def page(report: ReportInput) -> str:
+    """Return the report as one HTML document."""
+    title = escape(report.job.name)
+    body = "\n".join((*_opening(report), *_curves(report.history), *_workers(report), *_lost(report.lost)))
+    end = "\n".join((*_rounds(report.history), *_verify(report)))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f"<title>{title} - federated run</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n{end}\n</body>\n</html>\n"
+    )
+
+
+def _opening(report: ReportInput) -> Iterator[str]:
+    """Yield the title, what came out in large figures, and what the job was."""
+    job = report.job
+    yield f"<header><h1>{escape(job.name)}</h1>"
+    if job.purpose:
+        yield f"<p>{escape(job.purpose)}</p>"
+    yield '<dl class="figures">'
+    for label, value, beside in _figures(report):
+        small = f"<small>{escape(beside)}</small>" if beside else ""
+        yield f"<div><dt>{escape(label)}</dt><dd>{escape(value)}{small}</dd></div>"
+    yield '</dl></header>\n<h2>The job</h2>\n<dl class="facts">'
+    facts = {
+        "Data set": job.dataset,
+        "Model": f"{job.parameters:,} parameters" if job.parameters else "",
+        "Training plan": job.plan and f"SHA-256 {job.plan}",
+        "Workers": ", ".join(_names(report)),
+    }
+    for label, value in facts.items():
+        if value:
+            yield f"<dt>{label}</dt><dd>{escape(value)}</dd>"
+    yield "</dl>"
+
+
+def _figures(report: ReportInput) -> Iterator[tuple[str, str, str]]:
+    """Yield label, value and remark of each large figure."""
+    rounds, baseline = report.history.rounds, report.history.baseline or {}
+    last = next((record for record in reversed(rounds) if record.outcome == "complete"), None)
+    if last is not None:
+        for name in sorted(last.metrics, key=lambda name: (name != "accuracy", name))[:2]:
+            beside = f"all rows in one place: {_number(baseline[name])}" if name in baseline else ""
+            yield name.capitalize(), _number(last.metrics[name]), beside
+        if last.loss is not None and "loss" not in last.metrics:
+            yield "Training loss", _number(last.loss), ""
+    complete = sum(record.outcome == "complete" for record in rounds)
+    yield "Rounds", f"{complete}", f"{len(rounds) - complete} abandoned" if complete < len(rounds) else "all complete"
+    yield "Left the workers", size_text(_total(report)), "by their ledgers" if report.ledgers else "as received"
+    if report.ledgers:
+        verified = sum(ledger.verified for ledger in report.ledgers)
+        yield "Ledgers verified", f"{verified} of {len(report.ledgers)}", ""
+
+
+def _total(report: ReportInput) -> int:
+    if report.ledgers:
+        return sum(ledger.bytes for ledger in report.ledgers)
+    return sum(record.bytes_in for record in report.history.rounds)
+
+
+def _names(report: ReportInput) -> list[str]:
+    """Return every worker's name, in the order of first appearance."""
+    parts = (part.worker for record in report.history.rounds for part in record.workers)
+    return list(dict.fromkeys((*(ledger.worker for ledger in report.ledgers), *parts)))
+
+
+def _curves(history: History) -> Iterator[str]:
+    yield "<h2>How it went</h2>"
+    if not history.rounds:
+        yield '<p class="soft">No round was run.</p>'
+    elif plots.available():
+        yield '<div class="plots">' + "\n".join(plots.svgs(history)) + "</div>"
+    else:
+        yield "<p class=\"soft\">The curves need matplotlib: <code>pip install 'fedpriv[plot]'</code></p>"
+
+
+def _workers(report: ReportInput) -> Iterator[str]:
+    """Yield one section per worker: whether its ledger was verified, and what left by kind of message."""
+    yield "<h2>What left each worker</h2>"
+    if not report.ledgers:
+        yield '<p class="soft">No ledger was read for this report.</p>'
+    for ledger in report.ledgers:
+        state = '<span class="good">ledger verified</span>'
+        if not ledger.verified:
+            state = '<span class="bad">ledger NOT VERIFIED</span>'
+        yield f'<section class="worker"><h3>{escape(ledger.worker)}: {state}</h3>'
+        yield f'<p class="soft">{ledger.entries:,} entries, root <code>{escape(ledger.root)}</code></p>'
+        rows = [(row.kind, f"{row.messages:,}", f"{row.bytes:,}") for row in ledger.kinds]
+        rows.append(("total", f"{sum(row.messages for row in ledger.kinds):,}", f"{ledger.bytes:,}"))
+        yield _table(("Kind of message", "Messages", "Bytes"), rows, numbers={1, 2}) + "</section>"
+
+
+def _lost(lost: Sequence[LostWorker]) -> Iterator[str]:
+    yield "<h2>Who was lost</h2>"
+    if not lost:
+        yield '<p class="soft">No worker was lost.</p>'
+        return
+    rows = [(each.worker, str(each.round), each.reason or "no reason given") for each in lost]
+    yield _table(("Worker", "Round", "Why"), rows, numbers={1})
+
+
+def _rounds(history: History) -> Iterator[str]:
+    """Yield the table of rounds, with a column for every metric that any round has."""
+    yield "<h2>Every round</h2>"
+    metrics = [name for name in history.columns if name not in {"loss", "seconds", "bytes_in", "bytes_out"}]
+    columns = {name: history.column(name) for name in metrics}
+    headers = ["Round", "Training loss", *(_header(name) for name in metrics), "Workers", "Received", "Sent", "Seconds"]
+    rows = [
+        (
+            str(record.number),
+            _number(record.loss),
+            *(_number(columns[name][at]) for name in metrics),
+            _folded(record),
+            size_text(record.bytes_in),
+            size_text(record.bytes_out),
+            f"{record.seconds:.2f}",
+        )
+        for at, record in enumerate(history.rounds)
+    ]
+    yield _table(headers, rows, numbers=set(range(len(headers))))
+
+
+def _header(metric: str) -> str:
+    name = metric.removeprefix("worker/")
+    return f"{name.capitalize()} at workers" if name != metric else name.capitalize()
+
+
+def _folded(record: RoundRecord) -> str:
+    if record.outcome == "abandoned":
+        return "abandoned"
+    return f"{sum(part.status == 'folded' for part in record.workers)} of {len(record.workers)}"
+
+
+def _verify(report: ReportInput) -> Iterator[str]:
+    """Yield how a reader finds out without trusting this page."""
+    yield "<h2>Verify it yourself</h2>"
+    yield (
+        "<p>This page is only a summary. Each owner holds the signed ledger of what left their worker. These commands "
+        "recompute every hash and signature from that ledger, offline; compare the root that they print with the one "
+        "above.</p>"
+    )
+    names = [ledger.worker for ledger in report.ledgers] or ["WORKER"]
+    commands = (f"fedpriv audit verify {report.job.ledgers.replace('WORKER', name)}" for name in names)
+    yield f"<pre><code>{escape(chr(10).join(commands))}</code></pre>"
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: set[int]) -> str:
+    """Return a table; columns in `numbers` are set to the right."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        marks = (' class="n"' if at in numbers else "" for at in range(len(cells)))
+        return "<tr>" + "".join(f"<{tag}{mark}>{escape(cell)}</{tag}>" for mark, cell in zip(marks, cells, strict=True))
+
+    body = "\n".join(line("td", row) for row in rows)
+    return f'<div class="wide"><table><thead>{line("th", headers)}</thead>\n<tbody>\n{body}\n</tbody></table></div>'
+
+
+def _number(value: float | None) -> str:
+    """Return `value` with four decimals, or a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if math.isfinite(value) and abs(value) < 1e6 else f"{value:.4g}"
