@@ -1,7 +1,7 @@
 """Curves of a run: loss, accuracy and bytes per round, and where a worker was lost.
 
-Drawn with matplotlib's own canvas, never through pyplot: a notebook's backend and open figures stay as they
-are, and any thread may draw. What a run did not record is left out of the picture, not drawn as zero.
+Drawn with matplotlib's own canvas, never through pyplot: a notebook's backend, style and open figures stay as
+they are. What a run did not record is left out of the picture, not drawn as zero. Not for two threads at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedpriv.errors import UsageError
 from fedpriv_coordinator.experiment import History, size_text
@@ -25,7 +25,7 @@ Panel: TypeAlias = "Callable[[Axes, History], None]"
 
 # Apart from each other in the common colour blindnesses, and in grey print through their dashes.
 BLUE, PALE, ORANGE, GREY, RED = "#1f6f9f", "#b8d4e3", "#d9822b", "#6b7280", "#b42318"
-STYLE = {
+STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#9ca3af",
     "axes.grid": True,
@@ -71,7 +71,7 @@ def write(history: History, path: Path) -> Path:
 
 def svgs(history: History) -> tuple[str, ...]:
     """Return each panel of `history` as one `<svg>` element that scales with the page it stands in."""
-    found = []
+    found: list[str] = []
     with _style():
         for panel in _panels(history):
             figure = _figure(1, panel_width=4.4)
@@ -86,9 +86,9 @@ def _style() -> AbstractContextManager[None]:
     """Return the context that draws in our style; raise `UsageError` without matplotlib."""
     if not available():
         raise UsageError("drawing needs matplotlib: pip install 'fedpriv[plot]'")
-    import matplotlib as mpl  # noqa: PLC0415 - optional, and slow to import
+    from matplotlib import style  # noqa: PLC0415 - optional, and slow to import
 
-    return mpl.rc_context({**mpl.rcParamsDefault, **STYLE})
+    return style.context(["default", STYLE])
 
 
 def _panels(history: History) -> tuple[Panel, ...]:
