@@ -8,6 +8,7 @@ own `__post_init__` do, and their `UsageError` is reported with the place it cam
 
 from __future__ import annotations
 
+import re
 import tomllib
 import types
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from fedpriv.errors import ConfigError, UsageError, nearest
 
 T = TypeVar("T")
 LARGEST_FILE = 1 << 20
+_ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
 
 def load(path: Path, schema: type[T]) -> T:
@@ -87,6 +89,26 @@ def array(value: object, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise ConfigError(f"{where} must be an array [...], not {_found(value)}")
     return value
+
+
+def address(value: object, where: str) -> str:
+    """Return `value` if it is "host:port" to dial, "[::1]:7443" for IPv6; raise `ConfigError` if not."""
+    return _address(value, where, lowest_port=1)
+
+
+def listening_address(value: object, where: str) -> str:
+    """Return `value` if it is "host:port" to listen at, where port 0 lets the system pick."""
+    return _address(value, where, lowest_port=0)
+
+
+def _address(value: object, where: str, *, lowest_port: int) -> str:
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not lowest_port <= int(match["port"]) <= 65535:
+        raise ConfigError(
+            f"{where} must be a host and a port from {lowest_port} to 65535, "
+            f"such as 'coordinator.example:7443', not {_found(value)}"
+        )
+    return match[0]
 
 
 def _key(item: Field[Any]) -> str:

@@ -44,10 +44,10 @@ class Rows:
 class Dataset:
     """Private rows under a name, with what their owner lets out of them.
 
-    Targets become float32 from bool and float, int64 from integers and declared classes. `classes` is their number or
-    their names, declared by the owner: it is announced, so it is never taken from the data. The `validation` share of
-    the rows is held out in an order that only the data set's name decides, so that it is the same at every start.
-    Tensors are copied: what the caller does to theirs later changes nothing here.
+    Targets become float32 from bool and float, int64 from integers and text. `classes` is the number or the names of
+    the classes, declared by the owner: they are announced, so they are never taken from the data. The `validation`
+    share of the rows is held out, the same rows at every start. Tensors are copied: what the caller does to theirs
+    later changes nothing here.
     """
 
     name: DatasetName
@@ -81,12 +81,16 @@ class Dataset:
         features_dtype: FeaturesDtype = "float32",
         budget: object = None,
     ) -> None:
-        _check_promises(name, release, validation, rows, budget)
+        if budget is not None:
+            raise UsageError(f"data set {name!r}: this version cannot enforce a budget; leave it out or upgrade")
+        check_promises(name, release, validation, rows)
+        kept_classes = _classes(name, classes)
+        if isinstance(target, np.ndarray) and target.dtype.kind == "U":
+            target = _class_numbers(name, target_name, target, kept_classes)
         given, labels = _as_tensor(name, "features", features), _as_tensor(name, "target", target)
         _check_shapes(name, given, labels)
         kept_columns = _columns(name, given, columns, target_name)
         kept_features = _finite(name, given, features_dtype, [column.name for column in kept_columns])
-        kept_classes = _classes(name, classes)
         kept_target, kind = _target(name, labels, target_name, kept_classes)
         training, evaluation = _split(name, kept_features, kept_target, validation)
         values: dict[str, object] = {
@@ -136,11 +140,9 @@ def announced_rows(count: int, rows: RowCount) -> int | None:
             return None
 
 
-def _check_promises(name: str, release: Sequence[Rule], validation: float, rows: str, budget: object) -> None:
+def check_promises(name: str, release: Sequence[Rule], validation: float, rows: str) -> None:
     """Raise `UsageError` unless this version can keep everything that the owner asks for."""
     checked_name("data set", name)
-    if budget is not None:
-        raise UsageError(f"data set {name!r} has a budget, which this version cannot enforce; leave it out or upgrade")
     if rows not in get_args(RowCount):
         close = nearest(str(rows), get_args(RowCount))
         raise UsageError(f"data set {name!r}: rows is {rows!r}{close}; use one of {', '.join(get_args(RowCount))}")
@@ -271,6 +273,29 @@ def _classes(name: str, classes: int | Sequence[str] | None) -> tuple[str, ...]:
     if not 2 <= len(names) <= MOST_CLASSES or len(set(names)) < len(names):
         raise UsageError(f"data set {name!r}: classes has {len(names)} names; give 2 to {MOST_CLASSES}, each once")
     return names
+
+
+def _class_numbers(name: str, column: str, values: NDArray[np.generic], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the position of each text among the declared classes; raise `DataError` counting those that have none.
+
+    The order is the owner's and is never taken from the data: workers must agree on it, and a class that only
+    one row has would announce that row.
+    """
+    if not classes:
+        raise DataError(
+            f"data set {name!r}: the target {column!r} holds text; declare every class, in the order "
+            'that all workers share: classes = ["...", "..."]'
+        )
+    number = {known: index for index, known in enumerate(classes)}
+    flat = values.reshape(-1).tolist()
+    codes = np.fromiter((number.get(value, -1) for value in flat), dtype=np.int64, count=len(flat))
+    unknown = int((codes < 0).sum())
+    if unknown:
+        raise DataError(
+            f"data set {name!r}: {unknown} rows of {column!r} are none of the {len(number)} declared classes; "
+            "correct them or declare every class"
+        )
+    return codes.reshape(values.shape)
 
 
 def _target(name: str, target: torch.Tensor, column: str, classes: Sequence[str]) -> tuple[torch.Tensor, str]:

@@ -1,0 +1,114 @@
+"""From a declared data set to its checked rows: Parquet, CSV, npz, or a loader that the owner installed.
+
+Every refusal says which data set, which column, how many rows and what to do, and quotes no value. Nothing is
+imputed, encoded or dropped: what is trained on is what the owner's file holds. npz files are read
+without pickle. A loader is the owner's own code; no peer can name one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fedpriv.errors import ConfigError, DataError, nearest
+from fedpriv.wire.messages import Column
+from fedpriv_worker.config import DatasetConfig, WorkerConfig
+from fedpriv_worker.datasets import Array, Dataset
+
+Loaded: TypeAlias = tuple[Array, Array, Sequence[str | Column] | None]
+
+
+def check(config: WorkerConfig) -> tuple[Dataset, ...]:
+    """Return every data set of `config`, loaded; raise before anything is written if a file or a row is not usable."""
+    for what, path in (("ca", config.tls.ca), ("certificate", config.tls.certificate), ("key", config.tls.key)):
+        if not path.is_file():
+            raise ConfigError(f"[tls] {what}: {path} does not exist; make it with `fedpriv certs`, or correct the path")
+    return tuple(load_dataset(dataset) for dataset in config.datasets)
+
+
+def load_dataset(config: DatasetConfig) -> Dataset:
+    """Return the rows that `config` declares; raise `DataError` naming what is wrong with them."""
+    if config.loader:
+        features, target, columns = _from_loader(config, config.loader)
+    elif not config.path.is_file():
+        raise DataError(f"data set {config.name!r}: {config.path} does not exist; correct its path")
+    elif config.path.suffix.lower() == ".npz":
+        features, target, columns = _from_npz(config)
+    else:
+        features, target, columns = _from_table(config)
+    return Dataset(
+        config.name,
+        features,
+        target,
+        tags=config.tags,
+        description=config.description,
+        release=config.release,
+        validation=config.validation,
+        rows=config.rows,
+        columns=columns,
+        target_name=config.target,
+        classes=config.classes,
+        features_dtype=config.features_dtype,
+    )
+
+
+def _from_loader(config: DatasetConfig, loader: str) -> Loaded:
+    """Return what the owner's function returns: (features, target), or a mapping with those and maybe columns."""
+    module_name, _, function_name = loader.partition(":")
+    try:
+        function: Callable[[], Any] = getattr(importlib.import_module(module_name), function_name)
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"data set {config.name!r}: the loader needs module {error.name!r}, which is not installed; "
+            "install it beside fedpriv"
+        ) from None
+    except AttributeError:
+        raise DataError(f"data set {config.name!r}: {module_name} has no function {function_name!r}") from None
+    try:
+        loaded = function()
+    except Exception as error:  # noqa: BLE001 - the owner's own code may raise anything, and its text may quote rows
+        raise DataError(
+            f"data set {config.name!r}: the loader {loader!r} raised {type(error).__name__}; run it alone to see why"
+        ) from None
+    if isinstance(loaded, Mapping) and {"features", "target"} <= set(loaded) <= {"features", "target", "columns"}:
+        return loaded["features"], loaded["target"], loaded.get("columns", config.columns)
+    if isinstance(loaded, tuple) and len(loaded) == 2:
+        return loaded[0], loaded[1], config.columns
+    raise DataError(
+        f"data set {config.name!r}: the loader {loader!r} returned a {type(loaded).__name__}; "
+        "return (features, target), or a mapping with features, target and, if you like, columns"
+    )
+
+
+def _from_npz(config: DatasetConfig) -> Loaded:
+    """Return the arrays `features` and the one named as the target."""
+    try:
+        with np.load(config.path, allow_pickle=False) as arrays:
+            for name in ("features", config.target):
+                if name not in arrays:
+                    raise DataError(
+                        f"data set {config.name!r}: {config.path.name} has no array {name!r}"
+                        f"{nearest(name, arrays)}; it has {', '.join(arrays)}"
+                    )
+            return arrays["features"], arrays[config.target], config.columns
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise DataError(
+            f"data set {config.name!r}: {config.path.name} is not an npz file of plain arrays "
+            f"({type(error).__name__}); write it with numpy.savez and without objects"
+        ) from None
+
+
+def _from_table(config: DatasetConfig) -> Loaded:
+    """Return the features, target and columns of a Parquet or CSV file."""
+    try:
+        from fedpriv_worker import tables  # noqa: PLC0415 - it needs an extra, which only owners of tables install
+    except ImportError:
+        raise DataError(
+            f"data set {config.name!r}: reading {config.path.suffix} needs pyarrow; "
+            "install fedpriv[data], or store the rows as npz"
+        ) from None
+    return tables.load_table(config)
