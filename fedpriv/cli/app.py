@@ -1,0 +1,151 @@
+"""The `fedpriv` command: which sub-command does what, and what a failure looks like.
+
+Data goes to stdout, diagnostics to stderr. Exit codes: 0 ok, 2 usage, 3 verification failed, 4 denied, 5 peer
+lost, 130 interrupted. A sub-command is imported when it runs, so that help and `audit` answer without torch.
+No traceback reaches a terminal unless it is asked for: an exception's text can quote a value.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from fedpriv.errors import FedprivError
+
+app = typer.Typer(
+    name="fedpriv",
+    help="Train on data that never moves: workers hold it, a coordinator learns, a signed ledger proves what left.",
+    epilog="Start with: fedpriv demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+worker = typer.Typer(help="Hold data, and let nothing leave that its owner's rules do not allow.", no_args_is_help=True)
+app.add_typer(worker, name="worker")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit with its code; a refusal is one line on stderr."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verbose = "--verbose" in words or bool(os.environ.get("FEDPRIV_DEBUG"))
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    try:
+        app(args=[word for word in words if word != "--verbose"], prog_name="fedpriv")
+    except FedprivError as error:
+        _fail(str(error), error.exit_code, traced=verbose)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130, traced=verbose)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains again at its exit
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the last resort of a command; the text may quote a value
+        _fail(f"a defect of ours, {type(error).__name__}; --verbose shows where", 1, traced=verbose)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int, *, traced: bool) -> NoReturn:
+    if traced:
+        traceback.print_exc()
+    print(f"fedpriv: error: {message}", file=sys.stderr)  # noqa: T201 - this is the command line
+    sys.exit(code)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - the signature that typer calls
+    if wanted:
+        typer.echo(f"fedpriv {importlib.metadata.version('fedpriv')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show logs, and where an error was raised.")] = False,
+) -> None:
+    """Declare the options of the command itself; `main` takes --verbose wherever it stands."""
+
+
+@app.command()
+def demo(
+    *,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="The coordinator sees each update: no secure aggregation.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="How many workers.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+    kill: Annotated[str | None, typer.Option(metavar="NAME@ROUND", help="End that worker in that round.")] = None,
+    quorum: Annotated[
+        int | None, typer.Option(min=1, help="Updates that a round needs.", show_default="all but one")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder for what the run leaves.", show_default="runs/UTC-demo")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Run the main job end to end on real data: workers, training, and the proof of what left."""
+    from fedpriv.cli import demo as command  # noqa: PLC0415 - brings torch
+
+    command.demo(
+        plain=plain, workers=workers, rounds=rounds, kill=kill, quorum=quorum, as_json=as_json, run=run, seed=seed
+    )
+
+
+@worker.command("init")
+def worker_init(
+    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet, or is empty.")],
+    name: Annotated[str | None, typer.Option(help="The worker's name.", show_default="the folder's")] = None,
+) -> None:
+    """Write a worker's configuration and keys, with every release denied but by approval."""
+    from fedpriv.cli import worker as command  # noqa: PLC0415 - brings torch
+
+    command.init(folder, name)
+
+
+@worker.command("start")
+def worker_start(config: Annotated[Path, typer.Argument(help="The worker's TOML file.")]) -> None:
+    """Start the worker that CONFIG describes, and keep it up until it is interrupted."""
+    from fedpriv.cli import worker as command  # noqa: PLC0415 - brings torch
+
+    command.start(config)
+
+
+@app.command("run")
+def run_job(
+    *,
+    job: Annotated[Path, typer.Argument(help="The job's TOML file.")],
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Coordinate a job: wait for its workers, train, and save what came out."""
+    from fedpriv.cli import run as command  # noqa: PLC0415 - brings torch
+
+    command.run(job, resume, as_json)
+
+
+@app.command(
+    "audit",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    options_metavar="",
+)
+def audit(context: typer.Context) -> None:
+    """Show and verify what left a worker, offline, from its ledger."""
+    from fedpriv.cli import audit as command  # noqa: PLC0415 - imported when it runs, as every other
+
+    command.app(args=context.args, prog_name="fedpriv audit")
+
+
+if __name__ == "__main__":
+    main()
