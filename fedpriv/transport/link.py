@@ -13,9 +13,14 @@ from typing import Protocol, TypeVar
 from fedpriv.errors import HandshakeFailed
 from fedpriv.ids import PeerName
 from fedpriv.sealed import Envelope, Sealed
+from fedpriv.wire.framing import MAXIMUM_MESSAGE_BYTES
 from fedpriv.wire.messages import Role
 
-Sent = TypeVar("Sent", contravariant=True)
+Sent_contra = TypeVar("Sent_contra", contravariant=True)
+
+
+STRANGER_MESSAGE_BYTES = 1 << 16
+"""What one message may have before the handshake proved who sends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,11 @@ class RawLink(Protocol):
     `send` may be called by several tasks; messages never interleave. It returns when the bytes are with the transport,
     not when they arrived, and waits while the other side does not read. One task at a time may `receive`.
     Cancelling a `send` or a `receive` in the middle of a message breaks the link. Both raise `PeerLost` once the other
-    side is gone without a proper end, and `receive` raises `WireError` for frames that are none; the link is then broken.
+    side is gone without a proper end; `receive` raises `WireError` for bytes that are no frame, which breaks the link.
     """
+
+    maximum_message_bytes: int
+    """What one received message may have at most; small until the peer is identified."""
 
     @property
     def tls_certificate(self) -> bytes | None:
@@ -64,8 +72,8 @@ class RawLink(Protocol):
         ...
 
 
-class Link(Protocol[Sent]):
-    """A `RawLink` of one side: `Sent` is what that side may send, `peer` is known after the handshake."""
+class Link(Protocol[Sent_contra]):
+    """A `RawLink` of one side: `Sent_contra` is what that side may send, `peer` is known after the handshake."""
 
     @property
     def raw(self) -> RawLink:
@@ -81,7 +89,7 @@ class Link(Protocol[Sent]):
         """Record whom the handshake proved; once."""
         ...
 
-    async def send(self, message: Sent) -> None:
+    async def send(self, message: Sent_contra) -> None:
         """Send one message; see `RawLink.send`."""
         ...
 
@@ -107,10 +115,11 @@ class Link(Protocol[Sent]):
 class _Identified:
     """What the links of both sides share: the stream below and the peer, once it is proved."""
 
-    __slots__ = ("_peer", "raw")
+    __slots__ = ("_maximum_message_bytes", "_peer", "raw")
 
-    def __init__(self, raw: RawLink) -> None:
+    def __init__(self, raw: RawLink, *, maximum_message_bytes: int = MAXIMUM_MESSAGE_BYTES) -> None:
         self.raw = raw
+        self._maximum_message_bytes = maximum_message_bytes
         self._peer: Peer | None = None
 
     @property
@@ -121,10 +130,11 @@ class _Identified:
         return self._peer
 
     def identify(self, peer: Peer) -> None:
-        """Record whom the handshake proved; once."""
+        """Record whom the handshake proved, once; from now on large messages are accepted."""
         if self._peer is not None:
             raise HandshakeFailed(f"this link is already bound to {self._peer.name!r}; open another one")
         self._peer = peer
+        self.raw.maximum_message_bytes = self._maximum_message_bytes
 
     async def receive(self) -> Envelope | None:
         """Return the next message, or None when the other side closed in order."""

@@ -2,7 +2,7 @@
 
 `memory_pair` returns both ends of one stream. Envelopes are handed over as they are, so both sides share their
 buffers; the byte counters show what gRPC would have counted. An end holds at most `window` unread messages, then the
-other end's `send` waits, as it would on a network. `Faults` make one end misbehave, without clocks and without sleeping.
+other end's `send` waits, as on a network. `Faults` make one end misbehave, without clocks and without sleeping.
 Both ends belong to one event loop.
 """
 
@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fedpriv.errors import PeerLost
+from fedpriv.errors import PeerLost, WireError
 from fedpriv.sealed import Envelope
+from fedpriv.transport.link import STRANGER_MESSAGE_BYTES
 from fedpriv.wire.framing import envelope_bytes
 
 DEFAULT_WINDOW = 16
@@ -93,6 +94,7 @@ class MemoryLink:
 
     def __init__(self, outward: _Pipe, inward: _Pipe) -> None:
         self.faults = Faults()
+        self.maximum_message_bytes = STRANGER_MESSAGE_BYTES
         self._outward = outward
         self._inward = inward
         self._sent = 0
@@ -126,6 +128,10 @@ class MemoryLink:
         """Return the next message, or None when the other end closed."""
         envelope = await self._inward.get()
         if envelope is not None:
+            size = len(envelope.header) + envelope.payload_bytes
+            if size > self.maximum_message_bytes:
+                await self.lose()
+                raise WireError(f"a message of {size} bytes; {self.maximum_message_bytes} at most are accepted")
             self._bytes_received += envelope_bytes(envelope)
         return envelope
 

@@ -113,7 +113,7 @@ def _pack_train(train: m.Train, body: v1.Train) -> None:
     body.dataset, body.plan = train.dataset, train.plan
     body.epochs, body.batch_size = train.epochs, train.batch_size
     body.shuffle, body.drop_last, body.seed = train.shuffle, train.drop_last, train.seed
-    _pack_numbers(train.hyperparameters, body.hyperparameters)
+    body.hyperparameters.extend(_named(train.hyperparameters))
     body.metrics.extend(train.metrics)
     body.purpose = train.purpose
 
@@ -185,7 +185,7 @@ def _plan_accepted(body: v1.PlanAccepted, _: TensorSet) -> m.PlanAccepted:
 
 def _pack_update(update: m.Update, body: v1.Update) -> None:
     body.request, body.round, body.weight = update.request, update.round, update.weight
-    _pack_numbers(update.metrics, body.metrics)
+    body.metrics.extend(_named(update.metrics))
 
 
 def _update(body: v1.Update, tensors: TensorSet) -> m.Update:
@@ -194,7 +194,7 @@ def _update(body: v1.Update, tensors: TensorSet) -> m.Update:
 
 def _pack_evaluation(evaluation: m.Evaluation, body: v1.Evaluation) -> None:
     body.request, body.round, body.weight = evaluation.request, evaluation.round, evaluation.weight
-    _pack_numbers(evaluation.metrics, body.metrics)
+    body.metrics.extend(_named(evaluation.metrics))
 
 
 def _evaluation(body: v1.Evaluation, _: TensorSet) -> m.Evaluation:
@@ -232,9 +232,8 @@ def _goodbye(_: v1.Goodbye, __: TensorSet) -> m.Goodbye:
     return m.Goodbye()
 
 
-def _pack_numbers(numbers: Mapping[str, float], into: Any) -> None:
-    for name, value in numbers.items():
-        into.add(name=name, value=value)
+def _named(numbers: Mapping[str, float]) -> list[v1.NamedNumber]:
+    return [v1.NamedNumber(name=name, value=value) for name, value in numbers.items()]
 
 
 def _numbers(body: Sequence[v1.NamedNumber]) -> dict[str, float]:

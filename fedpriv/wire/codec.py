@@ -8,8 +8,6 @@ data set exists or a plan may run is for whoever acts on the message.
 
 from __future__ import annotations
 
-from typing import cast
-
 from google.protobuf.message import DecodeError
 
 from fedpriv.errors import WireError
@@ -61,4 +59,4 @@ def decode(envelope: Envelope) -> Message:
         tensors = read_tensors(read_specs(getattr(body, kind.tensors)), envelope.payload)
     elif envelope.payload_bytes:
         raise WireError(f"a {field} message carries {envelope.payload_bytes} payload bytes, but none belong to it")
-    return cast(Message, kind.unpack(body, tensors))
+    return kind.unpack(body, tensors)

@@ -82,10 +82,10 @@ def envelope_bytes(envelope: Envelope, frame_bytes: int = FRAME_BYTES) -> int:
 class Assembler:
     """Puts frames together; holds at most one unfinished message, in buffers of exactly its size."""
 
-    __slots__ = ("_entry", "_entry_key", "_filled", "_header", "_maximum", "_payload")
+    __slots__ = ("_entry", "_entry_key", "_filled", "_header", "_payload", "maximum_message_bytes")
 
     def __init__(self, maximum_message_bytes: int = MAXIMUM_MESSAGE_BYTES) -> None:
-        self._maximum = maximum_message_bytes
+        self.maximum_message_bytes = maximum_message_bytes
         self._clear()
 
     @property
@@ -116,8 +116,10 @@ class Assembler:
         payload_bytes = reader.varint(_PAYLOAD_BYTES)
         if not 0 < header_bytes <= MAXIMUM_HEADER_BYTES:
             raise WireError(f"a header of {header_bytes} bytes; 1 to {MAXIMUM_HEADER_BYTES} are accepted")
-        if header_bytes + payload_bytes > self._maximum:
-            raise WireError(f"a message of {header_bytes + payload_bytes} bytes; {self._maximum} at most are accepted")
+        if header_bytes + payload_bytes > self.maximum_message_bytes:
+            raise WireError(
+                f"a message of {header_bytes + payload_bytes} bytes; {self.maximum_message_bytes} at most are accepted"
+            )
         self._entry = reader.fixed64(_ENTRY) - 1
         self._entry_key = reader.short_bytes(_ENTRY_KEY)
         self._header = bytearray(header_bytes)

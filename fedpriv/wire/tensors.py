@@ -32,7 +32,7 @@ if sys.byteorder != "little":  # pragma: no cover
 
 
 def write_tensors(tensors: TensorSet, into: tensor_pb2.TensorSet) -> Payload:
-    """Add the specification of each tensor to `into` and return their bytes; raise `WireError` for what cannot travel."""
+    """Add each tensor's specification to `into`, return their bytes; raise `WireError` for what cannot travel."""
     payload = []
     for name, tensor in tensors:
         _check_name(name)
