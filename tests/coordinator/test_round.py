@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedpriv.ids import WorkerName
+from fedpriv_coordinator.round import (
+    Abandoned,
+    Action,
+    Arrived,
+    Ask,
+    Begin,
+    Collecting,
+    Complete,
+    Event,
+    Failed,
+    Fold,
+    Leave,
+    Selecting,
+    State,
+    Terms,
+    Tick,
+    advance,
+)
+
+A, B, C = WorkerName("a"), WorkerName("b"), WorkerName("c")
+
+
+def terms(quorum: int = 2) -> Terms:
+    return Terms(number=1, quorum=quorum, deadline_seconds=10.0)
+
+
+def play(state: State, *events: Event) -> tuple[State, list[Action]]:
+    done: list[Action] = []
+    for event in events:
+        state, actions = advance(state, event)
+        done.extend(actions)
+    return state, done
+
+
+def folds(actions: list[Action]) -> list[WorkerName]:
+    return [action.worker for action in actions if isinstance(action, Fold)]
+
+
+def test_everyone_who_is_connected_is_asked_once_in_order_of_name() -> None:
+    state, actions = advance(Selecting(terms()), Begin((C, A, B, A), 0.0))
+    assert actions == (Ask(A), Ask(B), Ask(C))
+    assert isinstance(state, Collecting)
+    assert state.deadline == 10.0
+
+
+def test_a_round_below_its_quorum_is_abandoned_before_anyone_is_asked() -> None:
+    state, actions = advance(Selecting(terms(quorum=3)), Begin((A, B), 0.0))
+    assert isinstance(state, Abandoned)
+    assert actions == ()
+    assert "the quorum is 3" in state.reason
+
+
+def test_updates_are_folded_in_order_of_name_whatever_order_they_arrive_in() -> None:
+    state, actions = play(Selecting(terms()), Begin((A, B, C), 0.0), Arrived(C), Arrived(A), Arrived(B))
+    assert folds(actions) == [A, B, C]
+    assert state == Complete(terms(), (A, B, C))
+
+
+def test_an_early_update_waits_until_those_before_it_are_settled() -> None:
+    state, actions = play(Selecting(terms()), Begin((A, B, C), 0.0), Arrived(B))
+    assert folds(actions) == []
+    _, actions = play(state, Failed(A, "lost", "gone"))
+    assert folds(actions) == [B]
+
+
+def test_a_lost_worker_is_left_out_and_named() -> None:
+    state, actions = play(
+        Selecting(terms()), Begin((A, B, C), 0.0), Arrived(A), Failed(B, "lost", "cut"), Arrived(C)
+    )
+    assert Leave(B, "lost", "cut") in actions
+    assert state == Complete(terms(), (A, C))
+
+
+def test_a_round_ends_at_its_deadline_with_what_it_has() -> None:
+    state, actions = play(Selecting(terms()), Begin((A, B, C), 0.0), Arrived(A), Arrived(C), Tick(9.9))
+    assert isinstance(state, Collecting)
+    state, late = play(state, Tick(10.0))
+    assert state == Complete(terms(), (A, C))
+    assert [type(action) for action in late] == [Leave, Fold]
+
+
+def test_a_round_is_abandoned_as_soon_as_the_quorum_is_out_of_reach() -> None:
+    state, _ = play(Selecting(terms()), Begin((A, B, C), 0.0), Failed(A, "lost", "x"), Failed(B, "refused", "y"))
+    assert isinstance(state, Abandoned)
+    assert "2 of 3 workers did not contribute" in state.reason
+
+
+def test_what_comes_twice_late_or_unasked_changes_nothing() -> None:
+    state, _ = play(Selecting(terms()), Begin((A, B), 0.0), Arrived(A))
+    for event in (Arrived(A), Failed(A, "lost", "x"), Arrived(C), Begin((C,), 1.0), Tick(1.0)):
+        assert advance(state, event) == (state, ())
+    over, _ = play(state, Arrived(B))
+    for event in (Arrived(B), Failed(B, "late", "x"), Tick(99.0)):
+        assert advance(over, event) == (over, ())
+    assert advance(Selecting(terms()), Arrived(A)) == (Selecting(terms()), ())
+
+
+names = st.sampled_from([WorkerName(name) for name in "abcdef"])
+events = st.one_of(
+    st.builds(Arrived, names),
+    st.builds(Failed, names, st.sampled_from(["lost", "refused", "rejected"]), st.just("r")),
+    st.builds(Tick, st.floats(0, 20)),
+)
+
+
+@given(st.sets(names, min_size=1), st.integers(1, 6), st.lists(events, max_size=20))
+def test_any_order_of_events_ends_whole_and_folds_each_update_once(
+    workers: set[WorkerName], quorum: int, happening: list[Event]
+) -> None:
+    state, actions = play(Selecting(terms(quorum)), Begin(tuple(workers), 0.0), *happening, Tick(10.0))
+    assert isinstance(state, Complete | Abandoned)
+    folded = folds(actions)
+    assert folded == sorted(set(folded))
+    if isinstance(state, Complete):
+        assert list(state.folded) == folded
+        assert len(folded) >= quorum
+        left = {action.worker for action in actions if isinstance(action, Leave)}
+        assert left | set(folded) == workers
+        assert not left & set(folded)
