@@ -91,6 +91,10 @@ class StateInUse(UsageError):
     """Another process holds this state folder."""
 
 
+class StorageFailed(FedprivError):
+    """The disk is full, failing or not what was written; nothing that depended on the write was sent."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the valid name closest to `name`, or "" when none is close."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
