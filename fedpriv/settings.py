@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import tomllib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -46,17 +46,18 @@ def parse(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path} nests too deeply; no key of ours nests more than four deep") from None
 
 
-def read(mapping: Mapping[str, Any], schema: type[T], *, where: str) -> T:
+def read(mapping: Mapping[str, Any], schema: type[T], *, where: str, parsed: Mapping[str, object] | None = None) -> T:
     """Return `mapping` as the dataclass `schema`; `where` names the place in errors, such as "worker.toml [dial]".
 
     A field's metadata may give `key` (its name in TOML) and `parse` (a function of the raw value and the place).
-    A class attribute `LATER` maps keys that this version refuses to the reason.
+    A class attribute `LATER` maps keys that this version refuses to the reason. `parsed` holds, by field name, what
+    the caller has read already.
     """
     assert is_dataclass(schema)
     hints = get_type_hints(schema)
-    known = {_key(item): item for item in fields(schema) if item.init}
-    _refuse_unknown(mapping, known, getattr(schema, "LATER", {}), where)
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(parsed or {})
+    known = {_key(item): item for item in fields(schema) if item.init and item.name not in values}
+    refuse_unknown(mapping, known, where, later=getattr(schema, "LATER", {}))
     for key, item in known.items():
         if key in mapping:
             place = f"{where} {key}"
@@ -70,6 +71,18 @@ def read(mapping: Mapping[str, Any], schema: type[T], *, where: str) -> T:
         raise
     except UsageError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def refuse_unknown(
+    mapping: Mapping[str, Any], known: Iterable[str], where: str, *, later: Mapping[str, str] | None = None
+) -> None:
+    """Raise `ConfigError` for the first key that is not among `known`; `later` maps keys of a later version to why."""
+    known = tuple(known)
+    for name in mapping:
+        if later and name in later:
+            raise ConfigError(f"{where}: {name!r} is refused: {later[name]}")
+        if name not in known:
+            raise ConfigError(f"{where}: {name!r} is no key here{nearest(name, known)}; it takes {', '.join(known)}")
 
 
 def key(name: str, *, parse: Callable[[Any, str], Any] | None = None) -> Mapping[str, Any]:
@@ -113,14 +126,6 @@ def _address(value: object, where: str, *, lowest_port: int) -> str:
 
 def _key(item: Field[Any]) -> str:
     return str(item.metadata.get("key", item.name))
-
-
-def _refuse_unknown(mapping: Mapping[str, Any], known: Mapping[str, Any], later: Mapping[str, str], where: str) -> None:
-    for name in mapping:
-        if name in later:
-            raise ConfigError(f"{where}: {name!r} is refused: {later[name]}")
-        if name not in known:
-            raise ConfigError(f"{where}: {name!r} is no key here{nearest(name, known)}; it takes {', '.join(known)}")
 
 
 def _value(value: object, expected: object, where: str) -> object:

@@ -68,8 +68,8 @@ def dirichlet(
         if counts.sum(axis=0).min() >= minimum_rows and (not all_classes or counts.min() > 0):
             return _dealt(members, counts, generator)
     raise UsageError(
-        f"no Dirichlet({alpha:g}) division of {len(kept)} rows over {workers} workers, each with at least {minimum_rows} "
-        f"rows{' and every class' if all_classes else ''}, came up in {MOST_TRIES} draws; "
+        f"no Dirichlet({alpha:g}) division of {len(kept)} rows over {workers} workers, each with at least "
+        f"{minimum_rows} rows{' and every class' if all_classes else ''}, came up in {MOST_TRIES} draws; "
         "raise alpha, lower minimum_rows, or use fewer workers"
     )
 

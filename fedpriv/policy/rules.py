@@ -77,6 +77,11 @@ RULES: Mapping[str, type[Rule]] = {
     Statistics.name: Statistics,
     Metrics.name: Metrics,
 }
+_WEIGHTS_IN_WORDS: Mapping[str, str] = {
+    "exact": "its exact row count",
+    "rounded": "its row count rounded down to tens",
+    "uniform": "1",
+}
 LATER = ("secure-sum", "approval", "differential-privacy", "mock")
 
 
@@ -88,16 +93,13 @@ def parse_rules(value: object, where: str) -> tuple[Rule, ...]:
 
 def in_words(rule: Rule) -> str:
     """Return what `rule` lets out, as a sentence that its owner can check."""
-    purpose = f" for the purpose {rule.purpose!r}" if rule.purpose is not None else ""
-    match rule:
-        case PlainUpdate():
-            weights = {"exact": "its exact row count", "rounded": "its row count rounded down to tens", "uniform": "1"}
-            what = f"each update of this worker, weighted by {weights[rule.weight]}"
-        case Statistics():
-            what = f"per-column statistics ({', '.join(rule.kinds)})"
-        case Metrics():
-            what = f"metrics ({', '.join(rule.kinds)})"
+    if isinstance(rule, PlainUpdate):
+        what = f"each update of this worker, weighted by {_WEIGHTS_IN_WORDS[rule.weight]}"
+    else:
+        noun = "per-column statistics" if isinstance(rule, Statistics) else "metrics"
+        what = f"{noun} ({', '.join(rule.kinds)})"
     who = "any coordinator or researcher" if rule.recipients is None else ", ".join(rule.recipients)
+    purpose = f", for the purpose {rule.purpose!r}" if rule.purpose is not None else ""
     return f"{who} may see {what}{purpose}"
 
 
@@ -108,24 +110,16 @@ def rounded_rows(rows: int) -> int:
 
 def weight_of(rule: PlainUpdate, rows: int) -> float:
     """Return the weight of an update over `rows` training rows under `rule`, never less than 1."""
-    match rule.weight:
-        case "exact":
-            return float(rows)
-        case "rounded":
-            return float(max(1, rounded_rows(rows)))
-        case "uniform":
-            return 1.0
+    if rule.weight == "exact":
+        return float(rows)
+    return float(max(1, rounded_rows(rows))) if rule.weight == "rounded" else 1.0
 
 
 def reveals_rows(rule: Rule) -> bool:
     """Return whether `rule` lets a row count out, exact or rounded."""
-    match rule:
-        case PlainUpdate():
-            return rule.weight != "uniform"
-        case Statistics():
-            return "count" in rule.kinds
-        case Metrics():
-            return False
+    if isinstance(rule, PlainUpdate):
+        return rule.weight != "uniform"
+    return isinstance(rule, Statistics) and "count" in rule.kinds
 
 
 def _parse_rule(value: object, where: str) -> Rule:
