@@ -43,6 +43,7 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.8,
     "svg.fonttype": "none",
     "svg.hashsalt": "fedpriv",
+    "text.parse_math": False,  # a worker's name is text
     "xtick.color": "#4b5563",
     "ytick.color": "#4b5563",
 }

@@ -218,7 +218,8 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: se
 
     def line(tag: str, cells: Sequence[str]) -> str:
         marks = (' class="n"' if at in numbers else "" for at in range(len(cells)))
-        return "<tr>" + "".join(f"<{tag}{mark}>{escape(cell)}</{tag}>" for mark, cell in zip(marks, cells, strict=True))
+        inside = (f"<{tag}{mark}>{escape(cell)}</{tag}>" for mark, cell in zip(marks, cells, strict=True))
+        return f"<tr>{''.join(inside)}</tr>"
 
     body = "\n".join(line("td", row) for row in rows)
     return f'<div class="wide"><table><thead>{line("th", headers)}</thead>\n<tbody>\n{body}\n</tbody></table></div>'

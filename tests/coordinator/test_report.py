@@ -1,0 +1,147 @@
+"""The report is one page that loads nothing, runs nothing, and says what it was given and no more."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+from fedpriv_coordinator import plots, report
+from fedpriv_coordinator.experiment import (
+    Egress,
+    History,
+    JobFacts,
+    LedgerSummary,
+    LostWorker,
+    RoundRecord,
+    WorkerRound,
+)
+
+ROOT = "9f" * 32
+
+
+def ledger(worker, *, verified=True):
+    return LedgerSummary(worker, verified, 22, 84_213, ROOT, (Egress(worker, "update", 20, 84_213),))
+
+
+def record(number, *, outcome="complete", loss=0.5):
+    parts = (
+        WorkerRound("alice", "folded", 10.0, 4000, 3900, 0.1),
+        WorkerRound("carol", "lost", 0.0, 0, 3900, 0.1, {}, "no answer"),
+    )
+    return RoundRecord(number, outcome, 0.25, loss, {"accuracy": 0.9 + number / 100}, {}, 4000, 7800, parts)
+
+
+HISTORY = History((record(1), record(2), record(3, outcome="abandoned", loss=None)), {"accuracy": 0.98})
+JOB = JobFacts("tumours", "appendix B", "breast-cancer", 1021, "ab" * 32, "runs/first/WORKER/ledger")
+
+
+def page(**changes):
+    values = {"job": JOB, "history": HISTORY, "ledgers": (ledger("alice"), ledger("carol")), "lost": HISTORY.lost}
+    return report.page(report.ReportInput(**values | changes))
+
+
+class Elements(HTMLParser):
+    """Collect the tags, the attributes and the text of a page, and check that its elements close in order."""
+
+    VOID = frozenset({"meta", "br", "hr", "img", "link", "input"})
+
+    def __init__(self, document):
+        super().__init__()
+        self.tags, self.attributes, self.words, self.open = [], [], [], []
+        self.feed(document)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_tells_the_job_the_result_and_what_left():
+    text = " ".join(Elements(page()).words)
+    for expected in ("tumours", "appendix B", "breast-cancer", "1,021 parameters", "ab" * 32, ROOT, "84,213", "0.9200"):
+        assert expected in text
+    assert "all rows in one place: 0.9800" in text
+    assert "no answer" in text
+
+
+def test_the_page_is_well_formed():
+    assert Elements(page()).open == []
+
+
+def test_the_page_loads_nothing_and_runs_nothing():
+    found = Elements(page())
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base", "form"} & set(found.tags)
+    for name, value in found.attributes:
+        assert not name.startswith("on")
+        if name in {"src", "href", "xlink:href", "action", "data"}:
+            assert value.startswith("#")
+    assert "@import" not in page()
+    assert "url(http" not in page()
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in found.attributes
+
+
+HOSTILE = "</title><script>alert(1)</script><img src=x onerror='alert(2)'>\"&"
+
+
+def test_every_text_from_outside_is_escaped():
+    parts = (WorkerRound(HOSTILE, "lost", 0.0, 0, 0, 0.1, {HOSTILE: 0.5}, HOSTILE),)
+    history = History((RoundRecord(1, "complete", 0.1, 0.5, {HOSTILE: 1.0}, {HOSTILE: 1.0}, 0, 0, parts),))
+    hostile = LedgerSummary(HOSTILE, True, 1, 1, HOSTILE, (Egress(HOSTILE, HOSTILE, 1, 1),))
+    job = JobFacts(HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE)
+    document = page(job=job, history=history, ledgers=(hostile,), lost=(LostWorker(HOSTILE, 1, HOSTILE),))
+    found = Elements(document)
+    assert not {"script", "img"} & set(found.tags)
+    assert found.open == []
+    assert document.count("</title>") == 1
+
+
+def test_a_ledger_that_was_not_verified_is_never_called_verified():
+    text = " ".join(Elements(page(ledgers=(ledger("alice", verified=False),))).words)
+    assert "ledger NOT VERIFIED" in text
+    assert "ledger verified" not in text
+    assert "0 of 1" in text
+
+
+def test_the_page_says_how_to_verify_each_ledger():
+    text = " ".join(Elements(page()).words)
+    assert "fedpriv audit verify runs/first/alice/ledger" in text
+    assert "fedpriv audit verify runs/first/carol/ledger" in text
+
+
+def test_the_curves_stand_in_the_page_with_identifiers_of_their_own():
+    found = Elements(page())
+    identifiers = [value for name, value in found.attributes if name == "id"]
+    assert found.tags.count("svg") == 3
+    assert len(identifiers) == len(set(identifiers))
+    uses = {value.removeprefix("#") for name, value in found.attributes if name == "xlink:href"}
+    assert uses <= set(identifiers)
+
+
+@pytest.mark.parametrize("history", [History(), History((record(1),))])
+def test_runs_of_no_round_and_of_one_have_a_page(history):
+    assert "</html>" in page(history=history, ledgers=(), lost=())
+
+
+def test_without_matplotlib_the_page_stands_without_curves(monkeypatch):
+    monkeypatch.setattr(plots, "available", lambda: False)
+    found = Elements(page())
+    assert "svg" not in found.tags
+    assert "fedpriv[plot]" in " ".join(found.words)
+
+
+def test_a_worker_name_in_a_legend_is_text_even_when_it_looks_like_mathematics():
+    parts = (WorkerRound("$x_1$", "lost", 0.0, 0, 0, 0.1), WorkerRound("_hidden", "lost", 0.0, 0, 0, 0.1))
+    history = History((RoundRecord(1, "complete", 0.1, 0.5, {}, {}, 0, 0, parts),))
+    assert "$x_1$ lost" in " ".join(plots.svgs(history))
