@@ -50,7 +50,8 @@ class RoundDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        if self._console.is_terminal:  # a bar that never started would still print an empty line
+            self._live.stop()
 
     def on_round(self, record: RoundRecord) -> None:
         """Show one finished round, after a line for each worker that it lost or got back."""
