@@ -12,7 +12,7 @@ import hmac
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from json.encoder import encode_basestring as _quoted
 
 from fedpriv import canonical
@@ -25,11 +25,6 @@ MAXIMUM_ENTRY_BYTES = 0xFFFF  # tlog-tiles prefixes each entry with a uint16
 MAXIMUM_INTEGER = (1 << 53) - 1  # RFC 8785 numbers are IEEE doubles
 
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
-_KEYS = frozenset(
-    ("approval", "bytes", "digest", "dp", "kind", "labels", "legal_basis", "method", "model", "peer", "plan", "policy")
-    + ("purpose", "round", "seq", "sid", "time", "v", "worker")
-)
-_DP_KEYS = frozenset(("event", "limit", "relation", "spent"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +76,10 @@ class Entry:
     v: int = VERSION
 
 
+_KEYS = frozenset({"digest", "seq", "time", "v", "worker"}.union(field.name for field in fields(Draft)))
+_DP_KEYS = frozenset(field.name for field in fields(PrivacySpend))
+
+
 def encode_entry(entry: Entry) -> bytes:
     """Return the canonical JSON of `entry`; raise `UsageError` for a field that no entry may hold."""
     _check(entry)
@@ -107,31 +106,31 @@ def encode_entry(entry: Entry) -> bytes:
 
 def decode_entry(data: bytes) -> Entry:
     """Return the entry that `data` canonically encodes; raise `VerificationFailed` naming what is wrong."""
-    fields = _object(_parsed(data), _KEYS, "the entry")
-    dp = _object(fields["dp"], _DP_KEYS, "dp")
+    found = _object(_parsed(data), _KEYS, "the entry")
+    dp = _object(found["dp"], _DP_KEYS, "dp")
     draft = Draft(
-        peer=_text(fields, "peer"),
-        method=_text(fields, "method"),
-        kind=_text(fields, "kind"),
-        bytes=_integer(fields, "bytes"),
-        labels=_texts(fields, "labels"),
-        policy=_text(fields, "policy"),
-        approval=_text(fields, "approval"),
-        plan=_text(fields, "plan"),
-        model=_text(fields, "model"),
-        sid=_text(fields, "sid"),
-        round=_integer(fields, "round"),
+        peer=_text(found, "peer"),
+        method=_text(found, "method"),
+        kind=_text(found, "kind"),
+        bytes=_integer(found, "bytes"),
+        labels=_texts(found, "labels"),
+        policy=_text(found, "policy"),
+        approval=_text(found, "approval"),
+        plan=_text(found, "plan"),
+        model=_text(found, "model"),
+        sid=_text(found, "sid"),
+        round=_integer(found, "round"),
         dp=PrivacySpend(_text(dp, "event"), _text(dp, "relation"), _text(dp, "spent"), _text(dp, "limit")),
-        purpose=_text(fields, "purpose"),
-        legal_basis=_text(fields, "legal_basis"),
+        purpose=_text(found, "purpose"),
+        legal_basis=_text(found, "legal_basis"),
     )
     entry = Entry(
         draft,
-        worker=WorkerName(_text(fields, "worker")),
-        seq=_integer(fields, "seq"),
-        time=_integer(fields, "time"),
-        digest=_text(fields, "digest"),
-        v=_integer(fields, "v"),
+        worker=WorkerName(_text(found, "worker")),
+        seq=_integer(found, "seq"),
+        time=_integer(found, "time"),
+        digest=_text(found, "digest"),
+        v=_integer(found, "v"),
     )
     try:
         again = encode_entry(entry)
@@ -216,22 +215,22 @@ def _object(value: object, keys: frozenset[str], where: str) -> dict[str, object
     return value
 
 
-def _text(fields: dict[str, object], key: str) -> str:
-    value = fields[key]
+def _text(found: dict[str, object], key: str) -> str:
+    value = found[key]
     if not isinstance(value, str):
         raise VerificationFailed(f"the entry's {key!r} is not a string")
     return value
 
 
-def _integer(fields: dict[str, object], key: str) -> int:
-    value = fields[key]
+def _integer(found: dict[str, object], key: str) -> int:
+    value = found[key]
     if type(value) is not int:
         raise VerificationFailed(f"the entry's {key!r} is not an integer")
     return value
 
 
-def _texts(fields: dict[str, object], key: str) -> tuple[str, ...]:
-    value = fields[key]
+def _texts(found: dict[str, object], key: str) -> tuple[str, ...]:
+    value = found[key]
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise VerificationFailed(f"the entry's {key!r} is not a list of strings")
     return tuple(value)

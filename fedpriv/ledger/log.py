@@ -97,7 +97,7 @@ def encode_bundle(entries: Sequence[bytes]) -> bytes:
 
 
 def decode_bundle(content: bytes, width: int, first: int) -> list[bytes]:
-    """Return the `width` entries of a bundle from number `first` on; raise `VerificationFailed` naming the one cut off."""
+    """Return the `width` entries of a bundle from number `first` on; raise `VerificationFailed` for one cut off."""
     entries = []
     position = 0
     for number in range(first, first + width):

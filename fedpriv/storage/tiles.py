@@ -73,19 +73,24 @@ class TileFolder:
 
     def read(self, level: int, index: int, width: int) -> bytes:
         """Return a tile's content; raise `VerificationFailed` if it is missing or too long to be one."""
+        content = self.find(level, index, width)
+        if content is None:
+            raise VerificationFailed(f"{tile_path(level, index, width)} is missing")
+        return content
+
+    def find(self, level: int, index: int, width: int) -> bytes | None:
+        """Return a tile's content, or None if there is no such file; raise `VerificationFailed` if it is too long."""
         maximum = width * (MAXIMUM_ENTRY_BYTES + 2 if level == ENTRIES else HASH_BYTES)
         name = tile_path(level, index, width)
         content = read_bounded(self.path / name, maximum)
-        if content is None:
-            raise VerificationFailed(f"{name} is missing")
-        if len(content) > maximum:
+        if content is not None and len(content) > maximum:
             raise VerificationFailed(f"{name} is longer than {maximum} bytes")
         return content
 
     def partial_widths(self, level: int, index: int) -> list[int]:
         """Return the widths in which a tile is kept unfinished, ascending."""
         folder = self.path / f"{tile_path(level, index)}.p"
-        return sorted(int(name) for name in _names(folder) if name.isdecimal())
+        return sorted(int(name) for name in _names(folder) if name.isascii() and name.isdecimal())
 
     def files(self) -> Iterator[str]:
         """Yield the relative path of every file under `tile`, temporary ones aside."""
@@ -95,7 +100,7 @@ class TileFolder:
                     yield (Path(folder) / name).relative_to(self.path).as_posix()
 
     def extend(self, log: Log, entries: Iterable[bytes], begun: list[bytes]) -> None:
-        """Append `entries` to `log` and write every tile that it needs; `begun` holds the entries of the last bundle."""
+        """Append `entries` to `log` and write every tile that it needs; `begun` is the last bundle so far."""
         touched: set[Path] = set()
         for entry in entries:
             begun.append(entry)
