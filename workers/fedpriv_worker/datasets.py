@@ -85,12 +85,11 @@ class Dataset:
             raise UsageError(f"data set {name!r}: this version cannot enforce a budget; leave it out or upgrade")
         check_promises(name, release, validation, rows)
         kept_classes = _classes(name, classes)
-        if isinstance(target, np.ndarray) and target.dtype.kind == "U":
-            target = _class_numbers(name, target_name, target, kept_classes)
-        given, labels = _as_tensor(name, "features", features), _as_tensor(name, "target", target)
+        given = _as_tensor(name, "features", features)
+        labels = _as_tensor(name, "target", _numbered(name, target_name, target, kept_classes))
         _check_shapes(name, given, labels)
         kept_columns = _columns(name, given, columns, target_name)
-        kept_features = _finite(name, given, features_dtype, [column.name for column in kept_columns])
+        kept_features = _features(name, given, features_dtype, [column.name for column in kept_columns])
         kept_target, kind = _target(name, labels, target_name, kept_classes)
         training, evaluation = _split(name, kept_features, kept_target, validation)
         values: dict[str, object] = {
@@ -174,7 +173,7 @@ def _as_tensor(name: str, what: str, values: Array) -> torch.Tensor:
                 f"data set {name!r}: {what} has NumPy type {values.dtype}; "
                 "encode strings and objects as integer, float or bool first"
             )
-        values = torch.from_numpy(_native(values))
+        values = torch.from_numpy(_native(name, what, values))
     if not isinstance(values, torch.Tensor):
         raise DataError(f"data set {name!r}: {what} is a {type(values).__name__}; pass a torch tensor or a NumPy array")
     if values.layout is not torch.strided or values.is_complex() or values.is_quantized:
@@ -184,12 +183,12 @@ def _as_tensor(name: str, what: str, values: Array) -> torch.Tensor:
     return values.detach().cpu()
 
 
-def _native(values: NDArray[np.generic]) -> NDArray[np.generic]:
+def _native(name: str, what: str, values: NDArray[np.generic]) -> NDArray[np.generic]:
     """Return `values` in a type, byte order and stride order that torch takes."""
     kind, size = values.dtype.kind, values.dtype.itemsize
     wanted = {"b": np.bool_, "f": np.float64 if size > 4 else np.float32}.get(kind, np.int64)
     if kind == "u" and size == 8 and values.size and int(values.max()) > np.iinfo(np.int64).max:
-        raise DataError("an unsigned 64-bit column has values beyond int64; store it as float or category")
+        raise DataError(f"data set {name!r}: {what} has whole numbers beyond int64; store them as float")
     return np.ascontiguousarray(values, dtype=wanted)
 
 
@@ -227,26 +226,23 @@ def _columns(
     return columns
 
 
-def _finite(name: str, features: torch.Tensor, dtype: FeaturesDtype, columns: Sequence[str]) -> torch.Tensor:
+def _features(name: str, features: torch.Tensor, dtype: FeaturesDtype, columns: Sequence[str]) -> torch.Tensor:
     """Return a contiguous copy of `features` as `dtype`; raise `DataError` counting rows that are not finite."""
     if dtype == "int64":
         if features.is_floating_point():
             raise DataError(
                 f"data set {name!r}: features_dtype is int64 but the features are {features.dtype}; round them first"
             )
-        return features.to(torch.int64, copy=True).contiguous()
+        return features.to(torch.int64, copy=True, memory_format=torch.contiguous_format)
     if dtype != "float32":
         raise UsageError(f"data set {name!r}: features_dtype is {dtype!r}; use float32 or int64")
-    kept = features.to(torch.float32, copy=True).contiguous()
+    kept = features.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     finite = torch.isfinite(kept)
     if not bool(finite.all()):
         by_row = finite.reshape(len(kept), -1)
         bad_rows = int((~by_row.all(dim=1)).sum())
-        where = (
-            [column for column, whole in zip(columns, by_row.all(dim=0).tolist(), strict=True) if not whole]
-            if (kept.dim() == 2)
-            else list(columns)
-        )
+        whole = by_row.all(dim=0).tolist() if kept.dim() == 2 else [False]
+        where = [column for column, is_whole in zip(columns, whole, strict=True) if not is_whole]
         raise missing_values(name, bad_rows, where)
     return kept
 
@@ -275,19 +271,21 @@ def _classes(name: str, classes: int | Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def _class_numbers(name: str, column: str, values: NDArray[np.generic], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Return the position of each text among the declared classes; raise `DataError` counting those that have none.
+def _numbered(name: str, column: str, target: Array, classes: Sequence[str]) -> Array:
+    """Return a text target as positions among the declared classes, any other as it is.
 
     The order is the owner's and is never taken from the data: workers must agree on it, and a class that only
     one row has would announce that row.
     """
+    if not isinstance(target, np.ndarray) or target.dtype.kind != "U":
+        return target
     if not classes:
         raise DataError(
             f"data set {name!r}: the target {column!r} holds text; declare every class, in the order "
             'that all workers share: classes = ["...", "..."]'
         )
     number = {known: index for index, known in enumerate(classes)}
-    flat = values.reshape(-1).tolist()
+    flat = target.reshape(-1).tolist()
     codes = np.fromiter((number.get(value, -1) for value in flat), dtype=np.int64, count=len(flat))
     unknown = int((codes < 0).sum())
     if unknown:
@@ -295,7 +293,7 @@ def _class_numbers(name: str, column: str, values: NDArray[np.generic], classes:
             f"data set {name!r}: {unknown} rows of {column!r} are none of the {len(number)} declared classes; "
             "correct them or declare every class"
         )
-    return codes.reshape(values.shape)
+    return codes.reshape(target.shape)
 
 
 def _target(name: str, target: torch.Tensor, column: str, classes: Sequence[str]) -> tuple[torch.Tensor, str]:
@@ -304,12 +302,12 @@ def _target(name: str, target: torch.Tensor, column: str, classes: Sequence[str]
         kind = "bool" if target.dtype is torch.bool else "float"
         if classes:
             raise DataError(f"data set {name!r}: the target is {kind} but classes are declared; store it as integer")
-        kept = target.to(torch.float32, copy=True).contiguous()
+        kept = target.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         bad_rows = int((~torch.isfinite(kept)).sum())
         if bad_rows:
             raise missing_values(name, bad_rows, [column])
         return kept, kind
-    kept = target.to(torch.int64, copy=True).contiguous()
+    kept = target.to(torch.int64, copy=True, memory_format=torch.contiguous_format)
     if not classes:
         return kept, "integer"
     outside = int(((kept < 0) | (kept >= len(classes))).sum())
