@@ -92,14 +92,14 @@ class LedgerSummary:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """What the run was for; `plan` is the digest of the training plan in hex."""
+    """What the run was for; `plan` is the digest of the training plan in hex, `ledgers` where WORKER's ledger lies."""
 
     name: str
     purpose: str = ""
     dataset: str = ""
     parameters: int = 0
     plan: str = ""
-    ledgers: str = "WORKER/state/ledger"
+    ledgers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,8 @@ class History:
     def column(self, name: str) -> tuple[float | None, ...]:
         """Return one value per round, None where a round has none.
 
-        `name` is loss, seconds, bytes_in, bytes_out, a metric of the coordinator's evaluation, or "worker/" and a
-        metric of the workers' own validation; raise `UsageError` for a name that no round has.
+        `name` is loss (training), seconds, bytes_in, bytes_out, a metric of the coordinator's evaluation, "worker/" and
+        a metric of the workers' own validation, or "evaluation/loss"; raise `UsageError` for a name that no round has.
         """
         if name in _RECORD_COLUMNS:
             return tuple(getattr(record, name) for record in self.rounds)
@@ -121,13 +121,14 @@ class History:
             raise UsageError(f"no round has a column {name!r}{nearest(name, known)}; there are {', '.join(known)}")
         if name.startswith("worker/"):
             return tuple(record.worker_metrics.get(name.removeprefix("worker/")) for record in self.rounds)
-        return tuple(record.metrics.get(name) for record in self.rounds)
+        return tuple(record.metrics.get(name.removeprefix("evaluation/")) for record in self.rounds)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names that `column` accepts."""
-        evaluated = {name: None for record in self.rounds for name in record.metrics if name not in _RECORD_COLUMNS}
-        validated = {f"worker/{name}": None for record in self.rounds for name in record.worker_metrics}
+        names = dict.fromkeys(name for record in self.rounds for name in record.metrics)
+        evaluated = (f"evaluation/{name}" if name in _RECORD_COLUMNS else name for name in names)
+        validated = dict.fromkeys(f"worker/{name}" for record in self.rounds for name in record.worker_metrics)
         return (*_RECORD_COLUMNS, *evaluated, *validated)
 
     @property
@@ -207,17 +208,18 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / HISTORY, lambda path: path.write_text(history, encoding="utf-8"))
         _replace(folder / MODEL, lambda path: save_model(self.model, str(path)))
-        page = report.page(report.ReportInput(self._facts(folder.name), self.history, self.ledgers, self.lost))
+        page = report.page(report.ReportInput(self._facts(folder), self.history, self.ledgers, self.lost))
         _replace(folder / REPORT, lambda path: path.write_text(page, encoding="utf-8"))
         if plots.available():
             _replace(folder / CURVES, lambda path: plots.write(self.history, path))
         return folder
 
-    def _facts(self, name: str) -> JobFacts:
-        """Return the job's facts, with the parameters counted here when nobody stated them."""
-        facts = self.job or JobFacts(name)
+    def _facts(self, folder: Path) -> JobFacts:
+        """Return the job's facts; what nobody stated is counted, or seen in `folder`."""
+        facts = self.job or JobFacts(folder.name)
         counted = sum(parameter.numel() for parameter in self.model.parameters())
-        return facts if facts.parameters else replace(facts, parameters=counted)
+        beside = "workers/WORKER/state/ledger" if (folder / "workers").is_dir() else ""
+        return replace(facts, parameters=facts.parameters or counted, ledgers=facts.ledgers or beside)
 
 
 def size_text(count: int) -> str:

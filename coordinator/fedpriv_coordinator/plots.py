@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Panel: TypeAlias = "Callable[[Axes, History], None]"
 
 # Apart from each other in the common colour blindnesses, and in grey print through their dashes.
-BLUE, PALE, ORANGE, GREY, RED = "#1f6f9f", "#b8d4e3", "#d9822b", "#6b7280", "#b42318"
+BLUE, PALE, GREEN, ORANGE, GREY, RED = "#1f6f9f", "#b8d4e3", "#7fae6b", "#d9822b", "#6b7280", "#b42318"
 STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#9ca3af",
@@ -96,8 +96,9 @@ def _panels(history: History) -> tuple[Panel, ...]:
     """Return the panels that `history` has values for."""
     if not history.rounds:
         raise UsageError("there is nothing to draw: the run has no rounds")
-    shown: list[Panel] = [_loss] if _present(history, "loss") or _present(history, "worker/loss") else []
-    shown += [_accuracy] if _present(history, "accuracy") or _present(history, "worker/accuracy") else []
+    losses, accuracies = ("loss", "evaluation/loss", "worker/loss"), ("accuracy", "worker/accuracy")
+    choices: tuple[tuple[Panel, tuple[str, ...]], ...] = ((_loss, losses), (_accuracy, accuracies))
+    shown = [panel for panel, columns in choices if any(_present(history, column) for column in columns)]
     return (*shown, _bytes)
 
 
@@ -114,7 +115,8 @@ def _figure(panels: int, *, panel_width: float) -> Figure:
 
 def _loss(axes: Axes, history: History) -> None:
     axes.set_title("Loss")
-    _curve(axes, history, "loss", label="training rows", color=BLUE)
+    _curve(axes, history, "loss", label="training rows", color=GREEN)
+    _curve(axes, history, "evaluation/loss", label="coordinator's evaluation", color=BLUE)
     _curve(axes, history, "worker/loss", label="workers' validation rows", color=ORANGE)
     _finish(axes, history, "loss")
 

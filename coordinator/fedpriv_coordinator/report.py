@@ -191,7 +191,7 @@ def _rounds(history: History) -> Iterator[str]:
 
 def _header(metric: str) -> str:
     name = metric.removeprefix("worker/")
-    return f"{name.capitalize()} at workers" if name != metric else name.capitalize()
+    return f"{name.capitalize()} at workers" if name != metric else name.removeprefix("evaluation/").capitalize()
 
 
 def _folded(record: RoundRecord) -> str:
@@ -203,13 +203,15 @@ def _folded(record: RoundRecord) -> str:
 def _verify(report: ReportInput) -> Iterator[str]:
     """Yield how a reader finds out without trusting this page."""
     yield "<h2>Verify it yourself</h2>"
+    where = "in the folder of this page" if report.job.ledgers else "beside each worker's configuration"
     yield (
-        "<p>This page is only a summary. Each owner holds the signed ledger of what left their worker. These commands "
-        "recompute every hash and signature from that ledger, offline; compare the root that they print with the one "
-        "above.</p>"
+        "<p>This page is only a summary. Each owner holds the signed ledger of what left their worker. These commands, "
+        f"run {where}, recompute every hash and signature from that ledger, offline; compare the root that they print "
+        "with the one above.</p>"
     )
+    ledgers = report.job.ledgers or "state/ledger"
     names = [ledger.worker for ledger in report.ledgers] or ["WORKER"]
-    commands = (f"fedpriv audit verify {report.job.ledgers.replace('WORKER', name)}" for name in names)
+    commands = dict.fromkeys(f"fedpriv audit verify {ledgers.replace('WORKER', name)}" for name in names)
     yield f"<pre><code>{escape(chr(10).join(commands))}</code></pre>"
 
 

@@ -115,8 +115,10 @@ def worker_init(
 
 
 @worker.command("start")
-def worker_start(config: Annotated[Path, typer.Argument(help="The worker's TOML file.")]) -> None:
-    """Start the worker that CONFIG describes, and keep it up until it is interrupted."""
+def worker_start(
+    config: Annotated[Path, typer.Option(help="The worker's TOML file.")] = Path("worker.toml"),
+) -> None:
+    """Start the worker that its file describes, and keep it up until it is interrupted."""
     from fedpriv.cli import worker as command  # noqa: PLC0415 - brings torch
 
     command.start(config)

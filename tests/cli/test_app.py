@@ -127,12 +127,14 @@ def test_worker_and_run_get_their_arguments(capsys, monkeypatch, tmp_path):
     )
     replace_command(monkeypatch, "run", run=lambda *a: received.append(("run", *a)))
     run(capsys, "worker", "init", str(tmp_path), "--name", "st-elsewhere")
-    run(capsys, "worker", "start", "worker.toml")
+    run(capsys, "worker", "start")
+    run(capsys, "worker", "start", "--config", "elsewhere.toml")
     run(capsys, "run", "job.toml", "--resume", str(tmp_path), "--json")
     kinds = [(call[0], *map(str, call[1:])) for call in received]
     assert kinds == [
         ("init", str(tmp_path), "st-elsewhere"),
         ("start", "worker.toml"),
+        ("start", "elsewhere.toml"),
         ("run", "job.toml", str(tmp_path), "True"),
     ]
 

@@ -133,6 +133,12 @@ def test_a_column_has_one_value_per_round():
     assert HISTORY.column("bytes_in") == (8000, 4000, 4000, 8000, 0)
 
 
+def test_the_coordinators_own_loss_does_not_hide_the_training_loss():
+    history = History((record(1, part(), loss=0.5, metrics={"loss": 0.75}),))
+    assert history.column("loss") == (0.5,)
+    assert history.column("evaluation/loss") == (0.75,)
+
+
 def test_an_unknown_column_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'accuracy'"):
         HISTORY.column("acuracy")

@@ -120,6 +120,12 @@ def test_the_page_says_how_to_verify_each_ledger():
     assert "fedpriv audit verify runs/first/carol/ledger" in text
 
 
+def test_the_page_says_where_to_verify_when_the_ledgers_are_elsewhere():
+    text = " ".join(Elements(page(job=JobFacts("tumours"))).words)
+    assert "beside each worker's configuration" in text
+    assert text.count("fedpriv audit verify") == 1
+
+
 def test_the_curves_stand_in_the_page_with_identifiers_of_their_own():
     found = Elements(page())
     identifiers = [value for name, value in found.attributes if name == "id"]
