@@ -20,6 +20,7 @@ from fedpriv.errors import ConfigError, UsageError, nearest
 
 T = TypeVar("T")
 LARGEST_FILE = 1 << 20
+LARGEST_WHOLE = (1 << 63) - 1
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
 
@@ -40,7 +41,7 @@ def parse(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); check the path and its permissions") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number too long to read
         raise ConfigError(f"{path} is not valid TOML: {error}; correct that line") from None
     except RecursionError:
         raise ConfigError(f"{path} nests too deeply; no key of ours nests more than four deep") from None
@@ -67,8 +68,6 @@ def read(mapping: Mapping[str, Any], schema: type[T], *, where: str, parsed: Map
             raise ConfigError(f"{where}: {key!r} is missing; {_missing(hints[item.name])}")
     try:
         return schema(**values)
-    except ConfigError:
-        raise
     except UsageError as error:
         raise ConfigError(f"{where}: {error}") from None
 
@@ -135,7 +134,7 @@ def _value(value: object, expected: object, where: str) -> object:
     if origin is Literal:
         if value not in arguments:
             close = nearest(value, arguments) if isinstance(value, str) else ""
-            raise ConfigError(f"{where} is {value!r}, which is none of {', '.join(map(repr, arguments))}{close}")
+            raise ConfigError(f"{where} must be {_name(expected)}, not {_found(value)}{close}")
         return value
     if origin is tuple:
         return _items(array(value, where), arguments, where)
@@ -177,10 +176,11 @@ def _items(values: list[Any], arguments: tuple[object, ...], where: str) -> tupl
 def _scalar(value: object, expected: object, where: str) -> object:
     if expected is Path and isinstance(value, str):
         return Path(value)
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+    if expected is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_WHOLE:
         return float(value)
     underlying: Any = getattr(expected, "__supertype__", expected)
-    if not isinstance(value, underlying) or (isinstance(value, bool) and underlying is not bool):
+    too_large = isinstance(value, int) and abs(value) > LARGEST_WHOLE
+    if not isinstance(value, underlying) or (isinstance(value, bool) and underlying is not bool) or too_large:
         raise ConfigError(f"{where} must be {_name(expected)}, not {_found(value)}")
     return value
 
@@ -190,7 +190,7 @@ def _missing(expected: object) -> str:
 
 
 def _found(value: object) -> str:
-    if isinstance(value, str | bool | int | float):
+    if isinstance(value, str | bool | float) or (isinstance(value, int) and abs(value) <= LARGEST_WHOLE):
         return f"{_name(type(value))} ({value!r:.80})"
     return _name(type(value))
 

@@ -127,8 +127,10 @@ def _parse_rule(value: object, where: str) -> Rule:
     name = conditions.pop("rule", None)
     if name in LATER:
         raise ConfigError(f"{where}: this version does not know how to keep the rule {name!r}; remove it or upgrade")
-    if not isinstance(name, str) or name not in RULES:
-        close = nearest(name, RULES) if isinstance(name, str) else ""
+    if not isinstance(name, str):
+        raise ConfigError(f"{where} does not say which rule it is; write rule = one of {', '.join(map(repr, RULES))}")
+    if name not in RULES:
+        close = nearest(name, RULES)
         raise ConfigError(f"{where}: {name!r} is no rule{close}; write rule = one of {', '.join(map(repr, RULES))}")
     return settings.read(conditions, RULES[name], where=f"{where} {name}")
 

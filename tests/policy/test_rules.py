@@ -56,9 +56,9 @@ def test_a_rule_of_a_later_version_is_refused_rather_than_ignored(name):
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ({"recipients": ["me"]}, "None is no rule; write rule = one of"),
-        ({"rule": 3}, "3 is no rule"),
-        ({"rule": ["metrics"]}, "is no rule"),
+        ({"recipients": ["me"]}, "does not say which rule it is; write rule = one of"),
+        ({"rule": 3}, "does not say which rule it is"),
+        ({"rule": ["metrics"]}, "does not say which rule it is"),
         ({"rule": "plain-update"}, "'recipients' is missing; add it as an array"),
         ({"rule": "plain-update", "recipients": []}, "recipients is empty"),
         ({"rule": "plain-update", "recipients": ["Not A Name"]}, "recipient name 'Not A Name' is not usable"),
@@ -67,7 +67,7 @@ def test_a_rule_of_a_later_version_is_refused_rather_than_ignored(name):
         ({"rule": "plain-update", "recipients": ["me"], "weight": "exactly"}, r"did you mean 'exact'\?"),
         ({"rule": "statistics", "kinds": ["sums"]}, r"did you mean 'sum'\?"),
         ({"rule": "statistics", "kinds": []}, "kinds is empty"),
-        ({"rule": "metrics", "kinds": ["auc"]}, "none of 'loss', 'accuracy'"),
+        ({"rule": "metrics", "kinds": ["auc"]}, "one of 'loss', 'accuracy'"),
         ({"rule": "metrics", "maximum_epsilon": 3.0}, "'maximum_epsilon' is no key here"),
         ("plain-update", "must be a table, not a string"),
     ],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fedpriv import settings
-from fedpriv.errors import ConfigError
+from fedpriv.errors import UsageError
 from fedpriv.ids import checked_name
 from fedpriv.policy.rules import Rule, parse_rules
 from fedpriv_worker.datasets import FeaturesDtype, RowCount, check_promises
@@ -40,9 +40,9 @@ class WorkerSection:
     def __post_init__(self) -> None:
         checked_name("worker", self.name)
         if not _DEVICE.fullmatch(self.device):
-            raise ConfigError(f"[worker] device is {self.device!r}; use cpu, mps, cuda or cuda:0, cuda:1, ...")
+            raise UsageError(f"device is {self.device!r}; use cpu, mps, cuda or cuda:0, cuda:1, ...")
         if self.threads is not None and not 1 <= self.threads <= 1024:
-            raise ConfigError(f"[worker] threads is {self.threads}; use 1 to 1024, or leave it out")
+            raise UsageError(f"threads is {self.threads}; use 1 to 1024, or leave it out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +96,12 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         if not self.loader and self.path.suffix.lower() not in FILE_KINDS:
-            raise ConfigError(
+            raise UsageError(
                 f"data set {self.name!r}: path {str(self.path)!r} is neither a file ending in {', '.join(FILE_KINDS)} "
                 "nor a loader 'package.module:function'"
             )
         if self.columns is not None and self.target in self.columns:
-            raise ConfigError(f"data set {self.name!r}: columns holds the target {self.target!r}; remove it there")
+            raise UsageError(f"data set {self.name!r}: columns holds the target {self.target!r}; remove it there")
         check_promises(self.name, self.release, self.validation, self.rows)
 
     @property
@@ -123,14 +123,14 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         if (self.dial is None) == (self.listen is None):
             found = "neither" if self.dial is None else "both"
-            raise ConfigError(
+            raise UsageError(
                 f"it has {found} of [dial] and [listen]; keep exactly one: [dial] to open a stream to "
                 "the coordinator, [listen] to wait for one"
             )
         names = [dataset.name for dataset in self.datasets]
         for name in names:
             if names.count(name) > 1:
-                raise ConfigError(f"two data sets are called {name!r}; rename one of them")
+                raise UsageError(f"two data sets are called {name!r}; rename one of them")
 
 
 def load_config(path: Path) -> WorkerConfig:
