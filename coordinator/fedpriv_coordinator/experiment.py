@@ -219,7 +219,8 @@ class Result:
         facts = self.job or JobFacts(folder.name)
         counted = sum(parameter.numel() for parameter in self.model.parameters())
         beside = "workers/WORKER/state/ledger" if (folder / "workers").is_dir() else ""
-        return replace(facts, parameters=facts.parameters or counted, ledgers=facts.ledgers or beside)
+        name, parameters = facts.name or folder.name, facts.parameters or counted
+        return replace(facts, name=name, parameters=parameters, ledgers=facts.ledgers or beside)
 
 
 def size_text(count: int) -> str:

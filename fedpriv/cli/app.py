@@ -105,10 +105,10 @@ def demo(
 
 @worker.command("init")
 def worker_init(
-    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet, or is empty.")],
+    folder: Annotated[Path, typer.Argument(help="A folder without a worker.toml; made if need be.")],
     name: Annotated[str | None, typer.Option(help="The worker's name.", show_default="the folder's")] = None,
 ) -> None:
-    """Write a worker's configuration and keys, with every release denied but by approval."""
+    """Write a commented worker.toml, under which nothing may leave."""
     from fedpriv.cli import worker as command  # noqa: PLC0415 - brings torch
 
     command.init(folder, name)
