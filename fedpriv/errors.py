@@ -52,13 +52,38 @@ class ReleaseDenied(FedprivError):
 
 
 class PlanRefused(FedprivError):
-    """A worker will not run a plan: an operation outside the list, a bad argument, or over a quota."""
+    """A worker will not run a plan: an operation outside the list, a bad argument, or over a quota.
+
+    `step` is the step at fault and `operation` its name; -1 and "" where the plan as a whole is.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, step: int = -1, operation: str = "") -> None:
+        super().__init__(message)
+        self.step = step
+        self.operation = operation
+
+
+class OperationNotAllowed(PlanRefused):
+    """A plan names an operation that is not on the allow-list."""
+
+
+class TorchVersionMismatch(PlanRefused):
+    """A plan was traced with another minor version of torch than the worker runs."""
 
 
 class QuotaExceeded(PlanRefused):
     """A plan or message asks for more memory, operations or time than the owner grants."""
+
+
+class StepFailed(FedprivError):
+    """A step of a validated plan failed; `step` and `operation` say which, and nothing says why."""
+
+    def __init__(self, *, step: int, operation: str) -> None:
+        super().__init__(f"step {step} ({operation or 'unknown'}) failed; the cause stays where the data is")
+        self.step = step
+        self.operation = operation
 
 
 class WireError(FedprivError):

@@ -9,7 +9,7 @@ It is a value and promises nothing about what it asks for: only `validation` mak
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -164,6 +164,38 @@ def step_slots(step: Step) -> Iterator[int]:
     """Yield the slots that a step reads."""
     yield from slots_in(*step.arguments)
     yield from slots_in(*(value for _, value in step.keywords))
+
+
+def pruned(plan: Plan) -> Plan:
+    """Return `plan` without the steps and constants that no output needs, slots renumbered; inputs stay."""
+    needed = {output.slot for output in plan.outputs}
+    kept: list[tuple[Step, range]] = []
+    for _, step, filled in reversed(list(plan.walk())):
+        if needed.intersection(filled):
+            needed.update(step_slots(step))
+            kept.append((step, filled))
+    kept.reverse()
+    first = len(plan.inputs)
+    constants = [slot for slot in range(first, plan.first_step_slot) if slot in needed]
+    old = [*range(first), *constants, *(slot for _, filled in kept for slot in filled)]
+    new = {slot: position for position, slot in enumerate(old)}
+    return Plan(
+        inputs=plan.inputs,
+        outputs=tuple(Output(each.name, each.role, new[each.slot]) for each in plan.outputs),
+        constants=tuple(plan.constants[slot - first] for slot in constants),
+        steps=tuple(_renumbered(step, new) for step, _ in kept),
+        torch_version=plan.torch_version,
+    )
+
+
+def _renumbered(step: Step, new: Mapping[int, int]) -> Step:
+    def moved(argument: Argument) -> Argument:
+        if isinstance(argument, Slot):
+            return Slot(new[argument.index])
+        return tuple(moved(each) for each in argument) if isinstance(argument, tuple) else argument
+
+    keywords = tuple((name, moved(value)) for name, value in step.keywords)
+    return Step(step.operation, tuple(moved(each) for each in step.arguments), keywords, step.results)
 
 
 def _step_field(step: Step) -> canonical.Field:

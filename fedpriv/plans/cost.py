@@ -1,0 +1,76 @@
+"""Bounds on what one step may cost, from shapes alone: arithmetic and scratch memory.
+
+An upper bound in elementary operations and bytes, generous by a small factor; not a prediction of time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from fedpriv.plans.operations import Operation, Work
+
+_SORT_FACTOR = 64
+
+
+def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
+    """Return the tensors among `values`, those in lists included."""
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            found.extend(tensors_in(value))
+    return found
+
+
+def nbytes(tensor: torch.Tensor) -> int:
+    """Return the bytes of a contiguous tensor of this shape, in Python integers."""
+    return math.prod(tensor.shape) * tensor.dtype.itemsize
+
+
+def work_of(operation: Operation, arguments: dict[str, Any], results: Sequence[torch.Tensor]) -> int:
+    """Return an upper bound of the elementary operations of one step."""
+    operands = tensors_in(arguments.values())
+    elements = sum(math.prod(each.shape) for each in (*operands, *results))
+    match operation.work:
+        case Work.NONE:
+            return 0
+        case Work.LINEAR:
+            return elements
+        case Work.MATMUL:
+            return elements + math.prod(results[0].shape) * operands[-2].shape[-1]
+        case Work.CONVOLUTION:
+            return elements + _convolution_work(arguments, results)
+        case Work.WINDOW:
+            return elements * math.prod(arguments.get("kernel_size", ())) * 4
+        case Work.SORT:
+            return elements * _SORT_FACTOR
+
+
+def workspace_of(operation: Operation, arguments: dict[str, Any], results: Sequence[torch.Tensor]) -> int:
+    """Return an upper bound of the scratch bytes of one step, beyond its results."""
+    operands = tensors_in(arguments.values())
+    if operation.work is Work.CONVOLUTION:
+        # Kernels may reorder every operand and unfold one image into columns.
+        weight = arguments["weight"]
+        taps = math.prod(weight.shape[1:]) * arguments["groups"]
+        spatial = max(math.prod(each.shape[2:]) for each in (*operands, *results) if each.dim() > 2)  # noqa: PLR2004
+        return 2 * sum(map(nbytes, (*operands, *results))) + taps * spatial * weight.dtype.itemsize
+    if operation.work in {Work.MATMUL, Work.SORT}:
+        return sum(map(nbytes, operands))  # a copy where strides do not suit the kernel
+    if operation.name.endswith("_backward.default"):
+        return max(map(nbytes, operands), default=0)
+    return 0
+
+
+def _convolution_work(arguments: dict[str, Any], results: Sequence[torch.Tensor]) -> int:
+    weight = arguments["weight"]
+    produced = arguments.get("grad_output", results[0] if results else weight)
+    forward = math.prod(produced.shape) * math.prod(weight.shape[1:])
+    if arguments["transposed"]:
+        forward = math.prod(arguments["input"].shape) * math.prod(weight.shape[1:])
+    return forward * (2 if "grad_output" in arguments else 1)

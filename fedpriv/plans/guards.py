@@ -1,0 +1,236 @@
+"""Shape rules that torch's own kernels assume and do not all check.
+
+A backward kernel trusts that the saved statistics belong to its input. A hostile plan may hand it a shorter
+tensor, and an unchecked kernel would then read or write beyond it. Each rule here raises `ShapeRefused`.
+Values are not looked at: `lowering` makes indices and targets fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+
+from fedpriv.plans.operations import Operation, Values
+
+Bound: TypeAlias = Mapping[str, Any]
+"""Arguments by parameter name; tensors are meta tensors."""
+
+MAXIMUM_INTEGER = 2**40
+_POSITIVE = {"stride", "dilation", "groups", "group", "kernel_size", "split_size", "step", "num_weights", "normalized_shape", "k"}
+_NOT_NEGATIVE = {"padding", "output_padding", "output_size", "size", "repeats", "split_sizes", "input_sizes", "bias_sizes", "N", "C", "HxW"}
+_POSITIVE_OPERATIONS = {"aten.slice.Tensor": {"step"}, "aten.slice_backward.default": {"step"}}
+
+
+class ShapeRefused(Exception):
+    """An argument does not fit its operation; says which."""
+
+
+def check(operation: Operation, bound: Bound) -> None:
+    """Raise `ShapeRefused` unless `bound` keeps every rule of `operation`."""
+    for name, value in bound.items():
+        _check_integers(name, value)
+    for left, right in operation.same:
+        _same(bound, left, right)
+    if operation.values is Values.FLOAT:
+        _floating(bound)
+    rule = _RULES.get(operation.name)
+    if rule is not None:
+        rule(bound)
+
+
+def _check_integers(name: str, value: Any) -> None:  # noqa: ANN401  any argument of any operation
+    values = value if isinstance(value, tuple | list) else (value,)
+    for each in values:
+        if isinstance(each, int) and not isinstance(each, bool):
+            if abs(each) > MAXIMUM_INTEGER:
+                raise ShapeRefused(f"{name} is {each}, beyond 2**40")
+            if (name in _POSITIVE and each < 1) or (name in _NOT_NEGATIVE and each < 0):
+                raise ShapeRefused(f"{name} is {each}, too small")
+
+
+def _need(fits: bool, what: str) -> None:  # noqa: FBT001  reads as an assertion
+    if not fits:
+        raise ShapeRefused(what)
+
+
+def _same(bound: Bound, *names: str) -> None:
+    shapes = {tuple(bound[name].shape) for name in names if bound.get(name) is not None}
+    _need(len(shapes) <= 1, f"{' and '.join(names)} differ in shape")
+
+
+def _length(bound: Bound, length: int, *names: str) -> None:
+    for name in names:
+        if bound.get(name) is not None:
+            _need(bound[name].numel() == length, f"{name} needs {length} elements")
+
+
+def _floating(bound: Bound) -> None:
+    for name, value in bound.items():
+        if isinstance(value, torch.Tensor):
+            _need(value.dtype.is_floating_point, f"{name} must be floating point: integers can fail on values")
+
+
+def _integer(bound: Bound, *names: str) -> None:
+    for name in names:
+        _need(bound[name].dtype in {torch.int64, torch.int32}, f"{name} must hold int32 or int64 indices")
+
+
+def _layer_norm(bound: Bound) -> None:
+    source, normalized = bound["input"], tuple(bound["normalized_shape"])
+    inner = math.prod(normalized)
+    _need(0 < len(normalized) <= source.dim() and tuple(source.shape[-len(normalized) :]) == normalized, "normalized_shape")
+    _length(bound, inner, "weight", "bias")
+    _length(bound, source.numel() // max(inner, 1), "mean", "rstd")
+    _same(bound, "input", "grad_out")
+
+
+def _group_norm(bound: Bound) -> None:
+    source = bound["input"] if "input" in bound else bound["X"]
+    rows, channels, inner, groups = bound["N"], bound["C"], bound["HxW"], bound["group"]
+    _need(source.numel() == rows * channels * inner and channels % groups == 0, "N, C, HxW and group do not fit the input")
+    _need(source.dim() >= 2 and source.shape[0] == rows and source.shape[1] == channels, "N and C are not the input's")  # noqa: PLR2004
+    _length(bound, channels, "weight", "bias", "gamma")
+    _length(bound, rows * groups, "mean", "rstd")
+    _same(bound, "X", "dY")
+
+
+def _batch_norm(bound: Bound) -> None:
+    source = bound["input"]
+    _need(source.dim() >= 2, "input needs a channel dimension")  # noqa: PLR2004
+    channels = source.shape[1]
+    _length(bound, channels, "weight", "bias", "running_mean", "running_var")
+    if "grad_out" in bound:
+        _same(bound, "input", "grad_out")
+        training = bool(bound["train"])
+        _need(not training or (bound["save_mean"] is not None and bound["save_invstd"] is not None), "saved statistics")
+        _need(training or (bound["running_mean"] is not None and bound["running_var"] is not None), "running statistics")
+        if training:
+            _length(bound, channels, "save_mean", "save_invstd")
+
+
+def _pool_backward(bound: Bound) -> None:
+    _integer(bound, "indices")
+    _same(bound, "grad_output", "indices")
+    _need(bound["self"].dim() == bound["grad_output"].dim(), "grad_output and self differ in dimensions")
+    _need(bound["self"].shape[:-2] == bound["grad_output"].shape[:-2], "grad_output and self differ in channels")
+
+
+def _average_pool_backward(bound: Bound) -> None:
+    _need(bound["self"].dim() == bound["grad_output"].dim(), "grad_output and self differ in dimensions")
+    _need(bound["self"].shape[:-2] == bound["grad_output"].shape[:-2], "grad_output and self differ in channels")
+
+
+def _embedding(bound: Bound) -> None:
+    _integer(bound, "indices")
+    _need(bound["weight"].dim() == 2 and bound["weight"].shape[0] > 0, "weight must have rows and columns")  # noqa: PLR2004
+
+
+def _embedding_backward(bound: Bound) -> None:
+    _integer(bound, "indices")
+    grad, indices = bound["grad_output"], bound["indices"]
+    _need(grad.dim() == indices.dim() + 1 and grad.shape[:-1] == indices.shape, "grad_output and indices do not fit")
+
+
+def _indexed(bound: Bound) -> None:
+    _integer(bound, "index")
+    source, index, dimension = bound["self"], bound["index"], bound["dim"]
+    _need(-source.dim() <= dimension < source.dim() and source.shape[dimension] > 0, "dim is out of range or empty")
+    if "src" in bound:
+        _need(bound["src"].dim() == index.dim() and bound["src"].dtype == source.dtype, "src does not fit")
+        _need(all(i <= s for i, s in zip(index.shape, bound["src"].shape, strict=True)), "index is larger than src")
+
+
+def _advanced(bound: Bound) -> None:
+    for position, index in enumerate(bound["indices"]):
+        if index is not None:
+            _need(index.dtype in {torch.int64, torch.int32}, "a boolean index has a shape that depends on values")
+            _need(position < bound["self"].dim() and bound["self"].shape[position] > 0, "index of an empty dimension")
+
+
+def _nll(bound: Bound) -> None:
+    scores, target = bound["self"], bound["target"]
+    _need(target.dtype == torch.int64, "target must be int64")
+    _need(scores.dim() in {1, 2, 4}, "scores must have 1, 2 or 4 dimensions")
+    classes = scores.shape[0] if scores.dim() == 1 else scores.shape[1]
+    _need(classes > 0, "no classes")
+    _length(bound, classes, "weight")
+    expected = scores.shape[:0] if scores.dim() == 1 else scores.shape[:1] + scores.shape[2:]
+    _need(tuple(target.shape) == tuple(expected), "target does not have one entry per row of scores")
+    _length(bound, 1, "total_weight")
+    if "grad_output" in bound:
+        each = bound["reduction"] == 0
+        _need(tuple(bound["grad_output"].shape) == (tuple(target.shape) if each else ()), "grad_output does not fit")
+
+
+def _probability(name: str) -> Callable[[Bound], None]:
+    def rule(bound: Bound) -> None:
+        _need(0.0 <= float(bound[name]) <= 1.0, f"{name} must be a probability")
+
+    return rule
+
+
+def _range(bound: Bound) -> None:
+    _need(float(bound["from"]) <= float(bound["to"]), "from must not exceed to")
+
+
+def _deviation(bound: Bound) -> None:
+    _need(float(bound["std"]) >= 0.0, "std must not be negative")
+
+
+def _leaky_noise(bound: Bound) -> None:
+    _need(float(bound["lower"]) <= float(bound["upper"]), "lower must not exceed upper")
+    _same(bound, "self", "noise")
+
+
+def _same_backward(bound: Bound) -> None:
+    first, *others = [name for name, value in bound.items() if isinstance(value, torch.Tensor) and name not in {"weight", "buffer"}]
+    _same(bound, first, *others)
+    if bound.get("buffer") is not None:
+        _need(bound["buffer"].numel() in {0, bound["self"].numel()}, "buffer does not fit self")
+
+
+_RULES: Mapping[str, Callable[[Bound], None]] = {
+    "aten.native_layer_norm.default": _layer_norm,
+    "aten.native_layer_norm_backward.default": _layer_norm,
+    "aten.native_group_norm.default": _group_norm,
+    "aten.native_group_norm_backward.default": _group_norm,
+    "aten._native_batch_norm_legit_functional.default": _batch_norm,
+    "aten._native_batch_norm_legit.no_stats": _batch_norm,
+    "aten._native_batch_norm_legit_no_training.default": _batch_norm,
+    "aten.native_batch_norm_backward.default": _batch_norm,
+    "aten.max_pool2d_with_indices_backward.default": _pool_backward,
+    "aten.adaptive_max_pool2d_backward.default": _pool_backward,
+    "aten.avg_pool2d_backward.default": _average_pool_backward,
+    "aten._adaptive_avg_pool2d_backward.default": _average_pool_backward,
+    "aten.embedding.default": _embedding,
+    "aten.embedding_dense_backward.default": _embedding_backward,
+    "aten.gather.default": _indexed,
+    "aten.index_select.default": _indexed,
+    "aten.scatter.src": _indexed,
+    "aten.scatter.value": _indexed,
+    "aten.scatter_add.default": _indexed,
+    "aten.index.Tensor": _advanced,
+    "aten._unsafe_index.Tensor": _advanced,
+    "aten.index_put.default": _advanced,
+    "aten._unsafe_index_put.default": _advanced,
+    "aten.nll_loss_forward.default": _nll,
+    "aten.nll_loss_backward.default": _nll,
+    "aten.nll_loss2d_forward.default": _nll,
+    "aten.nll_loss2d_backward.default": _nll,
+    "aten.native_dropout.default": _probability("p"),
+    "aten.bernoulli.p": _probability("p"),
+    "aten.uniform.default": _range,
+    "aten.normal_functional.default": _deviation,
+    "aten.rrelu_with_noise_functional.default": _leaky_noise,
+    **{
+        f"aten.{name}.default": _same_backward
+        for name in (
+            "sigmoid_backward", "tanh_backward", "threshold_backward", "gelu_backward", "silu_backward", "mish_backward",
+            "elu_backward", "hardtanh_backward", "hardswish_backward", "hardsigmoid_backward", "leaky_relu_backward",
+            "softplus_backward", "log_sigmoid_backward", "rrelu_with_noise_backward",
+        )
+    },
+}  # fmt: skip
