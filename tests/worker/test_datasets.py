@@ -5,13 +5,13 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from fedpriv_worker.datasets import Dataset, announced_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpriv.errors import DataError, UsageError
 from fedpriv.policy.rules import Metrics, PlainUpdate, Statistics
 from fedpriv.wire.messages import Column, DatasetDescription
+from fedpriv_worker.datasets import Dataset, announced_rows
 
 
 def features(rows=25, columns=3):
@@ -151,7 +151,7 @@ def test_nan_rows_are_counted_and_their_columns_named():
     values[3, 1] = values[4, 1] = np.nan
     values[4, 2] = np.inf
     with pytest.raises(
-        DataError, match="2 rows have a missing, infinite or not representable value in 'x1', 'x2'; fill"
+        DataError, match="2 rows with a missing, infinite or not representable value in 'x1', 'x2'; fill"
     ):
         Dataset("rows", values, np.zeros(25))
 
@@ -159,26 +159,26 @@ def test_nan_rows_are_counted_and_their_columns_named():
 def test_a_value_beyond_float32_is_refused_and_not_quoted():
     values = np.ones((3, 1))
     values[1, 0] = 1.2345e200
-    with pytest.raises(DataError, match="1 rows have") as refusal:
+    with pytest.raises(DataError, match="1 row with") as refusal:
         Dataset("rows", values, np.zeros(3))
     assert "1.2345" not in str(refusal.value)
 
 
 def test_nan_in_images_names_the_one_column():
-    with pytest.raises(DataError, match=r"1 rows .* in 'features'"):
+    with pytest.raises(DataError, match=r"1 row with .* in 'features'"):
         Dataset("rows", torch.full((1, 1, 2, 2), torch.nan), torch.zeros(1))
 
 
 def test_nan_in_the_target_is_refused():
-    with pytest.raises(DataError, match=r"1 rows .* in 'ill'"):
+    with pytest.raises(DataError, match=r"1 row with .* in 'ill'"):
         Dataset("rows", np.eye(3), np.array([0.0, np.nan, 1.0]), target_name="ill")
 
 
 def test_labels_outside_the_declared_classes_are_counted_and_not_quoted():
-    with pytest.raises(DataError, match="2 rows of 'target' are outside the 2 declared classes 0 to 1") as refusal:
+    with pytest.raises(DataError, match="2 rows with a 'target' outside the 2 declared classes 0 to 1") as refusal:
         Dataset("rows", np.eye(3), np.array([0, 777, -5]), classes=2)
     assert "777" not in str(refusal.value)
-    with pytest.raises(DataError, match="1 rows of 'target' are none of the 2 declared classes") as refusal:
+    with pytest.raises(DataError, match="1 row with a 'target' outside the 2 declared classes") as refusal:
         Dataset("rows", np.eye(3), np.array(["no", "yes", "secret"]), classes=("no", "yes"))
     assert "secret" not in str(refusal.value)
 

@@ -130,13 +130,9 @@ class Dataset:
 
 def announced_rows(count: int, rows: RowCount) -> int | None:
     """Return what is said of a count of rows: all of it, that rounded down to tens, or nothing."""
-    match rows:
-        case "exact":
-            return count
-        case "rounded":
-            return rounded_rows(count)
-        case "hidden":
-            return None
+    if rows == "hidden":
+        return None
+    return count if rows == "exact" else rounded_rows(count)
 
 
 def check_promises(name: str, release: Sequence[Rule], validation: float, rows: str) -> None:
@@ -189,7 +185,7 @@ def _native(name: str, what: str, values: NDArray[np.generic]) -> NDArray[np.gen
     wanted = {"b": np.bool_, "f": np.float64 if size > 4 else np.float32}.get(kind, np.int64)
     if kind == "u" and size == 8 and values.size and int(values.max()) > np.iinfo(np.int64).max:
         raise DataError(f"data set {name!r}: {what} has whole numbers beyond int64; store them as float")
-    return np.ascontiguousarray(values, dtype=wanted)
+    return np.require(values, dtype=wanted, requirements=["C", "W"])
 
 
 def _check_shapes(name: str, features: torch.Tensor, target: torch.Tensor) -> None:
@@ -251,9 +247,13 @@ def missing_values(name: str, rows: int, columns: Sequence[str]) -> DataError:
     """Return the error for rows with missing or non-finite values: how many and where, never which values."""
     shown = ", ".join(map(repr, columns[:10])) + (f" and {len(columns) - 10} more" if len(columns) > 10 else "")
     return DataError(
-        f"data set {name!r}: {rows} rows have a missing, infinite or not representable value in {shown}; "
+        f"data set {name!r}: {_counted(rows)} with a missing, infinite or not representable value in {shown}; "
         "fill, correct or drop them first"
     )
+
+
+def _counted(rows: int) -> str:
+    return f"{rows} row{'' if rows == 1 else 's'}"
 
 
 def _classes(name: str, classes: int | Sequence[str] | None) -> tuple[str, ...]:
@@ -290,7 +290,7 @@ def _numbered(name: str, column: str, target: Array, classes: Sequence[str]) -> 
     unknown = int((codes < 0).sum())
     if unknown:
         raise DataError(
-            f"data set {name!r}: {unknown} rows of {column!r} are none of the {len(number)} declared classes; "
+            f"data set {name!r}: {_counted(unknown)} with a {column!r} outside the {len(number)} declared classes; "
             "correct them or declare every class"
         )
     return codes.reshape(target.shape)
@@ -313,7 +313,7 @@ def _target(name: str, target: torch.Tensor, column: str, classes: Sequence[str]
     outside = int(((kept < 0) | (kept >= len(classes))).sum())
     if outside:
         raise DataError(
-            f"data set {name!r}: {outside} rows of {column!r} are outside the {len(classes)} declared classes "
+            f"data set {name!r}: {_counted(outside)} with a {column!r} outside the {len(classes)} declared classes "
             f"0 to {len(classes) - 1}; correct them or declare every class"
         )
     return kept, "category"
