@@ -302,3 +302,35 @@ def test_the_packages_import_with_the_core_dependencies_alone():
 
 def test_an_import_of_an_extra_is_found():
     assert "blocked: json" in imports(["fedpriv.errors", "json.decoder"], {"json"}).stderr
+
+
+def blocks(language: str) -> list[str]:
+    """Return the code blocks of README.md that are written in `language`."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_job_in_the_readme_is_one_that_loads(tmp_path):
+    from fedpriv_coordinator.config import load_job
+
+    (job,) = blocks("toml")
+    (tmp_path / "job.toml").write_text(job)
+    assert load_job(tmp_path / "job.toml").name == "tumours"
+
+
+@pytest.mark.slow
+def test_the_python_in_the_readme_runs(tmp_path):
+    for block in blocks("python"):
+        command = [sys.executable, "-c", block]
+        finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+        assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "runs" / "first" / "report.html").exists()
+    assert (tmp_path / "st-elsewhere" / "key.pem").exists()
+
+
+def test_the_pages_name_only_files_that_are_there():
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
+        for name in re.findall(
+            r"`((?:tests|workers|coordinator|docs|proto)/[\w./-]+)`", page.read_text(encoding="utf-8")
+        ):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"

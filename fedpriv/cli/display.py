@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-from fedpriv_coordinator.experiment import LedgerSummary, RoundRecord, size_text
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from fedpriv_coordinator.experiment import LedgerSummary, RoundRecord, size_text
 
 _HEADERS = ("round", "loss", "accuracy", "left workers", "sent", "seconds")
 _WIDTHS = (9, 9, 10, 14, 11, 9)

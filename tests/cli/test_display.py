@@ -10,9 +10,9 @@ import subprocess
 import sys
 
 import pytest
-from fedpriv_coordinator.experiment import Egress, LedgerSummary, RoundRecord, WorkerRound
 
 from fedpriv.cli.display import RoundDisplay, egress_table
+from fedpriv_coordinator.experiment import Egress, LedgerSummary, RoundRecord, WorkerRound
 
 
 def part(worker, status="folded", reason=""):

@@ -7,6 +7,11 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from fedpriv.errors import UsageError
 from fedpriv_coordinator import plots
 from fedpriv_coordinator.experiment import (
     Egress,
@@ -18,11 +23,6 @@ from fedpriv_coordinator.experiment import (
     WorkerRound,
     size_text,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors.torch import load_file
-
-from fedpriv.errors import UsageError
 
 
 def part(worker="alice", status="folded", reason=""):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
+
 from fedpriv_coordinator import plots, report
 from fedpriv_coordinator.experiment import (
     Egress,
