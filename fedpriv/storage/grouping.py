@@ -19,46 +19,69 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True, eq=False)
 class _Waiting(Generic[Item, Result]):
+    """A caller's item; its `turn` opens when the outcome is there, or, without one, when it has to lead."""
+
     item: Item
+    turn: threading.Lock
     outcome: Result | FedprivError | None = None
 
 
 class GroupCommit(Generic[Item, Result]):
     """A queue in front of `commit`, which takes a group and returns a result or an error for each item, in order."""
 
-    __slots__ = ("_commit", "_committing", "_condition", "_waiting")
+    __slots__ = ("_commit", "_led", "_lock", "_waiting")
 
     def __init__(self, commit: Callable[[Sequence[Item]], Sequence[Result | FedprivError]]) -> None:
         self._commit = commit
-        self._condition = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
         self._waiting: list[_Waiting[Item, Result]] = []
-        self._committing = False
+        self._led = False
 
     def submit(self, item: Item) -> Result:
         """Return the result for `item` once its group is committed; raise the error that it or its group met."""
-        mine: _Waiting[Item, Result] = _Waiting(item)
-        with self._condition:
+        mine: _Waiting[Item, Result] = _Waiting(item, threading.Lock())
+        mine.turn.acquire()
+        with self._lock:
             self._waiting.append(mine)
-            while self._committing and mine.outcome is None:
-                self._condition.wait()
-            if mine.outcome is None:
-                self._committing = True
-                group, self._waiting = self._waiting, []
+            follows, self._led = self._led, True
+        if follows:
+            self._wait(mine)
         if mine.outcome is None:
-            self._lead(group)
+            self._lead()
         if isinstance(mine.outcome, FedprivError):
             raise mine.outcome
         assert mine.outcome is not None
         return mine.outcome
 
-    def _lead(self, group: Sequence[_Waiting[Item, Result]]) -> None:
+    def _wait(self, mine: _Waiting[Item, Result]) -> None:
+        try:
+            mine.turn.acquire()
+        except BaseException:  # Ctrl-C: nobody will take this caller's turn, so it must not be left with the lead
+            with self._lock:
+                chosen = not mine.turn.locked() and mine.outcome is None
+                if mine in self._waiting:
+                    self._waiting.remove(mine)
+                if chosen:
+                    self._hand_over()
+            raise
+
+    def _lead(self) -> None:
+        with self._lock:
+            group, self._waiting = self._waiting, []
         try:
             for waiting, outcome in zip(group, self._commit([waiting.item for waiting in group]), strict=True):
                 waiting.outcome = outcome
         finally:
-            with self._condition:
-                for waiting in group:
-                    if waiting.outcome is None:  # `commit` itself broke: nobody may believe that it is stored
-                        waiting.outcome = StorageFailed("the commit was interrupted; do not send what it was for")
-                self._committing = False
-                self._condition.notify_all()
+            for waiting in group:
+                if waiting.outcome is None:  # `commit` itself broke: nobody may believe that it is stored
+                    waiting.outcome = StorageFailed("the commit was interrupted; do not send what it was for")
+                waiting.turn.release()
+            with self._lock:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let the longest waiting caller lead the next group; the lock is held."""
+        if self._waiting:
+            self._waiting[0].turn.release()
+        else:
+            self._led = False

@@ -21,15 +21,24 @@ VERSION = 1
 PAGE_ROWS = 256
 
 _SCHEMA = """
-CREATE TABLE entry (seq INTEGER PRIMARY KEY CHECK (seq >= 0), content BLOB NOT NULL) STRICT;
+CREATE TABLE entry (
+    seq INTEGER PRIMARY KEY CHECK (seq >= 0), kind TEXT NOT NULL, bytes INTEGER NOT NULL, content BLOB NOT NULL
+) STRICT;
 CREATE TABLE total (kind TEXT PRIMARY KEY, messages INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE published (only INTEGER PRIMARY KEY CHECK (only = 0), note BLOB NOT NULL) STRICT
+CREATE TABLE published (only INTEGER PRIMARY KEY CHECK (only = 0), size INTEGER NOT NULL, note BLOB NOT NULL) STRICT
 """
-_ADD_TOTAL = """
-INSERT INTO total VALUES (?, 1, ?)
-ON CONFLICT (kind) DO UPDATE SET messages = messages + 1, bytes = bytes + excluded.bytes
+# `total` covers the published entries; the rest are added up on demand, so that an append touches one page only.
+_ADD_TOTALS = """
+INSERT INTO total SELECT kind, count(*), sum(bytes) FROM entry WHERE seq >= ? AND seq < ? GROUP BY kind
+ON CONFLICT (kind) DO UPDATE SET messages = messages + excluded.messages, bytes = bytes + excluded.bytes
 """
+_TOTALS = """
+SELECT kind, sum(messages), sum(bytes) FROM (
+    SELECT kind, messages, bytes FROM total UNION ALL SELECT kind, 1, bytes FROM entry WHERE seq >= ?
+) GROUP BY kind ORDER BY kind
+"""
+_PUBLISHED_SIZE = "SELECT coalesce(max(size), 0) FROM published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +91,8 @@ class Rows(Protocol):
         """Return the value last stored under `key`."""
         ...
 
-    def set_published(self, note: bytes) -> None:
-        """Record the signed checkpoint that was published last."""
+    def set_published(self, size: int, note: bytes) -> None:
+        """Record the signed checkpoint over `size` entries that was published last."""
         ...
 
     def published(self) -> bytes | None:
@@ -135,8 +144,8 @@ class MemoryRows:
         """Return the value last stored under `key`."""
         return self._meta.get(key)
 
-    def set_published(self, note: bytes) -> None:
-        """Record the signed checkpoint that was published last."""
+    def set_published(self, size: int, note: bytes) -> None:  # noqa: ARG002  # totals are added up already
+        """Record the signed checkpoint over `size` entries that was published last."""
         self._published = note
 
     def published(self) -> bytes | None:
@@ -168,8 +177,10 @@ class SqliteRows:
     def append(self, rows: Sequence[Row]) -> None:
         """Store `rows` in one durable transaction; a number that is already taken fails it."""
         with self._writing("append to the journal") as connection:
-            connection.executemany("INSERT INTO entry VALUES (?, ?)", [(row.seq, row.content) for row in rows])
-            connection.executemany(_ADD_TOTAL, [(row.kind, row.message_bytes) for row in rows])
+            connection.executemany(
+                "INSERT INTO entry VALUES (?, ?, ?, ?)",
+                [(row.seq, row.kind, row.message_bytes, row.content) for row in rows],
+            )
         self._size = rows[-1].seq + 1
 
     @property
@@ -200,7 +211,8 @@ class SqliteRows:
     def totals(self) -> dict[str, Total]:
         """Return messages and bytes by kind."""
         with self._reading() as connection:
-            found = connection.execute("SELECT kind, messages, bytes FROM total ORDER BY kind").fetchall()
+            published = connection.execute(_PUBLISHED_SIZE).fetchone()[0]
+            found = connection.execute(_TOTALS, (published,)).fetchall()
         return {kind: Total(messages, count) for kind, messages, count in found}
 
     def remember(self, key: str, value: str) -> None:
@@ -214,10 +226,12 @@ class SqliteRows:
             found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if found is None else str(found[0])
 
-    def set_published(self, note: bytes) -> None:
-        """Record durably the signed checkpoint that was published last."""
+    def set_published(self, size: int, note: bytes) -> None:
+        """Record durably the signed checkpoint over `size` entries that was published last."""
         with self._writing("record a checkpoint") as connection:
-            connection.execute("INSERT OR REPLACE INTO published VALUES (0, ?)", (note,))
+            before = connection.execute(_PUBLISHED_SIZE).fetchone()[0]
+            connection.execute(_ADD_TOTALS, (before, size))
+            connection.execute("INSERT OR REPLACE INTO published VALUES (0, ?, ?)", (size, note))
 
     def published(self) -> bytes | None:
         """Return the signed checkpoint that was published last."""
