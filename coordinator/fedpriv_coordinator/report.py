@@ -52,7 +52,11 @@ th { color: var(--soft); font-weight: 500; white-space: nowrap; } .n { text-alig
 section.worker { margin: 1.25rem 0 2rem; break-inside: avoid; } section.worker h3 { margin: 0; font-size: 1rem; }
 tr, .plots svg { break-inside: avoid; } thead { display: table-header-group; }
 @page { margin: 16mm; }
-@media print { body { padding: 0; max-width: none; font-size: 10.5pt; } .wide { overflow: visible; } }
+@media print {
+  body { padding: 0; max-width: none; font-size: 10pt; } h2 { margin-top: 1.5rem; break-after: avoid; }
+  .wide { overflow: visible; } .wide th { white-space: normal; } .wide th, .wide td { padding-block: .12rem; }
+  .plots { grid-template-columns: repeat(3, 1fr); }
+}
 """
 
 
