@@ -152,8 +152,9 @@ def python(*arguments, **options):
     )
 
 
-def test_help_imports_neither_torch_nor_grpc():
-    finished = python("-X", "importtime", "-m", "fedpriv.cli.app", "--help")
+@pytest.mark.parametrize("arguments", [["--help"], ["audit", "verify", "--help"]])
+def test_help_and_audit_import_neither_torch_nor_grpc(arguments):
+    finished = python("-X", "importtime", "-m", "fedpriv.cli.app", *arguments)
     imported = {line.rsplit("|", 1)[-1].strip() for line in finished.stderr.splitlines()}
     assert finished.returncode == 0
     assert "typer" in imported
