@@ -10,7 +10,7 @@ from pyarrow import csv, parquet
 from fedpriv.errors import ConfigError, DataError
 from fedpriv.policy.rules import Metrics
 from fedpriv.wire.messages import Column
-from fedpriv_worker import loading
+from fedpriv_worker import tables
 from fedpriv_worker.config import DatasetConfig, Dial, Tls, WorkerConfig, WorkerSection
 from fedpriv_worker.loading import check, load_dataset
 
@@ -44,9 +44,16 @@ def test_a_table_becomes_float32_features_and_a_target(tmp_path, name):
     made = load_dataset(declared(path, tags=("#a",), classes=2, release=(Metrics(),), description="four people"))
     assert made.features.tolist() == [[34, 61.5, 1], [51, 72, 0], [47, 80.25, 0], [70, 66, 1]]
     assert made.target.tolist() == [0, 1, 1, 0]
-    assert made.columns == (Column("age", "integer"), Column("pulse", "float"), Column("smoker", "bool"))
+    whole = "float" if path.suffix.lower() == ".csv" else "integer"
+    assert made.columns == (Column("age", whole), Column("pulse", "float"), Column("smoker", "bool"))
     assert made.target_column == Column("ill", "category")
     assert (made.tags, made.release, made.description) == (("#a",), (Metrics(),), "four people")
+
+
+def test_csv_announces_the_same_schema_whether_or_not_the_rows_are_whole_numbers(tmp_path):
+    one = written(tmp_path, name="one.csv", pulse=arrow.array([60.0, 70.5, 80.0, 90.0]))
+    other = written(tmp_path, name="other.csv", pulse=arrow.array([60, 70, 80, 90]))
+    assert load_dataset(declared(one)).describe() == load_dataset(declared(other)).describe()
 
 
 def test_chosen_columns_keep_the_owners_order_and_leave_text_out(tmp_path):
@@ -291,10 +298,9 @@ def test_pickled_arrays_are_never_opened(tmp_path, save):
 
 def test_without_pyarrow_the_remedy_is_named(tmp_path, monkeypatch):
     path = written(tmp_path)
-    monkeypatch.setitem(sys.modules, "fedpriv_worker.tables", None)
-    monkeypatch.delattr(loading.importlib.import_module("fedpriv_worker"), "tables", raising=False)
+    monkeypatch.setattr(tables, "arrow", None)
     with pytest.raises(
-        DataError, match=r"reading .parquet needs pyarrow; install fedpriv\[data\], or store the rows as npz"
+        DataError, match=r"reading .parquet needs pyarrow; install fedpriv\[data\], or store the rows as"
     ):
         load_dataset(declared(path))
 

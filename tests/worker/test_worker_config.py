@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from fedpriv_worker.config import DatasetConfig, Dial, Listen, load_config
 
 from fedpriv.errors import ConfigError
 from fedpriv.policy.rules import Metrics, PlainUpdate
+from fedpriv_worker.config import DatasetConfig, Dial, Listen, load_config
 
 WHOLE = """
 [worker]

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from fedpriv_worker.config import load_config
-from fedpriv_worker.template import render_template, write_template
 
 from fedpriv.errors import UsageError
+from fedpriv_worker.config import load_config
+from fedpriv_worker.template import render_template, write_template
 
 
 def test_as_written_nothing_may_leave(tmp_path):

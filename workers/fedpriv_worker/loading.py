@@ -16,6 +16,7 @@ import numpy as np
 
 from fedpriv.errors import ConfigError, DataError, nearest
 from fedpriv.wire.messages import Column
+from fedpriv_worker import tables
 from fedpriv_worker.config import DatasetConfig, WorkerConfig
 from fedpriv_worker.datasets import Array, Dataset
 
@@ -39,7 +40,7 @@ def load_dataset(config: DatasetConfig) -> Dataset:
     elif config.path.suffix.lower() == ".npz":
         features, target, columns = _from_npz(config)
     else:
-        features, target, columns = _from_table(config)
+        features, target, columns = tables.load_table(config)
     return Dataset(
         config.name,
         features,
@@ -100,15 +101,3 @@ def _from_npz(config: DatasetConfig) -> Loaded:
             f"data set {config.name!r}: {config.path.name} is not an npz file of plain arrays "
             f"({type(error).__name__}); write it with numpy.savez and without objects"
         ) from None
-
-
-def _from_table(config: DatasetConfig) -> Loaded:
-    """Return the features, target and columns of a Parquet or CSV file."""
-    try:
-        from fedpriv_worker import tables  # noqa: PLC0415 - it needs an extra, which only owners of tables install
-    except ImportError:
-        raise DataError(
-            f"data set {config.name!r}: reading {config.path.suffix} needs pyarrow; "
-            "install fedpriv[data], or store the rows as npz"
-        ) from None
-    return tables.load_table(config)

@@ -10,14 +10,18 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import pyarrow as arrow
 from numpy.typing import NDArray
-from pyarrow import compute, csv, parquet, types
 
 from fedpriv.errors import DataError, nearest
 from fedpriv.wire.messages import Column
 from fedpriv_worker.config import DatasetConfig
 from fedpriv_worker.datasets import missing_values
+
+try:
+    import pyarrow as arrow
+    from pyarrow import compute, csv, parquet, types
+except ImportError:  # an extra, which only owners of tables install
+    arrow = None
 
 Table: TypeAlias = Any  # pyarrow has no type stubs
 TableColumn: TypeAlias = Any
@@ -27,6 +31,11 @@ MOST_NAMES_SHOWN = 20
 
 def load_table(config: DatasetConfig) -> tuple[NDArray[np.generic], NDArray[np.generic], tuple[Column, ...]]:
     """Return features of shape (rows, columns), target of shape (rows,) and the columns; raise `DataError`."""
+    if arrow is None:
+        raise DataError(
+            f"data set {config.name!r}: reading {config.path.suffix} needs pyarrow; "
+            "install fedpriv[data], or store the rows as npz"
+        )
     table = _read(config)
     _check_names(config, table.column_names)
     if not table.num_rows:
@@ -74,7 +83,9 @@ def _kind(config: DatasetConfig, name: str, kind: ArrowType) -> str:
     if types.is_boolean(kind):
         return "bool"
     if types.is_integer(kind):
-        return "integer"
+        # CSV has no types: that one worker's rows happen to be whole numbers is a fact about its rows, not its schema
+        inferred = config.path.suffix.lower() == ".csv" and config.features_dtype == "float32"
+        return "float" if inferred else "integer"
     if types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind):
         return "float"
     if _is_text(kind):
@@ -112,7 +123,7 @@ def _matrix(config: DatasetConfig, table: Table, columns: Sequence[Column]) -> N
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which `Dataset` counts and refuses
         for index, column in enumerate(columns):
             values = table.column(column.name)
-            if values.null_count and column.kind == "bool":
+            if values.null_count and types.is_boolean(values.type):
                 values = values.cast("int8")
             if types.is_decimal(values.type) or types.is_null(values.type):
                 values = values.cast("float64")
