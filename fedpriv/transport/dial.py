@@ -1,0 +1,153 @@
+"""Opening a stream to a listener, once or until it works.
+
+TLS is mutual: the listener must be vouched for by our authorities, and bears the name in the address, or the name that
+we expect. That proves a certificate for an address; who the peer is, the signed hello proves afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
+import grpc
+
+from fedpriv.errors import HandshakeFailed, PeerLost, UsageError
+from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, Stream, StreamLink
+from fedpriv.wire.framing import FRAME_BYTES
+
+TIMEOUT_SECONDS = 20.0
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 60.0
+
+_LOOPBACK = ("localhost:", "127.", "[::1]:")
+_SAME_AUTHORITY = "both sides need the same ca.pem"
+_UNTRUSTED = "ended the connection during the TLS handshake; it may not trust our certificate: " + _SAME_AUTHORITY
+_REFUSALS: Sequence[tuple[str, type[PeerLost], str]] = (
+    (
+        "certificate_verify_failed",
+        HandshakeFailed,
+        f"shows a certificate that our authority did not issue, or that expired; {_SAME_AUTHORITY}",
+    ),
+    (
+        "hostname verification",
+        HandshakeFailed,
+        "shows a certificate for another name; dial a name that it was issued for, or issue one for this host",
+    ),
+    ("refused", PeerLost, "does not listen; start the other side, or check the address"),
+    ("errors resolving", PeerLost, "has a host name that cannot be resolved; check its spelling and the network"),
+    ("handshake", HandshakeFailed, _UNTRUSTED),
+    ("socket closed", HandshakeFailed, _UNTRUSTED),
+    ("reset", HandshakeFailed, _UNTRUSTED),
+    ("broken pipe", HandshakeFailed, _UNTRUSTED),
+)
+
+
+async def dial(
+    address: str,
+    credentials: Credentials,
+    *,
+    expected_name: str | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    frame_bytes: int = FRAME_BYTES,
+) -> StreamLink:
+    """Return a link to whoever listens at `address` ("host:port").
+
+    Raise `PeerLost` if nobody answers, `HandshakeFailed` if one side does not accept the other's certificate.
+    """
+    _check_address(address)
+    channel = grpc.aio.secure_channel(
+        address,
+        grpc.ssl_channel_credentials(credentials.authorities_pem, credentials.key_pem, credentials.chain_pem),
+        options=_options(address, expected_name),
+    )
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            call = channel.stream_stream(f"/{SERVICE}/{METHOD}", None, None)(None)
+            await call.wait_for_connection()
+    except TimeoutError:
+        await channel.close(None)
+        raise PeerLost(
+            f"nothing answered at {address} within {timeout_seconds:g} s; check address and network"
+        ) from None
+    except grpc.aio.AioRpcError as error:
+        await channel.close(None)
+        raise _refusal(address, error) from None
+    except BaseException:
+        await channel.close(None)
+        raise
+    return StreamLink(_stream(channel, call), whom=expected_name or address, frame_bytes=frame_bytes)
+
+
+async def dial_with_retry(
+    address: str,
+    credentials: Credentials,
+    *,
+    expected_name: str | None = None,
+    on_wait: Callable[[int, float, str], None],
+    attempts: int | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    jitter: Callable[[], float] = random.random,
+) -> StreamLink:
+    """Dial until it works, at most `attempts` times; before each pause call `on_wait(attempt, seconds, reason)`.
+
+    Pauses double up to a minute; each is shortened by up to half, so that many workers do not come back in step.
+    Certificates that are not accepted raise at once: waiting does not mend them.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await dial(address, credentials, expected_name=expected_name)
+        except HandshakeFailed:
+            raise
+        except PeerLost as error:
+            if attempt == attempts:
+                raise
+            longest = min(FIRST_PAUSE_SECONDS * 2 ** min(attempt - 1, 16), LONGEST_PAUSE_SECONDS)
+            seconds = longest * (1 - jitter() / 2)
+            on_wait(attempt, seconds, str(error))
+            await sleep(seconds)
+
+
+def _stream(channel: grpc.aio.Channel, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> Stream:
+    freeing: set[asyncio.Task[None]] = set()
+
+    async def read() -> bytes | None:
+        frame = await call.read()
+        return frame if isinstance(frame, bytes) else None
+
+    def abort() -> None:
+        call.cancel()
+        task = asyncio.get_running_loop().create_task(channel.close(None))
+        freeing.add(task)
+        task.add_done_callback(freeing.discard)
+
+    return Stream(read=read, write=call.write, finish=call.done_writing, abort=abort)
+
+
+def _options(address: str, expected_name: str | None) -> list[tuple[str, int | str]]:
+    options = [*COMMON_OPTIONS, ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    if address.startswith(_LOOPBACK):
+        options.append(("grpc.enable_http_proxy", 0))
+    if expected_name is not None:
+        options.append(("grpc.ssl_target_name_override", expected_name))
+    return options
+
+
+def _check_address(address: str) -> None:
+    host, separator, port = address.rpartition(":")
+    if not (host and separator and port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise UsageError(f"address {address!r} is not usable; write it as host:port, for example localhost:7443")
+
+
+def _refusal(address: str, error: grpc.aio.AioRpcError) -> PeerLost:
+    """Return what a person can do about `error`; gRPC tells most kinds of failure apart by their text alone."""
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return HandshakeFailed(f"what listens at {address} is no fedpriv; check the port")
+    text = (error.details() or "").lower()
+    for sign, kind, advice in _REFUSALS:
+        if sign in text:
+            return kind(f"{address} {advice}")
+    return PeerLost(f"{address} cannot be reached ({error.code().name.lower()}); check address and network")

@@ -1,0 +1,141 @@
+"""Taking streams that others open, under mutual TLS.
+
+`attached` is called with each stream, in a task of its own, and the stream lives until it returns; what it raises of
+ours goes to `on_failure` and never to the peer. Every other method is refused by gRPC itself. A port that is in use is an error, never shared. The number of open streams is bounded.
+Who a peer is, the signed hello proves afterwards: here it only holds a certificate of our authority.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fedpriv.errors import FedprivError, UsageError
+from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, Stream, StreamLink
+from fedpriv.wire.framing import FRAME_BYTES
+
+MAXIMUM_LINKS = 1024
+_STREAMS_PER_CONNECTION = 8
+_STOP_GRACE_SECONDS = 2.0
+
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class Listener:
+    """A port on which peers attach; use it as an async context."""
+
+    def __init__(
+        self,
+        address: str,
+        credentials: Credentials,
+        attached: Callable[[StreamLink], Awaitable[None]],
+        *,
+        on_failure: Callable[[FedprivError], None] = lambda _: None,
+        maximum_links: int = MAXIMUM_LINKS,
+        frame_bytes: int = FRAME_BYTES,
+    ) -> None:
+        self._wanted = address
+        self._credentials = credentials
+        self._attached = attached
+        self._on_failure = on_failure
+        self._maximum_links = maximum_links
+        self._frame_bytes = frame_bytes
+        self._server: grpc.aio.Server | None = None
+        self._sessions: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    @property
+    def address(self) -> str:
+        """The host and port that peers dial; the port is the chosen one where 0 was asked for."""
+        return f"{self._wanted.rpartition(':')[0]}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Listen; raise `UsageError` if the port cannot be had."""
+        server = grpc.aio.server(
+            options=(
+                *COMMON_OPTIONS,
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
+                ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+            )
+        )
+        handler = grpc.stream_stream_rpc_method_handler(self._serve)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+        own = self._credentials
+        tls = grpc.ssl_server_credentials(
+            [(own.key_pem, own.chain_pem)], root_certificates=own.authorities_pem, require_client_auth=True
+        )
+        try:
+            self.port = server.add_secure_port(self._wanted, tls)
+        except RuntimeError:
+            self.port = 0
+        if not self.port:
+            raise UsageError(
+                f"cannot listen on {self._wanted}: the port is in use, or the host is not this machine's; "
+                "stop what listens there, or choose another port (port 0 lets the system choose)"
+            )
+        await server.start()
+        self._server = server
+
+    async def close(self) -> None:
+        """Cancel what `attached` still does, which breaks its streams, wait for it to clean up, and free the port."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        for session in self._sessions:
+            session.cancel()
+        await asyncio.gather(*self._sessions, return_exceptions=True)
+        await server.stop(_STOP_GRACE_SECONDS)
+
+    async def _serve(self, _: object, context: _Context) -> None:
+        """Run one stream; whatever goes wrong, the peer learns only that the stream is over."""
+        if len(self._sessions) >= self._maximum_links:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED)
+        await context.send_initial_metadata(())
+        over = asyncio.Event()
+        link = StreamLink(_stream(context, over), whom="the peer", frame_bytes=self._frame_bytes)
+        session = asyncio.create_task(self._run(link))
+        self._sessions.add(session)
+        session.add_done_callback(self._sessions.discard)
+        await over.wait()
+
+    async def _run(self, link: StreamLink) -> None:
+        try:
+            await self._attached(link)
+        except FedprivError as error:
+            self._on_failure(error)
+        finally:
+            await link.close()
+
+
+def _stream(context: _Context, over: asyncio.Event) -> Stream:
+    async def read() -> bytes | None:
+        frame = await context.read()
+        return frame if isinstance(frame, bytes) else None
+
+    async def finish() -> None:
+        """Do nothing: a listener's direction ends with the call, when the dialer has ended its own."""
+
+    return Stream(read=read, write=context.write, finish=finish, abort=over.set, tls_certificate=_certificate(context))
+
+
+def _certificate(context: _Context) -> bytes | None:
+    pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
+    return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER) if pem else b""
