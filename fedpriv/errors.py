@@ -77,6 +77,10 @@ class QuotaExceeded(PlanRefused):
     """A plan or message asks for more memory, operations or time than the owner grants."""
 
 
+class InputMismatch(FedprivError):
+    """A tensor or number given to a plan is missing, or has another shape or dtype than the plan declares."""
+
+
 class StepFailed(FedprivError):
     """A step of a validated plan failed; `step` and `operation` say which, and nothing says why."""
 

@@ -48,6 +48,8 @@ def call(operation: Operation, bound: dict[str, Any]) -> Any:  # noqa: ANN401  w
     keywords = {each.name: bound[each.name] for each in operation.parameters if each.keyword}
     if operation.makes_from_nothing:
         keywords["device"] = torch.device("meta")
+    if operation.name == "aten._native_batch_norm_legit_functional.default":
+        return _batch_norm_shapes(bound)  # torch has no meta kernel for it
     assert operation.overload is not None
     return operation.overload(*positional, **keywords)
 
@@ -136,3 +138,10 @@ def _expected(parameter: Parameter) -> str:
 
 def _refused(step: Step, index: int, what: str) -> PlanRefused:
     return PlanRefused(f"step {index} ({step.operation}): {what}", step=index, operation=step.operation)
+
+
+def _batch_norm_shapes(bound: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+    source, statistics = bound["input"], bound["running_mean"]
+    saved = [torch.empty(source.shape[1] if bound["training"] else 0, dtype=statistics.dtype, device="meta") for _ in range(2)]
+    running = [torch.empty_like(bound[name]) for name in ("running_mean", "running_var")]
+    return torch.empty_like(source), *saved, *running

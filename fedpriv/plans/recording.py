@@ -17,6 +17,7 @@ from torch import fx
 
 from fedpriv.errors import OperationNotAllowed, TraceError
 from fedpriv.plans.arguments import MEMORY_FORMATS
+from fedpriv.plans.guards import MAXIMUM_INTEGER
 from fedpriv.plans.operations import Operation, operation
 from fedpriv.plans.plan import Argument, Constant, Dtype, Slot, Step
 from fedpriv.updates import DTYPE_NAMES
@@ -103,7 +104,7 @@ class Recorder:
         target = node.target
         if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001  the type has no public name
             name = str(target)
-            if name in _TAKE_NUMBERS and not isinstance(node.args[1], fx.Node):
+            if name in _TAKE_NUMBERS and self._is_number(node.args[1]):
                 return name.replace(".Tensor", ".Scalar")
             return {"aten.sym_size.int": "int.size", "aten.sym_numel.default": "int.numel"}.get(name, name)
         if target not in _SIZES:
@@ -111,6 +112,9 @@ class Recorder:
         word = _SIZES[target]
         floating = word in {"of", "div"} or any(self._is_float(each) for each in node.args)
         return f"{'float' if floating else 'int'}.{word}"
+
+    def _is_number(self, value: object) -> bool:
+        return not isinstance(value, fx.Node) or self._slots.get(value) in self._kinds
 
     def _is_float(self, value: object) -> bool:
         if isinstance(value, fx.Node):
@@ -145,7 +149,7 @@ class Recorder:
         if isinstance(value, torch.memory_format) and value in _FORMAT_NAMES:
             return _FORMAT_NAMES[value]
         if isinstance(value, int) and value == sys.maxsize:
-            return None  # torch's word for "to the end" of a slice
+            return MAXIMUM_INTEGER  # torch's word for "to the end" of a slice
         if value is None or isinstance(value, bool | int | float | str):
             return value
         raise TraceError(f"{node.target} has an argument {type(value).__name__} that a plan cannot hold ({where(node)})")

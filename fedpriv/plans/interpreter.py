@@ -1,0 +1,258 @@
+"""Runs a checked plan: bound to a model's tensors, over steps and epochs, or once for a plain function.
+
+A `Bound` owns private copies of what the plan changes; features and target are only read. Nothing here reports
+a label, a value or the text of an exception: a failing step raises `StepFailed` with its number and name.
+What may be released is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedpriv.errors import InputMismatch, UsageError
+from fedpriv.plans import native
+from fedpriv.plans.blocks import Block
+from fedpriv.plans.engine import Engine
+from fedpriv.plans.fusion import fused
+from fedpriv.plans.lowering import lowered
+from fedpriv.plans.plan import BATCH, Constant, Input, InputRole, OutputRole, Plan
+from fedpriv.plans.scalars import evaluate, specialise
+from fedpriv.plans.validation import CheckedPlan
+from fedpriv.updates import DTYPES
+
+_CHANGED = {OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER}
+_FROM_CALLER = {InputRole.PARAMETER, InputRole.STATE, InputRole.FROZEN}
+CHUNK_BYTES = 64 << 20
+"""Rows of an epoch are gathered in pieces of at most this size."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which input and output of a plan is what; positions in the plan's own order."""
+
+    features: int | None
+    target: int | None
+    changed: tuple[int, ...]
+    """Inputs that an output replaces."""
+    replacing: tuple[int, ...]
+    """The outputs that replace them, in the same order."""
+    reported: tuple[int, ...]
+    """Outputs with the role LOSS or METRIC."""
+
+    @classmethod
+    def of(cls, plan: Plan) -> Layout:
+        """Return the layout of `plan`."""
+        names = {each.name: position for position, each in enumerate(plan.inputs)}
+        roles = {each.role: position for position, each in enumerate(plan.inputs)}
+        changing = [position for position, each in enumerate(plan.outputs) if each.role in _CHANGED]
+        return cls(
+            features=roles.get(InputRole.FEATURES),
+            target=roles.get(InputRole.TARGET),
+            changed=tuple(names[plan.outputs[position].name] for position in changing),
+            replacing=tuple(changing),
+            reported=tuple(
+                position for position, each in enumerate(plan.outputs) if each.role in {OutputRole.LOSS, OutputRole.METRIC}
+            ),
+        )
+
+
+class Program:
+    """A checked plan compiled for one device; blocks for each batch size are kept."""
+
+    def __init__(self, checked: CheckedPlan, device: str = "cpu") -> None:
+        self.checked = checked
+        self.plan = checked.plan
+        self.layout = Layout.of(checked.plan)
+        self.device = torch.device(device)
+        self.constants = [_tensor(each, self.device) for each in self.plan.constants]
+        self._blocks: dict[tuple[int, bool], Block] = {}
+        self._natives: dict[int, native.Native | None] = {}
+
+    def block(self, batch: int, *, plain: bool = False) -> Block:
+        """Return the plan at `batch` rows; `plain` without any fusion. Raise `PlanRefused` when it does not fit."""
+        found = self._blocks.get((batch, plain))
+        if found is None:
+            found = lowered(self.plan, self.checked.at(batch))
+            specialise(found)
+            if not plain:
+                found = fused(found, self.plan, self.layout.changed, self.layout.replacing)
+            self._blocks[batch, plain] = found
+        return found
+
+    def native(self, batch: int) -> native.Native | None:
+        """Return the loop over batches of this size as one call, or None where torch cannot express it."""
+        if batch not in self._natives:
+            self._natives[batch] = native.compiled(self.block(batch), self.plan, self.layout, self.device)
+        return self._natives[batch]
+
+    def bind(
+        self, state: Mapping[str, Tensor], hyperparameters: Mapping[str, float], generator: torch.Generator | None = None
+    ) -> Bound:
+        """Return the program with its own copy of `state`; raise `InputMismatch` for a tensor that does not fit."""
+        return Bound(self, state, hyperparameters, generator)
+
+    def run(self, *arguments: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Return the outputs of a plan of ARGUMENT inputs."""
+        inputs = self.plan.inputs_of(InputRole.ARGUMENT)
+        if len(inputs) != len(self.plan.inputs) or len(arguments) != len(inputs):
+            raise UsageError(f"the plan takes {len(inputs)} arguments and {len(self.plan.inputs) - len(inputs)} other inputs; bind it")
+        rows = [value.shape[0] for each, value in zip(inputs, arguments, strict=True) if BATCH in each.shape[:1] and value.dim()]
+        batch = rows[0] if rows else 1
+        for each, value in zip(inputs, arguments, strict=True):
+            _check(each, value, batch)
+        block = self.block(max(batch, 1))
+        with torch.inference_mode():
+            engine = Engine(block, {}, generator, self.device)
+            return [each.clone() for each in engine.run([*(each.to(self.device) for each in arguments), *self.constants])]
+
+
+class Bound:
+    """A program and the tensors it trains; `step` and `epoch` change them, `state` copies them out."""
+
+    def __init__(
+        self, program: Program, state: Mapping[str, Tensor], hyperparameters: Mapping[str, float], generator: torch.Generator | None
+    ) -> None:
+        self.program = program
+        self._plan, self._layout = program.plan, program.layout
+        self._generator = generator if generator is not None else torch.Generator(program.device)
+        self._given: dict[int, float] = {}
+        self._values: list[Any] = [None] * len(self._plan.inputs)
+        changed = set(self._layout.changed)
+        with torch.inference_mode():
+            for position, each in enumerate(self._plan.inputs):
+                if each.role is InputRole.HYPERPARAMETER:
+                    self._given[position] = _number(each, hyperparameters)
+                elif each.role is InputRole.OPTIMIZER:
+                    self._values[position] = torch.zeros(each.shape, dtype=DTYPES[each.dtype], device=program.device)
+                elif each.role in _FROM_CALLER:
+                    self._values[position] = _held(each, state, program.device, own=position in changed)
+                elif each.role is InputRole.ARGUMENT:
+                    raise UsageError(f"input {each.name!r} is an argument of a function; call `run`")
+        self._engines: dict[tuple[int, bool], Engine] = {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return copies of the parameters and buffers, trained or not, by name."""
+        kept = {InputRole.PARAMETER, InputRole.STATE}
+        return {
+            each.name: self._values[position].detach().clone()
+            for position, each in enumerate(self._plan.inputs)
+            if each.role in kept
+        }
+
+    def step(self, features: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Run one batch and return its loss and metrics by name, one number each."""
+        outputs = self._run(self._fit(features, target), features, target)
+        return {self._plan.outputs[position].name: outputs[position] for position in self._layout.reported}
+
+    def epoch(
+        self, features: Tensor, target: Tensor, order: Tensor | None, batch_size: int, *, drop_last: bool = False
+    ) -> dict[str, float]:
+        """Run every batch of one pass and return loss and metrics, the mean over the rows seen.
+
+        `order` holds the row numbers to visit; None visits each row once, in order. With no row seen, returns {}.
+        """
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
+        count = len(features) if order is None else len(order)
+        whole = count // batch_size * batch_size
+        self._fit(features[:1], target[:1]) if count else None
+        totals: dict[str, float] = {}
+        seen = 0
+        for start, stop, size in _pieces(count if not drop_last else whole, batch_size, _row_bytes(features, target)):
+            rows = slice(start, stop) if order is None else order[start:stop]
+            for name, value in self._pass(*_gathered(features, target, rows), size).items():
+                totals[name] = totals.get(name, 0.0) + value * size
+            seen = stop
+        return {name: value / seen for name, value in totals.items()}
+
+    def _pass(self, features: Tensor, target: Tensor, size: int) -> dict[str, float]:
+        """Run consecutive batches of `size` rows; return the sums over batches of loss and metrics."""
+        loop = self.program.native(size)
+        with torch.inference_mode():
+            if loop is not None:
+                scalars = evaluate(self.program.block(size), self._given)
+                sums = loop.run(self._values, self.program.constants, features, target, len(features) // size, self._generator, scalars)
+                return dict(zip((self._plan.outputs[each].name for each in self._layout.reported), sums, strict=True))
+            totals: dict[str, float] = {}
+            for start in range(0, len(features), size):
+                outputs = self._run(size, features[start : start + size], target[start : start + size])
+                for position in self._layout.reported:
+                    name = self._plan.outputs[position].name
+                    totals[name] = totals.get(name, 0.0) + float(outputs[position])
+            return totals
+
+    def _run(self, batch: int, features: Tensor, target: Tensor, *, plain: bool = False) -> list[Tensor]:
+        engine = self._engines.get((batch, plain))
+        if engine is None:
+            block = self.program.block(batch, plain=plain)
+            engine = Engine(block, evaluate(block, self._given), self._generator, self.program.device)
+            self._engines[batch, plain] = engine
+        values = list(self._values)
+        for position, rows in ((self._layout.features, features), (self._layout.target, target)):
+            if position is not None:
+                values[position] = rows
+        with torch.inference_mode():
+            outputs = engine.run([*values, *self.program.constants])
+        for position, output in zip(self._layout.changed, self._layout.replacing, strict=True):
+            self._values[position] = outputs[output]
+        return outputs
+
+    def _fit(self, features: Tensor, target: Tensor) -> int:
+        batch = len(features)
+        for position, rows in ((self._layout.features, features), (self._layout.target, target)):
+            if position is not None:
+                _check(self._plan.inputs[position], rows, batch)
+        return batch
+
+
+def _check(declared: Input, value: Tensor, batch: int) -> None:
+    expected = tuple(batch if size == BATCH else size for size in declared.shape)
+    if tuple(value.shape) != expected or value.dtype != DTYPES[declared.dtype]:
+        raise InputMismatch(
+            f"input {declared.name!r} needs {declared.dtype} of shape {expected}, not {value.dtype} of shape {tuple(value.shape)}"
+        )
+
+
+def _held(declared: Input, state: Mapping[str, Tensor], device: torch.device, *, own: bool) -> Tensor:
+    if declared.name not in state:
+        raise InputMismatch(f"the model has no tensor {declared.name!r}, which the plan takes as an input")
+    value = state[declared.name].detach()
+    _check(declared, value, 1)
+    moved = value.to(device)
+    return moved.clone(memory_format=torch.contiguous_format) if own or not moved.is_contiguous() else moved
+
+
+def _number(declared: Input, hyperparameters: Mapping[str, float]) -> float:
+    if declared.name not in hyperparameters:
+        raise InputMismatch(f"the plan takes the hyperparameter {declared.name!r}, which was not given")
+    return float(hyperparameters[declared.name])
+
+
+def _tensor(constant: Constant, device: torch.device) -> Tensor:
+    dtype = DTYPES[constant.dtype]
+    if not constant.content:
+        return torch.zeros(constant.shape, dtype=dtype, device=device)
+    return torch.frombuffer(bytearray(constant.content), dtype=dtype).reshape(constant.shape).to(device)
+
+
+def _pieces(count: int, batch: int, row_bytes: int) -> Sequence[tuple[int, int, int]]:
+    """Return (start, stop, batch size) of consecutive pieces: whole batches within `CHUNK_BYTES`, then the remainder."""
+    whole = count // batch * batch
+    length = max(CHUNK_BYTES // max(row_bytes * batch, 1), 1) * batch
+    pieces = [(start, min(start + length, whole), batch) for start in range(0, whole, length)]
+    return [*pieces, (whole, count, count - whole)] if count > whole else pieces
+
+
+def _row_bytes(*tensors: Tensor) -> int:
+    return sum(each.itemsize * (each.numel() // max(len(each), 1)) for each in tensors)
+
+
+def _gathered(features: Tensor, target: Tensor, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
+    if isinstance(rows, slice):
+        return features[rows], target[rows]
+    return features.index_select(0, rows), target.index_select(0, rows)
