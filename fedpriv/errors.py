@@ -105,9 +105,15 @@ class HandshakeFailed(PeerLost):
 
 
 class WorkerRefused(FedprivError):
-    """A worker answered a request with an error code."""
+    """A worker answered a request with an error code; `step` is the plan step that failed, -1 when none did."""
 
     exit_code = 4
+
+    def __init__(self, message: str, *, code: str = "", step: int = -1, operation: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.step = step
+        self.operation = operation
 
 
 class RoundAbandoned(FedprivError):

@@ -1,7 +1,8 @@
 """Taking streams that others open, under mutual TLS.
 
 `attached` is called with each stream, in a task of its own, and the stream lives until it returns; what it raises of
-ours goes to `on_failure` and never to the peer. Every other method is refused by gRPC itself. A port that is in use is an error, never shared. The number of open streams is bounded.
+ours goes to `on_failure` and never to the peer. Every other method is refused by gRPC itself. A port that is in use is
+an error, never shared. The number of open streams is bounded.
 Who a peer is, the signed hello proves afterwards: here it only holds a certificate of our authority.
 """
 

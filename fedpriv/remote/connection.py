@@ -1,0 +1,242 @@
+"""One worker, as a coordinator or researcher holds it: requests out, replies matched by number.
+
+Any number of requests may be under way. A reply that comes after its deadline is dropped. When the link is lost every
+waiting request gets `PeerLost` at once; a worker that says what no worker may say loses its link. It does not judge
+what a reply is worth, and it does not reconnect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from fedpriv.errors import FedprivError, PeerLost, WireError, WorkerRefused
+from fedpriv.ids import WorkerName
+from fedpriv.sealed import Envelope
+from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.hello import TIMEOUT_SECONDS, Side, greet
+from fedpriv.transport.link import Link
+from fedpriv.wire.codec import decode, encode
+from fedpriv.wire.framing import envelope_bytes
+from fedpriv.wire.messages import (
+    Announcement,
+    AskStatistics,
+    CloseRound,
+    ErrorCode,
+    Evaluate,
+    Evaluation,
+    Failure,
+    Goodbye,
+    OfferPlan,
+    PlanAccepted,
+    Reply,
+    Request,
+    Statistics,
+    Train,
+    Update,
+)
+
+_GOODBYE_SECONDS = 2.0
+
+_ANSWERS: Mapping[type[Request], type[Reply]] = {
+    OfferPlan: PlanAccepted,
+    Train: Update,
+    Evaluate: Evaluation,
+    AskStatistics: Statistics,
+}
+
+_ADVICE: Mapping[ErrorCode, str] = {
+    ErrorCode.BAD_REQUEST: "the request makes no sense to it; check the job's settings",
+    ErrorCode.UNKNOWN_DATASET: "it has no data set of that name; look at what it announces",
+    ErrorCode.UNKNOWN_PLAN: "it does not know the plan; offer it first",
+    ErrorCode.PLAN_REFUSED: "its own validation does not accept the plan; simplify the model or loss",
+    ErrorCode.OPERATION_NOT_ALLOWED: "the plan uses an operation outside the allow-list; express the model without it",
+    ErrorCode.OVER_QUOTA: "the plan needs more memory or work than the owner grants; use a smaller batch or model",
+    ErrorCode.INPUT_MISMATCH: "data or model does not have the shapes that the plan was traced for; trace it for this one",
+    ErrorCode.RELEASE_DENIED: "no rule of the owner lets this result leave; ask the owner for a rule or an approval",
+    ErrorCode.STEP_FAILED: "a step failed on its data, it never says why; try the model on similar data of your own",
+    ErrorCode.TORCH_VERSION: "it runs another torch version than the plan was traced with; install the same one",
+    ErrorCode.STORAGE_FULL: "its ledger's disk is full and nothing leaves unrecorded; its owner must free space",
+    ErrorCode.SHUTTING_DOWN: "it is shutting down; ask again when it is back",
+}
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request under way."""
+
+    answer: type[Reply]
+    reply: asyncio.Future[Reply] = field(repr=False)
+
+
+class Connection:
+    """An open connection to one worker whose identity is proved; all methods run on the loop's thread."""
+
+    def __init__(self, link: Link[Envelope], announcement: Announcement, received: dict[str, tuple[int, int]]) -> None:
+        self.name = WorkerName(link.peer.name)
+        self.announcement = announcement
+        self.received = received
+        """Messages and bytes that came, by kind; the bytes add up to `bytes_in`."""
+        self._link = link
+        self._number = 0
+        self._waiting: dict[int, _Waiting] = {}
+        self._end: PeerLost | None = None
+        self._reading = asyncio.create_task(self._read(), name=f"connection to {self.name}")
+
+    @classmethod
+    async def open(
+        cls,
+        link: Link[Envelope],
+        side: Side,
+        credentials: Credentials,
+        *,
+        name: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> Self:
+        """Shake hands over `link`, wait for the announcement and return the connection; close the link on failure.
+
+        `name` is the worker that we expect, if any. Raise `HandshakeFailed`, `PeerLost` or `WireError`.
+        """
+        await greet(side, link, credentials, encode, name=name, timeout_seconds=timeout_seconds)
+        received = {"handshake": (2, link.bytes_received)}
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                envelope = await link.receive()
+            if envelope is None:
+                raise PeerLost(f"worker {link.peer.name!r} closed the link after the handshake; its log says why")
+            announcement = decode(envelope)
+            if not isinstance(announcement, Announcement):
+                raise WireError(f"worker {link.peer.name!r} did not announce itself; it is no fedpriv worker")
+        except TimeoutError:
+            await link.close()
+            raise PeerLost(f"worker {link.peer.name!r} announced nothing within {timeout_seconds:g} s") from None
+        except FedprivError:
+            await link.close()
+            raise
+        _count(received, announcement, envelope)
+        return cls(link, announcement, received)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can still be asked."""
+        return self._end is None
+
+    @property
+    def bytes_in(self) -> int:
+        """Serialised bytes received from the worker, handshake included."""
+        return self._link.bytes_received
+
+    @property
+    def bytes_out(self) -> int:
+        """Serialised bytes sent to the worker, handshake included."""
+        return self._link.bytes_sent
+
+    async def ask(self, request: Request, *, timeout_seconds: float | None = None) -> Reply:
+        """Send `request` under a fresh number and return the reply that carries it, of the type that answers it.
+
+        Raise `WorkerRefused` with the worker's code, `PeerLost` if the link is lost or `timeout_seconds` pass; a
+        deadline that passes while the request is still being written breaks the link, because half a message is none.
+        """
+        self._check_open()
+        self._number += 1
+        number = self._number
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = _Waiting(_ANSWERS[type(request)], reply)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._link.send(encode(replace(request, request=number)))
+                answer = await reply
+        except TimeoutError:
+            raise PeerLost(
+                f"worker {self.name!r} did not answer a {type(request).__name__} within {timeout_seconds:g} s; "
+                "allow it more time, or go on without it"
+            ) from None
+        finally:
+            del self._waiting[number]
+            if reply.done() and not reply.cancelled():
+                reply.exception()  # seen, even where the send failed first
+        if isinstance(answer, Failure):
+            raise self._refusal(answer)
+        return answer
+
+    async def tell(self, message: CloseRound | Goodbye) -> None:
+        """Send a message that has no reply."""
+        self._check_open()
+        await self._link.send(encode(message))
+
+    async def ended(self) -> None:
+        """Return when the link is over, for whatever reason."""
+        await asyncio.wait((self._reading,))
+
+    async def close(self) -> None:
+        """Say goodbye and close the link; waiting requests get `PeerLost`. Closing again does nothing."""
+        if self._end is None:
+            self._finish(PeerLost(f"the connection to worker {self.name!r} was closed here"))
+            with contextlib.suppress(PeerLost, TimeoutError):
+                async with asyncio.timeout(_GOODBYE_SECONDS):
+                    await self._link.send(encode(Goodbye()))
+        await self._link.close()
+        self._reading.cancel()
+        await asyncio.wait((self._reading,))
+
+    async def _read(self) -> None:
+        """Hand each reply to whoever waits for it, until the link ends."""
+        try:
+            while (envelope := await self._link.receive()) is not None:
+                self._take(envelope)
+            end = PeerLost(f"worker {self.name!r} closed the link; connect again when it is back")
+        except PeerLost as loss:
+            end = loss
+        except WireError as error:
+            end = PeerLost(f"worker {self.name!r} sent what no worker may send, so its link was closed: {error}")
+        except asyncio.CancelledError:
+            end = PeerLost(f"the connection to worker {self.name!r} was closed here")
+        self._finish(end)
+        await self._link.close()
+
+    def _take(self, envelope: Envelope) -> None:
+        message = decode(envelope)
+        _count(self.received, message, envelope)
+        match message:
+            case PlanAccepted() | Update() | Evaluation() | Statistics() | Failure():
+                waiting = self._waiting.get(message.request)
+                if waiting is None or waiting.reply.done():
+                    return
+                if not isinstance(message, waiting.answer | Failure):
+                    raise WireError(f"a {type(message).__name__} came where a {waiting.answer.__name__} answers")
+                waiting.reply.set_result(message)
+            case Goodbye():
+                self._finish(PeerLost(f"worker {self.name!r} said goodbye; connect again when it is back"))
+            case _:
+                raise WireError(f"a {type(message).__name__} is not a worker's to send")
+
+    def _finish(self, end: PeerLost) -> None:
+        """End every waiting request with the first reason there was."""
+        if self._end is None:
+            self._end = end
+        for waiting in self._waiting.values():
+            if not waiting.reply.done():
+                waiting.reply.set_exception(PeerLost(str(self._end)))
+
+    def _check_open(self) -> None:
+        if self._end is not None:
+            raise PeerLost(str(self._end))
+
+    def _refusal(self, failure: Failure) -> WorkerRefused:
+        where = f" at step {failure.step}" if failure.step >= 0 else ""
+        what = f" ({failure.operation})" if failure.operation else ""
+        return WorkerRefused(
+            f"worker {self.name!r} refused{where}{what}: {_ADVICE[failure.code]}",
+            code=failure.code.name,
+            step=failure.step,
+            operation=failure.operation,
+        )
+
+
+def _count(received: dict[str, tuple[int, int]], message: object, envelope: Envelope) -> None:
+    kind = type(message).__name__
+    messages, size = received.get(kind, (0, 0))
+    received[kind] = messages + 1, size + envelope_bytes(envelope)
