@@ -87,7 +87,7 @@ class Program:
     def native(self, batch: int) -> native.Native | None:
         """Return the loop over batches of this size as one call, or None where torch cannot express it."""
         if batch not in self._natives:
-            self._natives[batch] = native.compiled(self.block(batch), self.plan, self.layout, self.device)
+            self._natives[batch] = native.compiled(self.block(batch), self.layout, batch, self.device)
         return self._natives[batch]
 
     def bind(
