@@ -59,8 +59,8 @@ def show(
     where: Where,
     *,
     limit: Annotated[
-        int, typer.Option(min=0, help=f"Newest entries to list; 0 for all. [{DEFAULT_ROWS}, all with --json]")
-    ] = -1,
+        int | None, typer.Option(min=0, help=f"Newest entries to list, 0 for all; {DEFAULT_ROWS}, or all with --json.")
+    ] = None,
     kind: Annotated[str, typer.Option(help="Only messages of this kind.")] = "",
     worker: Annotated[str, typer.Option(help="Only this worker's ledger.")] = "",
     as_json: AsJson = False,
@@ -68,11 +68,11 @@ def show(
     """List what left: when, to whom, how many bytes, under which rule."""
     entries = _selected(where, kind, worker)
     if as_json:
-        for entry in deque(entries, maxlen=limit) if limit > 0 else entries:
+        for entry in deque(entries, maxlen=limit) if limit else entries:
             print(json.dumps(json.loads(encode_entry(entry))))  # noqa: T201  # ASCII only, one line an entry
         return
     sums = _Sums()
-    rows = DEFAULT_ROWS if limit < 0 else limit
+    rows = DEFAULT_ROWS if limit is None else limit
     newest = deque(_counted(entries, sums), maxlen=rows or None)
     console = _console()
     console.print(_entries_table(newest))

@@ -24,7 +24,7 @@ CHUNK_BYTES = 1 << 20
 MAXIMUM_ENTRY_BYTES = 0xFFFF  # tlog-tiles prefixes each entry with a uint16
 MAXIMUM_INTEGER = (1 << 53) - 1  # RFC 8785 numbers are IEEE doubles
 
-_HEX = re.compile(r"(?:[0-9a-f]{2})*")
+_FOUR_HEX = re.compile(r"(?:(?:[0-9a-f]{2})* ){3}[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +189,10 @@ def _check(entry: Entry) -> None:
     for name, value in (("bytes", draft.bytes), ("seq", entry.seq), ("time", entry.time), ("round", draft.round)):
         if not (-1 if name == "round" else 0) <= value <= MAXIMUM_INTEGER:
             raise UsageError(f"entry {entry.seq}: {name} is {value}, outside what a ledger can hold")
-    if len(entry.digest) != 64:
-        raise UsageError(f"entry {entry.seq}: the digest has {len(entry.digest)} digits, not 64")
-    if not _HEX.fullmatch(draft.plan + draft.model + draft.sid + entry.digest):
-        raise UsageError(f"entry {entry.seq}: plan, model, sid and digest are lower-case hexadecimal or empty")
+    if not _FOUR_HEX.fullmatch(f"{draft.plan} {draft.model} {draft.sid} {entry.digest}"):
+        raise UsageError(
+            f"entry {entry.seq}: plan, model, sid (or empty) and digest (64 digits) are lower-case hexadecimal"
+        )
     if len(draft.labels) > 1 and any(a >= b for a, b in zip(draft.labels, draft.labels[1:], strict=False)):
         raise UsageError(f"entry {entry.seq}: labels are not in ascending order, each once")
 

@@ -35,7 +35,7 @@ def open_database(path: Path, *, schema: str, version: int) -> sqlite3.Connectio
 def open_for_reading(path: Path, *, version: int) -> sqlite3.Connection:
     """Open an existing database without writing to it, whether or not its worker runs."""
     # Without a -wal file the database was closed cleanly, and reading it as immutable creates no files beside it.
-    how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+    how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
     with storage_errors(f"read {path}"):
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
         try:

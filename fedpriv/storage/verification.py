@@ -211,7 +211,7 @@ def _journal_beside(files: TileFolder) -> Iterator[SqliteRows | None]:
             yield journal
         finally:
             journal.close()
-    except StorageFailed as error:
+    except (StorageFailed, UsageError) as error:
         raise VerificationFailed(f"the journal beside the ledger cannot be read: {error}") from error
 
 

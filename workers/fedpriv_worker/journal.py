@@ -113,6 +113,11 @@ class Journal:
         publication = Publication(rows, signing, None)
         return cls(worker=worker, clock=clock, rows=rows, keys=keys, publication=publication, lock=None)
 
+    @property
+    def durable(self) -> bool:
+        """Whether entries outlive this process, so that recording one waits for a disk."""
+        return self._lock is not None
+
     def append(self, draft: Draft, header: bytes, payload: Sequence[memoryview]) -> Receipt:
         """Record a message; when this returns, its entry is durable and the message may leave.
 

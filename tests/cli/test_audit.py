@@ -1,0 +1,163 @@
+"""`fedpriv audit`: what it prints where, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from fedpriv.cli.audit import app
+from fedpriv.clock import ManualClock
+from fedpriv.entropy import SeededEntropy
+from fedpriv.errors import UsageError, VerificationFailed
+from fedpriv.ids import WorkerName
+from fedpriv.ledger.entries import Draft
+from fedpriv_worker.journal import Journal
+
+
+def journal(worker):
+    clock = ManualClock()
+    made = Journal.in_memory(worker=WorkerName(worker), clock=clock, entropy=SeededEntropy(worker.encode()))
+    made.append(Draft(peer="coordinator-1", method="attach", kind="announcement", bytes=1000), b"", [])
+    for number in range(3):
+        clock.advance(1.5)
+        labels = (f"breast-cancer/{worker}",)
+        draft = Draft(peer="coordinator-1", method="attach", kind="update", bytes=12_345, round=number, labels=labels,
+                      policy="plain-update")  # fmt: skip  # one message
+        made.append(draft, b"", [])
+    return made
+
+
+@pytest.fixture
+def run(tmp_path):
+    for worker in ("alice", "bob"):
+        journal(worker).export(tmp_path / "ledgers" / worker)
+    return tmp_path
+
+
+def audit(*arguments):
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def test_show_lists_every_entry_and_the_totals(run):
+    shown = audit("show", run)
+    assert shown.exit_code == 0
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    first = [
+        "bob",
+        "1",
+        "2026-01-01",
+        "00:00:01.500",
+        "coordinator-1",
+        "update",
+        "12,345",
+        "0",
+        "plain-update",
+        "breast-cancer/bob",
+    ]
+    assert first in rows
+    assert sum(row[:1] in (["alice"], ["bob"]) for row in rows) == 8 + 2
+    assert ["update", "6", "74,070"] in rows
+    assert ["bob", "4", "38,035"] in rows
+
+
+def test_show_narrows_by_kind_worker_and_number(run):
+    shown = audit("show", run, "--kind", "update", "--worker", "bob", "--limit", "1")
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    assert [row[:2] for row in rows if "coordinator-1" in row] == [["bob", "3"]]
+    assert ["update", "3", "37,035"] in rows
+    assert "the newest 1 of 3 entries" in shown.stderr
+    assert "newest" not in shown.stdout
+
+
+def test_show_prints_one_json_object_a_line(run):
+    found = [json.loads(line) for line in audit("show", run, "--json").stdout.splitlines()]
+    assert [(entry["worker"], entry["seq"]) for entry in found] == [
+        (name, seq) for name in ("alice", "bob") for seq in range(4)
+    ]
+    assert found[1]["labels"] == ["breast-cancer/alice"]
+    limited = audit("show", run, "--json", "--limit", "2", "--worker", "alice").stdout.splitlines()
+    assert [json.loads(line)["seq"] for line in limited] == [2, 3]
+
+
+def test_what_a_peer_wrote_cannot_drive_the_terminal(tmp_path):
+    made = Journal.in_memory(worker=WorkerName("bob"), clock=ManualClock(), entropy=SeededEntropy(b""))
+    made.append(
+        Draft(peer="\x1b]0;owned\x07[red]x", method="attach", kind="up\x9bdate", bytes=1, purpose="\x9b2J"), b"", []
+    )
+    made.export(tmp_path)
+    for arguments in (("show", tmp_path), ("show", tmp_path, "--json"), ("verify", tmp_path)):
+        output = audit(*arguments).output
+        assert all(character == "\n" or character.isprintable() for character in output)
+    assert "[red]x" in audit("show", tmp_path).stdout
+
+
+def test_a_time_beyond_the_calendar_is_shown_as_it_is(tmp_path):
+    made = Journal.in_memory(worker=WorkerName("bob"), clock=ManualClock(1e12), entropy=SeededEntropy(b""))
+    made.append(Draft(peer="c", method="attach", kind="update", bytes=1), b"", [])
+    made.export(tmp_path)
+    assert "1000000000000000 ms" in audit("show", tmp_path).stdout
+
+
+def test_verify_says_ok_for_each_ledger(run):
+    verified = audit("verify", run)
+    assert verified.exit_code == 0
+    lines = verified.stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("fedpriv.ledger/alice: ok: 4 entries, 38,035 bytes, root ")
+    assert "verified with the key beside the ledger" in verified.stderr
+
+
+def test_verify_with_the_owners_key_needs_no_warning(run):
+    verified = audit("verify", run / "ledgers" / "bob", "--key", journal("bob").vkey)
+    assert (verified.exit_code, verified.stderr) == (0, "")
+
+
+def test_verify_prints_json(run):
+    found = [json.loads(line) for line in audit("verify", run, "--json").stdout.splitlines()]
+    assert [(report["origin"], report["entries"], report["bytes"]) for report in found] == [
+        ("fedpriv.ledger/alice", 4, 38_035),
+        ("fedpriv.ledger/bob", 4, 38_035),
+    ]
+
+
+def test_verify_counts_what_is_recorded_but_not_signed(tmp_path):
+    made = Journal.open(tmp_path, worker=WorkerName("bob"), clock=ManualClock(), entropy=SeededEntropy(b""))
+    made.append(Draft(peer="c", method="attach", kind="update", bytes=5), b"", [])
+    assert "ok: 1 entries (1 not signed yet), 5 bytes" in audit("verify", tmp_path).stdout
+    made.close()
+    assert "ok: 1 entries, 5 bytes" in audit("verify", tmp_path).stdout
+
+
+def test_a_changed_ledger_is_exit_code_3_names_the_entry_and_does_not_hide_the_others(run):
+    bundle = run / "ledgers" / "alice" / "tile" / "entries" / "000.p" / "4"
+    bundle.write_bytes(bundle.read_bytes().replace(b'"bytes":12345', b'"bytes":12346', 1))
+    verified = audit("verify", run)
+    assert isinstance(verified.exception, VerificationFailed)
+    assert verified.exception.exit_code == 3
+    assert "alice: entry 1 does not have the hash" in str(verified.exception)
+    assert verified.stdout.startswith("fedpriv.ledger/bob: ok")
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_a_path_that_is_no_ledger_is_exit_code_2(tmp_path, command):
+    result = audit(command, tmp_path / "absent")
+    assert isinstance(result.exception, UsageError)
+    assert result.exception.exit_code == 2
+
+
+def test_one_key_cannot_be_of_two_ledgers(run):
+    result = audit("verify", run, "--key", journal("bob").vkey)
+    assert isinstance(result.exception, UsageError)
+    assert "name the ledger" in str(result.exception)
+
+
+def test_auditing_needs_no_torch(run):
+    program = "import sys; from fedpriv.cli.audit import app; app(sys.argv[1:], standalone_mode=False); "
+    program += "print('torch' in sys.modules)"
+    command = [sys.executable, "-c", program, "verify", str(run)]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert finished.stdout.splitlines()[-1] == "False"
