@@ -55,7 +55,7 @@ _ADVICE: Mapping[ErrorCode, str] = {
     ErrorCode.PLAN_REFUSED: "its own validation does not accept the plan; simplify the model or loss",
     ErrorCode.OPERATION_NOT_ALLOWED: "the plan uses an operation outside the allow-list; express the model without it",
     ErrorCode.OVER_QUOTA: "the plan needs more memory or work than the owner grants; use a smaller batch or model",
-    ErrorCode.INPUT_MISMATCH: "data or model does not have the shapes that the plan was traced for; trace it for this one",
+    ErrorCode.INPUT_MISMATCH: "data or model has not the shapes that the plan was traced for; trace it for this one",
     ErrorCode.RELEASE_DENIED: "no rule of the owner lets this result leave; ask the owner for a rule or an approval",
     ErrorCode.STEP_FAILED: "a step failed on its data, it never says why; try the model on similar data of your own",
     ErrorCode.TORCH_VERSION: "it runs another torch version than the plan was traced with; install the same one",
