@@ -183,11 +183,12 @@ class Journal:
             first = self._rows.size
         except StorageFailed as error:
             return [StorageFailed(str(error)) for _ in group]
+        time = int(self._clock.now() * 1000)
         outcomes: list[Receipt | FedprivError] = []
         rows: list[Row] = []
         for arrival in group:
             try:
-                receipt = self._receipt(arrival, first + len(rows))
+                receipt = _receipt(arrival, self._worker, first + len(rows), time, self._keys.secret)
                 rows.append(Row(receipt.seq, arrival.draft.kind, arrival.draft.bytes, encode_entry(receipt.entry)))
                 outcomes.append(receipt)
             except UsageError as error:  # one bad draft does not fail its neighbours
@@ -199,10 +200,11 @@ class Journal:
             return [outcome if isinstance(outcome, FedprivError) else StorageFailed(str(error)) for outcome in outcomes]
         return outcomes
 
-    def _receipt(self, arrival: _Arrival, seq: int) -> Receipt:
-        key = entry_key(self._keys.secret, seq)
-        digest = message_digest(key, arrival.header, arrival.chunks, arrival.payload_bytes)
-        return Receipt(seq, key, Entry(arrival.draft, self._worker, seq, int(self._clock.now() * 1000), digest.hex()))
+
+def _receipt(arrival: _Arrival, worker: WorkerName, seq: int, time: int, secret: bytes) -> Receipt:
+    key = entry_key(secret, seq)
+    digest = message_digest(key, arrival.header, arrival.chunks, arrival.payload_bytes)
+    return Receipt(seq, key, Entry(arrival.draft, worker, seq, time, digest.hex()))
 
 
 def _load_keys(state: Path, worker: WorkerName, entropy: Entropy) -> _Keys:
