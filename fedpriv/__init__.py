@@ -1,1 +1,93 @@
-"""Which of the field's words are where: see ARCHITECTURE.md."""
+"""Train on data that never moves: workers hold it, a coordinator learns from it, a ledger proves what left.
+
+The two-minute tour, in one process:
+
+    import torch, fedpriv as fp
+
+    def worker(name, rows):
+        features = torch.randn(rows, 4)
+        rule = fp.PlainUpdate(recipients=("me",))           # without a rule, nothing leaves
+        return fp.VirtualWorker(name, [fp.Dataset("toy", features, features.sum(1) > 0, release=[rule])])
+
+    with fp.Federation([worker("alice", 200), worker("bob", 120)]) as federation:
+        result = federation.fit(
+            torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0)),
+            dataset="toy",
+            loss=torch.nn.functional.binary_cross_entropy_with_logits,
+            rounds=5,
+            local=fp.LocalTraining(epochs=1, batch_size=32, optimizer=fp.SGD(lr=0.5)),
+        )
+    print(result)                                           # the model, every round, what left each worker
+
+Workers on other hosts run `fedpriv worker start`; `Federation.listen` waits for them. Names are resolved when
+first used, so that `import fedpriv` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedpriv.errors import (
+        FedprivError,
+        PeerLost,
+        PlanRefused,
+        ReleaseDenied,
+        RoundAbandoned,
+        TraceError,
+        UsageError,
+        VerificationFailed,
+        WorkerRefused,
+    )
+    from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
+    from fedpriv.learning.standardize import Standardize
+    from fedpriv.learning.strategies import FedAvg
+    from fedpriv.policy.rules import Metrics, PlainUpdate, Statistics
+    from fedpriv.remote.worker import RemoteWorker, connect
+    from fedpriv.simulation.virtual import VirtualWorker
+    from fedpriv.transport.credentials import Credentials
+    from fedpriv_coordinator.experiment import History, Result
+    from fedpriv_coordinator.federation import Federation
+    from fedpriv_worker.datasets import Dataset
+
+_HOMES = {
+    "fedpriv.errors": (
+        "FedprivError",
+        "PeerLost",
+        "PlanRefused",
+        "ReleaseDenied",
+        "RoundAbandoned",
+        "TraceError",
+        "UsageError",
+        "VerificationFailed",
+        "WorkerRefused",
+    ),
+    "fedpriv.learning.local": ("SGD", "Adam", "AdamW", "LocalTraining"),
+    "fedpriv.learning.standardize": ("Standardize",),
+    "fedpriv.learning.strategies": ("FedAvg",),
+    "fedpriv.policy.rules": ("Metrics", "PlainUpdate", "Statistics"),
+    "fedpriv.remote.worker": ("RemoteWorker", "connect"),
+    "fedpriv.simulation.virtual": ("VirtualWorker",),
+    "fedpriv.transport.credentials": ("Credentials",),
+    "fedpriv_coordinator.experiment": ("History", "Result"),
+    "fedpriv_coordinator.federation": ("Federation",),
+    "fedpriv_worker.datasets": ("Dataset",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - every name is a key of _HOME_OF
+    *sorted(_HOME_OF),
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    """Return a public name from the module that defines it."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'fedpriv' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(_HOME_OF)

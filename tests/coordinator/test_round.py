@@ -70,15 +70,13 @@ def test_an_early_update_waits_until_those_before_it_are_settled() -> None:
 
 
 def test_a_lost_worker_is_left_out_and_named() -> None:
-    state, actions = play(
-        Selecting(terms()), Begin((A, B, C), 0.0), Arrived(A), Failed(B, "lost", "cut"), Arrived(C)
-    )
+    state, actions = play(Selecting(terms()), Begin((A, B, C), 0.0), Arrived(A), Failed(B, "lost", "cut"), Arrived(C))
     assert Leave(B, "lost", "cut") in actions
     assert state == Complete(terms(), (A, C))
 
 
 def test_a_round_ends_at_its_deadline_with_what_it_has() -> None:
-    state, actions = play(Selecting(terms()), Begin((A, B, C), 0.0), Arrived(A), Arrived(C), Tick(9.9))
+    state, _ = play(Selecting(terms()), Begin((A, B, C), 0.0), Arrived(A), Arrived(C), Tick(9.9))
     assert isinstance(state, Collecting)
     state, late = play(state, Tick(10.0))
     assert state == Complete(terms(), (A, C))

@@ -15,7 +15,9 @@ def fold(model: TensorSet, updates: list[tuple[TensorSet, float]]) -> TensorSet:
 
 def test_fedavg_moves_the_model_by_the_weighted_mean_update() -> None:
     model = TensorSet({"w": torch.tensor([1.0, 2.0])})
-    after = fold(model, [(TensorSet({"w": torch.tensor([1.0, 0.0])}), 30.0), (TensorSet({"w": torch.tensor([0.0, 4.0])}), 10.0)])
+    after = fold(
+        model, [(TensorSet({"w": torch.tensor([1.0, 0.0])}), 30.0), (TensorSet({"w": torch.tensor([0.0, 4.0])}), 10.0)]
+    )
     assert torch.allclose(after["w"], torch.tensor([1.75, 3.0]))
 
 

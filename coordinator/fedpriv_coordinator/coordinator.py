@@ -1,0 +1,193 @@
+"""The shell of a run: rounds of one job over the connections of a federation.
+
+A round is collected (`course`), concluded by the strategy, measured by the workers on their own validation rows if
+the job asks for it, and recorded with the bytes that went each way. It never sees a row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic
+
+from fedpriv.remote.connection import Connection
+
+from fedpriv.clock import Clock
+from fedpriv.errors import PeerLost, WireError, WorkerRefused
+from fedpriv.ids import PlanDigest, WorkerName
+from fedpriv.learning.strategies import S, Strategy
+from fedpriv.plans.plan import Plan
+from fedpriv.updates import TensorSet
+from fedpriv.wire.messages import CloseRound, Evaluate, Evaluation, OfferPlan, Train, Update
+from fedpriv_coordinator.course import Course, Part
+from fedpriv_coordinator.experiment import RoundRecord, WorkerRound
+from fedpriv_coordinator.inspection import why_unusable
+from fedpriv_coordinator.job import Job
+from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.round import Complete, Terms
+
+Evaluations = Mapping[WorkerName, Evaluation]
+Traffic = Mapping[WorkerName, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """A round that is over: its record, why it was abandoned ("" if it was not), and the model after it."""
+
+    record: RoundRecord
+    abandoned: str
+    model: TensorSet = field(repr=False)
+
+
+class Coordinator(Generic[S]):
+    """Runs the rounds of one job, one at a time, on the loop's thread."""
+
+    def __init__(self, job: Job, members: Membership, strategy: Strategy[S], model: TensorSet, clock: Clock) -> None:
+        self._job = job
+        self._members = members
+        self._strategy = strategy
+        self._memory = strategy.initialise(model)
+        self._clock = clock
+        self._offered: set[tuple[Connection, PlanDigest]] = set()
+
+    async def run_round(self, number: int, model: TensorSet) -> Concluded:
+        """Run round `number` from `model` and return how it ended."""
+        job = self._job
+        started, before = self._clock.monotonic(), self._members.traffic()
+        course = Course(
+            Terms(number, job.quorum, job.deadline_seconds),
+            contribute=lambda worker: self._contribute(worker, number, model),
+            inspect=lambda worker, update: why_unusable(update, job.changed, job.rows[worker]),
+            fold=self._strategy.fold,
+            clock=self._clock,
+        )
+        state = await course.run(tuple(self._members.connected))
+        evaluations: Evaluations = {}
+        if isinstance(state, Complete):
+            model, self._memory = self._strategy.conclude(model, course.sum, self._memory)
+            evaluations = await self._evaluate(number, model)
+        await self._close_round(number)
+        seconds = self._clock.monotonic() - started
+        complete = isinstance(state, Complete)
+        record = _record(number, course.parts, evaluations, before, self._members.traffic(), seconds, complete=complete)
+        return Concluded(record, "" if isinstance(state, Complete) else state.reason, model)
+
+    async def _contribute(self, worker: WorkerName, number: int, model: TensorSet) -> Update:
+        job = self._job
+        connection = self._connection(worker)
+        await self._offer(connection, job.training)
+        order = Train(
+            request=0,
+            job=job.id,
+            round=number,
+            dataset=job.dataset,
+            plan=job.training.digest,
+            epochs=job.local.epochs,
+            batch_size=job.local.batch_size,
+            shuffle=job.local.shuffle,
+            drop_last=job.local.drop_last,
+            seed=job.worker_seed(number, worker),
+            hyperparameters=job.hyperparameters,
+            metrics=job.training_metrics,
+            purpose=job.purpose,
+            model=model,
+        )
+        reply = await connection.ask(order, timeout_seconds=job.deadline_seconds)
+        if not isinstance(reply, Update):
+            raise WireError(f"it answered a training request with a {type(reply).__name__}")
+        return reply
+
+    async def _evaluate(self, number: int, model: TensorSet) -> Evaluations:
+        """Return what the workers that answer in time measured on their own validation rows."""
+        plan = self._job.evaluation
+        if plan is None:
+            return {}
+        names = tuple(self._members.connected)
+        replies = await asyncio.gather(*(self._measure(worker, number, model, plan) for worker in names))
+        return {worker: reply for worker, reply in zip(names, replies, strict=True) if reply is not None}
+
+    async def _measure(self, worker: WorkerName, number: int, model: TensorSet, plan: Plan) -> Evaluation | None:
+        """Return the worker's evaluation, or None: a round does not fail because a measurement does."""
+        job = self._job
+        order = Evaluate(
+            request=0,
+            job=job.id,
+            round=number,
+            dataset=job.dataset,
+            plan=plan.digest,
+            batch_size=job.local.batch_size,
+            metrics=job.worker_metrics,
+            purpose=job.purpose,
+            model=model,
+        )
+        try:
+            connection = self._connection(worker)
+            await self._offer(connection, plan)
+            reply = await connection.ask(order, timeout_seconds=job.deadline_seconds)
+        except (PeerLost, WorkerRefused):
+            return None
+        return reply if isinstance(reply, Evaluation) else None
+
+    def _connection(self, worker: WorkerName) -> Connection:
+        connection = self._members.connected.get(worker)
+        if connection is None:
+            raise PeerLost(f"worker {worker!r} is not connected")
+        return connection
+
+    async def _offer(self, connection: Connection, plan: Plan) -> None:
+        """Give the worker a plan, once per connection."""
+        if (connection, plan.digest) not in self._offered:
+            await connection.ask(OfferPlan(0, plan), timeout_seconds=self._job.deadline_seconds)
+            self._offered.add((connection, plan.digest))
+
+    async def _close_round(self, number: int) -> None:
+        for connection in self._members.connected.values():
+            try:
+                await connection.tell(CloseRound(self._job.id, number))
+            except PeerLost:
+                continue  # the next round finds it gone
+
+
+def _record(
+    number: int,
+    parts: Mapping[WorkerName, Part],
+    evaluations: Evaluations,
+    before: Traffic,
+    after: Traffic,
+    seconds: float,
+    *,
+    complete: bool,
+) -> RoundRecord:
+    """Return the record of a round; bytes are what the counters gained since it began."""
+    workers = []
+    for worker, part in sorted(parts.items()):
+        received, sent = (now - then for now, then in zip(after[worker], before[worker], strict=True))
+        metrics = evaluations[worker].metrics if worker in evaluations else {}
+        workers.append(
+            WorkerRound(worker, part.status, part.weight, received, sent, part.seconds, metrics, part.reason)
+        )
+    losses = [(part.weight, part.loss) for part in parts.values() if part.status == "folded" and part.loss is not None]
+    names = sorted({name for evaluation in evaluations.values() for name in evaluation.metrics})
+    return RoundRecord(
+        number=number,
+        outcome="complete" if complete else "abandoned",
+        seconds=seconds,
+        loss=_mean(losses),
+        metrics={},
+        worker_metrics={name: mean for name in names if (mean := _mean(_weighted(evaluations, name))) is not None},
+        bytes_in=sum(each.bytes_in for each in workers),
+        bytes_out=sum(each.bytes_out for each in workers),
+        workers=tuple(workers),
+    )
+
+
+def _weighted(evaluations: Evaluations, name: str) -> list[tuple[float, float]]:
+    return [(each.weight, each.metrics[name]) for each in evaluations.values() if name in each.metrics]
+
+
+def _mean(weighted: Iterable[tuple[float, float]]) -> float | None:
+    """Return the weighted mean, or None of nothing."""
+    pairs = list(weighted)
+    total = sum(weight for weight, _ in pairs)
+    return sum(weight * value for weight, value in pairs) / total if total > 0 else None

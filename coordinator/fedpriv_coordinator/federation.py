@@ -1,0 +1,271 @@
+"""A federation: workers that one process asks to train, and the model that comes of it.
+
+Everything here is called from the researcher's thread and blocks; the network lives on the runtime's own thread, so
+that this works in a notebook too. `fit` leaves the given model as it was. Ctrl-C ends a run after which everything
+up to the last whole round is on disk, when the run has a folder.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from fedpriv.remote.connection import Connection
+from torch import nn
+
+from fedpriv.clock import SystemClock
+from fedpriv.errors import FedprivError, PeerLost, RoundAbandoned, UsageError, WireError
+from fedpriv.ids import DatasetName, PeerName, WorkerName
+from fedpriv.learning.local import LocalTraining
+from fedpriv.learning.strategies import FedAvg, Strategy
+from fedpriv.remote.reach import Reachable
+from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.hello import Side
+from fedpriv.transport.link import OpenLink, RawLink
+from fedpriv.transport.listen import Listener
+from fedpriv.transport.runtime import runtime
+from fedpriv.updates import TensorSet
+from fedpriv.wire.messages import Announcement, AskStatistics, Statistics
+from fedpriv_coordinator.coordinator import Concluded, Coordinator
+from fedpriv_coordinator.experiment import Egress, History, JobFacts, Result, RoundRecord
+from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, model_tensors, prepare
+from fedpriv_coordinator.journal import RunFolder, Saved
+from fedpriv_coordinator.membership import Membership
+
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
+MAXIMUM_ABANDONED = 3
+"""So many rounds in a row may fall below the quorum before a run gives up."""
+STATISTICS = ("count", "sum", "sum-of-squares")
+
+
+@dataclass(frozen=True, slots=True)
+class FederatedStatistics:
+    """Statistics over the training rows of all workers: count, and per column mean and deviation, float64."""
+
+    count: int
+    mean: torch.Tensor = field(repr=False)
+    deviation: torch.Tensor = field(repr=False)
+
+
+class Federation:
+    """The workers of one coordinator, as this process: connect, `fit`, `statistics`, `close`."""
+
+    def __init__(self, workers: Sequence[Reachable], *, name: str = "me") -> None:
+        self._clock = SystemClock()
+        self._members = Membership([worker.name for worker in workers])
+        self._listener: Listener | None = None
+        for worker in workers:
+            runtime.run(self._reach(worker, PeerName(name)))
+
+    @classmethod
+    def listen(
+        cls,
+        address: str,
+        *,
+        credentials: Credentials,
+        workers: Sequence[str],
+        wait_seconds: float = 300.0,
+        on_note: Callable[[str], None] | None = None,
+        on_listening: Callable[[str], None] | None = None,
+    ) -> Self:
+        """Listen on `address` and wait until every one of `workers` has dialled in.
+
+        `on_listening` is called with the address once it is open (port 0 lets the system pick), `on_note` with a line
+        for people now and then. Raise `UsageError` for a port in use, `PeerLost` naming the workers that did not come.
+        """
+        self = cls.__new__(cls)
+        self._clock = SystemClock()
+        self._members = Membership([WorkerName(name) for name in workers])
+        note = on_note or _silent
+        self._listener = Listener(address, credentials, partial(self._admit, credentials, note))
+        runtime.run(self._listener.start())
+        note(f"listening on {self._listener.address}, waiting for {', '.join(self._members.expected)}")
+        try:
+            if on_listening is not None:
+                on_listening(self._listener.address)
+            runtime.run(self._members.wait_for(len(workers), wait_seconds))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    @property
+    def workers(self) -> tuple[WorkerName, ...]:
+        """The workers that are connected now, in order of name."""
+        return tuple(self._members.connected)
+
+    def fit(
+        self,
+        model: nn.Module,
+        *,
+        dataset: str,
+        loss: Loss,
+        rounds: int = 10,
+        local: LocalTraining | None = None,
+        strategy: Strategy[Any] | None = None,
+        evaluate: Evaluate | None = None,
+        worker_metrics: Sequence[str] = (),
+        on_round: Callable[[RoundRecord], object] | None = None,
+        seed: int = 0,
+        purpose: str = "",
+        name: str = "",
+        quorum: int | None = None,
+        deadline_seconds: float = 600.0,
+        run: str | Path | None = None,
+        resume: bool = False,
+    ) -> Result:
+        """Train `model` on every worker's `dataset` and return the result.
+
+        `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
+        here. A round needs `quorum` updates (default: more than half of the workers) within `deadline_seconds`.
+        With `run`, every round is saved there, and `resume` goes on from the last one. Raise `UsageError` before
+        anything is sent when the model, the loss or the data sets do not fit, `RoundAbandoned` when three rounds in
+        a row stay below the quorum.
+        """
+        job = prepare(
+            model,
+            loss,
+            dataset=dataset,
+            purpose=purpose,
+            rounds=rounds,
+            seed=seed,
+            local=local or LocalTraining(),
+            quorum=quorum,
+            deadline_seconds=deadline_seconds,
+            worker_metrics=worker_metrics,
+            announced=self._announced(),
+        )
+        folder = None if run is None else RunFolder(Path(run))
+        trained = copy.deepcopy(model)
+        course = _start(folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
+        coordinator = Coordinator(job, self._members, strategy or FedAvg(), course.model, self._clock)
+        for number in range(len(course.history.rounds) + 1, rounds + 1):
+            concluded = self._round(coordinator, number, course, job.quorum, deadline_seconds)
+            load_tensors(trained, concluded.model)
+            metrics = {} if evaluate is None else {key: float(value) for key, value in evaluate(trained).items()}
+            record = replace(concluded.record, metrics=metrics)
+            history = History((*course.history.rounds, record))
+            course = Saved(history, course.plan, concluded.model)
+            if folder is not None:
+                folder.save(course)
+            if on_round is not None:
+                on_round(record)
+        load_tensors(trained, course.model)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        facts = JobFacts(name=name, purpose=purpose, dataset=dataset, parameters=parameters, plan=course.plan)
+        path = None if folder is None else folder.folder
+        return Result(trained, course.history, self.egress(), run=path, lost=course.history.lost, job=facts)
+
+    def statistics(self, dataset: str, *, purpose: str = "", timeout_seconds: float = 600.0) -> FederatedStatistics:
+        """Return count, mean and deviation per column over all workers; every one must allow `statistics`."""
+        name = DatasetName(dataset)
+        agreed_schema(name, self._announced())
+        replies = runtime.run(self._ask_statistics(name, purpose, timeout_seconds))
+        count = sum(float(values["count"]) for values in replies)
+        total = torch.stack([values["sum"] for values in replies]).sum(0)
+        squares = torch.stack([values["sum-of-squares"] for values in replies]).sum(0)
+        mean = total / count
+        return FederatedStatistics(round(count), mean, (squares / count - mean * mean).clamp_min(0.0).sqrt())
+
+    def egress(self) -> tuple[Egress, ...]:
+        """Return what was received from each worker so far, by kind of message."""
+        received = self._members.received()
+        return tuple(
+            Egress(worker, kind, messages, size)
+            for worker, kinds in received.items()
+            for kind, (messages, size) in sorted(kinds.items())
+        )
+
+    def close(self) -> None:
+        """Say goodbye to every worker and stop listening."""
+        runtime.run(self._close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _round(
+        self, coordinator: Coordinator[Any], number: int, course: Saved, quorum: int, deadline_seconds: float
+    ) -> Concluded:
+        """Run one round, waiting for lost workers to come back where the quorum needs them."""
+        if len(self._members.connected) < quorum:
+            try:
+                runtime.run(self._members.wait_for(quorum, deadline_seconds))
+            except PeerLost as loss:
+                raise RoundAbandoned(f"round {number} cannot begin: {loss}") from None
+        concluded = runtime.run(coordinator.run_round(number, course.model))
+        recent = [record.outcome for record in course.history.rounds[1 - MAXIMUM_ABANDONED :]]
+        if concluded.abandoned and len(recent) == MAXIMUM_ABANDONED - 1 and set(recent) == {"abandoned"}:
+            raise RoundAbandoned(
+                f"{MAXIMUM_ABANDONED} rounds in a row were abandoned, the last one, {number}, because "
+                f"{concluded.abandoned}: {_reasons(concluded.record)}"
+            )
+        return concluded
+
+    def _announced(self) -> dict[WorkerName, Announcement]:
+        connected = self._members.connected
+        if not connected:
+            raise PeerLost(f"no worker is connected; expected {', '.join(self._members.expected)}")
+        return {name: connection.announcement for name, connection in connected.items()}
+
+    async def _reach(self, worker: Reachable, name: PeerName) -> None:
+        await self._members.join(await worker.reach(name))
+
+    async def _ask_statistics(self, dataset: DatasetName, purpose: str, timeout_seconds: float) -> list[TensorSet]:
+        ask = AskStatistics(0, dataset, STATISTICS, purpose)
+        replies = []
+        for worker, connection in self._members.connected.items():
+            reply = await connection.ask(ask, timeout_seconds=timeout_seconds)
+            if not isinstance(reply, Statistics) or tuple(name for name, _ in reply.values) != STATISTICS:
+                raise WireError(f"worker {worker!r} answered a request for statistics with something else")
+            replies.append(reply.values)
+        return replies
+
+    async def _admit(self, credentials: Credentials, note: Callable[[str], None], raw: RawLink) -> None:
+        """Take in a worker that dialled, and return when its link is over."""
+        try:
+            connection = await Connection.open(OpenLink(raw), Side.LISTENER, credentials)
+            await self._members.join(connection)
+        except FedprivError as error:
+            note(f"refused a link: {error}")
+            return
+        note(f"worker {connection.name} is connected")
+        await connection.ended()
+
+    async def _close(self) -> None:
+        await self._members.close()
+        if self._listener is not None:
+            await self._listener.close()
+
+
+def _start(folder: RunFolder | None, model: TensorSet, plan: str, *, resume: bool) -> Saved:
+    """Return where to begin: the given model, or what the run folder had reached under the same plan."""
+    if not resume:
+        return Saved(History(), plan, model)
+    if folder is None:
+        raise UsageError("resume needs the folder of the run: pass run=... (or --resume RUN)")
+    saved = folder.load()
+    if saved.plan != plan:
+        raise UsageError(
+            f"{folder.folder} trained plan {saved.plan[:16]}, this job is plan {plan[:16]}: the model, loss, optimiser "
+            "or schema changed; resume with what the run was started with"
+        )
+    return saved
+
+
+def _reasons(record: RoundRecord) -> str:
+    return "; ".join(f"{part.worker}: {part.reason}" for part in record.workers if part.reason)
+
+
+def _silent(note: str) -> None:
+    """Say nothing."""

@@ -1,0 +1,164 @@
+"""What a run is going to do, settled before the first message: schema, plans, terms.
+
+Everything that can be wrong with a model, a loss or the workers' data sets is found here, at the researcher, before
+anything is sent and before any worker spends a second on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fedpriv import canonical
+from fedpriv.errors import UsageError, nearest
+from fedpriv.ids import DatasetName, JobId, WorkerName
+from fedpriv.learning.local import LocalTraining
+from fedpriv.plans.plan import InputRole, OutputRole, Plan
+from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_training
+from fedpriv.updates import TensorSet, TensorSpec
+from fedpriv.wire.messages import Announcement, DatasetDescription
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+METRICS: Mapping[str, Loss] = {"accuracy": accuracy}
+WORKER_METRICS = ("loss", *METRICS)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run: the same for every round and every worker."""
+
+    id: JobId
+    purpose: str
+    dataset: DatasetName
+    rounds: int
+    seed: int
+    local: LocalTraining
+    quorum: int
+    deadline_seconds: float
+    training: Plan
+    evaluation: Plan | None
+    worker_metrics: tuple[str, ...]
+    changed: tuple[TensorSpec, ...]
+    rows: Mapping[WorkerName, int | None]
+
+    @property
+    def hyperparameters(self) -> Mapping[str, float]:
+        """The optimiser's scalar inputs, by name."""
+        return self.local.optimizer.hyperparameters
+
+    @property
+    def training_metrics(self) -> tuple[str, ...]:
+        """Metrics that come with an update; the others need an evaluation of the new model."""
+        return ("loss",) if "loss" in self.worker_metrics else ()
+
+    def worker_seed(self, round_number: int, worker: WorkerName) -> int:
+        """Return the seed of one worker's row order in one round: 63 bits, the same at every replay."""
+        seed = canonical.digest("fedpriv/seed/v1", self.seed, self.dataset, round_number, worker)
+        return int.from_bytes(seed[:8], "big") >> 1
+
+
+def agreed_schema(dataset: DatasetName, announced: Mapping[WorkerName, Announcement]) -> DatasetDescription:
+    """Return the schema of `dataset` that all workers share; raise `UsageError` naming who differs and in what."""
+    found: dict[WorkerName, DatasetDescription] = {}
+    for worker, announcement in announced.items():
+        by_name = {description.name: description for description in announcement.datasets}
+        if dataset not in by_name:
+            offered = ", ".join(by_name) or "none"
+            raise UsageError(
+                f"worker {worker!r} has no data set {dataset!r}{nearest(dataset, by_name)}; it announces: {offered}"
+            )
+        found[worker] = by_name[dataset]
+    (first, schema), *others = found.items()
+    for worker, other in others:
+        for field in ("features", "feature_shape", "feature_dtype", "target", "target_dtype", "classes"):
+            if getattr(other, field) != getattr(schema, field):
+                raise UsageError(
+                    f"workers {first!r} and {worker!r} disagree on {field} of data set {dataset!r}: "
+                    f"{getattr(schema, field)!r:.200} and {getattr(other, field)!r:.200}; bring them to one schema first"
+                )
+    return schema
+
+
+def prepare(
+    model: nn.Module,
+    loss: Loss,
+    *,
+    dataset: str,
+    purpose: str,
+    rounds: int,
+    seed: int,
+    local: LocalTraining,
+    quorum: int | None,
+    deadline_seconds: float,
+    worker_metrics: Sequence[str],
+    announced: Mapping[WorkerName, Announcement],
+) -> Job:
+    """Return the job; trace the model and loss once. Raise `UsageError` for whatever cannot work."""
+    _check_terms(rounds, quorum, len(announced), deadline_seconds, worker_metrics)
+    name = DatasetName(dataset)
+    schema = agreed_schema(name, announced)
+    features = TensorExample(schema.feature_dtype, schema.feature_shape)
+    target = TensorExample(schema.target_dtype, ())
+    training = trace_training(model, loss, local.optimizer, features, target)
+    chosen = {name: metric for name, metric in METRICS.items() if name in worker_metrics}
+    evaluation = trace_evaluation(model, loss, chosen, features, target) if worker_metrics else None
+    return Job(
+        id=_job_id(training, dataset, purpose, seed),
+        purpose=purpose,
+        dataset=name,
+        rounds=rounds,
+        seed=seed,
+        local=local,
+        quorum=len(announced) // 2 + 1 if quorum is None else quorum,
+        deadline_seconds=deadline_seconds,
+        training=training,
+        evaluation=evaluation,
+        worker_metrics=tuple(worker_metrics),
+        changed=changed_specs(training),
+        rows={worker: _rows(announcement, name) for worker, announcement in announced.items()},
+    )
+
+
+def changed_specs(plan: Plan) -> tuple[TensorSpec, ...]:
+    """Return what an update of `plan` holds: every parameter and state tensor that its step writes, in plan order."""
+    written = {each.name for each in plan.outputs_of(OutputRole.PARAMETER, OutputRole.STATE)}
+    held = plan.inputs_of(InputRole.PARAMETER, InputRole.STATE)
+    return tuple(TensorSpec(each.name, each.dtype, each.shape) for each in held if each.name in written)
+
+
+def model_tensors(model: nn.Module, plan: Plan) -> TensorSet:
+    """Return the tensors of `model` that `plan` takes, by name, in plan order."""
+    state = model.state_dict(keep_vars=False)
+    wanted = plan.inputs_of(InputRole.PARAMETER, InputRole.STATE, InputRole.FROZEN)
+    return TensorSet({each.name: state[each.name].detach().contiguous() for each in wanted})
+
+
+def load_tensors(model: nn.Module, tensors: TensorSet) -> None:
+    """Write `tensors` into `model` in place, tied parameters included."""
+    model.load_state_dict(dict(tensors), strict=False)
+
+
+def _check_terms(
+    rounds: int, quorum: int | None, workers: int, deadline_seconds: float, metrics: Sequence[str]
+) -> None:
+    if rounds < 1:
+        raise UsageError(f"rounds is {rounds}; at least 1 is needed")
+    if quorum is not None and not 1 <= quorum <= workers:
+        raise UsageError(f"quorum is {quorum}, but there are {workers} workers; use 1 to {workers}")
+    if not deadline_seconds > 0:
+        raise UsageError(f"deadline_seconds is {deadline_seconds}; give the workers some time")
+    for metric in metrics:
+        if metric not in WORKER_METRICS:
+            close = nearest(metric, WORKER_METRICS)
+            raise UsageError(f"worker metric {metric!r} is not known{close}; use some of {', '.join(WORKER_METRICS)}")
+
+
+def _rows(announcement: Announcement, dataset: DatasetName) -> int | None:
+    return next(description.rows for description in announcement.datasets if description.name == dataset)
+
+
+def _job_id(plan: Plan, dataset: str, purpose: str, seed: int) -> JobId:
+    return JobId(canonical.digest("fedpriv/job/v1", plan.digest, dataset, purpose, seed).hex()[:16])

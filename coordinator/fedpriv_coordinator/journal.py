@@ -1,0 +1,74 @@
+"""A run's folder: after every round the model and the history are on disk, so that a run can be resumed.
+
+Each round is written to new files, then one small file is renamed over `round.json`: a crash at any instant
+leaves the last whole round. Nothing here holds anything that a worker did not release.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from fedpriv.errors import UsageError
+from fedpriv.updates import TensorSet
+from fedpriv_coordinator.experiment import History
+
+POINTER = "round.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a run had reached: the rounds behind it, the plan it trains, and the model."""
+
+    history: History
+    plan: str
+    model: TensorSet
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run on disk; `folder` belongs to this run alone."""
+
+    folder: Path
+
+    def save(self, saved: Saved) -> None:
+        """Make the state after a round durable, then forget the one before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = len(saved.history.rounds)
+        model, history = f"round-{number}.safetensors", f"round-{number}.json"
+        save_file({name: tensor.contiguous() for name, tensor in saved.model}, self.folder / model)
+        (self.folder / history).write_text(saved.history.to_json())
+        pointer = {"round": number, "plan": saved.plan, "model": model, "history": history}
+        staged = self.folder / f"{POINTER}.new"
+        staged.write_text(json.dumps(pointer))
+        for path in (self.folder / model, self.folder / history, staged):
+            _sync(path)
+        staged.rename(self.folder / POINTER)
+        for path in self.folder.glob("round-*.*"):
+            if path.name not in (model, history):
+                path.unlink()
+
+    def load(self) -> Saved:
+        """Return the last whole round; raise `UsageError` when this folder holds none."""
+        pointer_path = self.folder / POINTER
+        if not pointer_path.is_file():
+            raise UsageError(f"{self.folder} holds no run to resume: it has no {POINTER}; start without --resume")
+        pointer = json.loads(pointer_path.read_text())
+        history = History.from_json((self.folder / pointer["history"]).read_text())
+        return Saved(history, pointer["plan"], TensorSet(load_file(self.folder / pointer["model"])))
+
+    def finish(self) -> None:
+        """Remove the files that only a resumption needs."""
+        (self.folder / POINTER).unlink(missing_ok=True)
+        for path in self.folder.glob("round-*.*"):
+            path.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's bytes are on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

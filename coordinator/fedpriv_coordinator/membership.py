@@ -1,0 +1,104 @@
+"""Who is connected: one live connection per worker name.
+
+A worker that comes back after a loss takes its place again. A second worker under the name of one that is still
+connected is refused, and so is a name that nobody expects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedpriv.remote.connection import Connection
+
+from fedpriv.errors import PeerLost, UsageError, nearest
+from fedpriv.ids import WorkerName
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What a connection that is over had carried."""
+
+    bytes_in: int
+    bytes_out: int
+    received: Mapping[str, tuple[int, int]]
+
+
+class Membership:
+    """The live connections of a federation; all methods run on the loop's thread."""
+
+    def __init__(self, expected: Sequence[WorkerName]) -> None:
+        repeated = sorted({name for name in expected if list(expected).count(name) > 1})
+        if repeated:
+            raise UsageError(f"two workers have the name {repeated[0]!r}; give each worker its own")
+        if not expected:
+            raise UsageError("a federation needs at least one worker")
+        self.expected = tuple(sorted(expected))
+        self._connections: dict[WorkerName, Connection] = {}
+        self._past: dict[WorkerName, list[_Past]] = {}
+        self._changed = asyncio.Condition()
+
+    @property
+    def connected(self) -> dict[WorkerName, Connection]:
+        """The open connections by name, in order of name."""
+        present = ((name, self._connections.get(name)) for name in self.expected)
+        return {name: connection for name, connection in present if connection is not None and connection.is_open}
+
+    @property
+    def missing(self) -> tuple[WorkerName, ...]:
+        """The expected workers that are not connected."""
+        return tuple(name for name in self.expected if name not in self.connected)
+
+    async def join(self, connection: Connection) -> None:
+        """Admit a connection; raise `UsageError` for a name that is unknown or taken."""
+        name = connection.name
+        if name not in self.expected:
+            raise UsageError(f"worker {name!r} is not one of {', '.join(self.expected)}{nearest(name, self.expected)}")
+        current = self._connections.get(name)
+        if current is not None and current.is_open:
+            raise UsageError(f"a worker named {name!r} is connected already; give each its own name and certificate")
+        if current is not None:
+            self._past.setdefault(name, []).append(_Past(current.bytes_in, current.bytes_out, current.received))
+        async with self._changed:
+            self._connections[name] = connection
+            self._changed.notify_all()
+
+    async def wait_for(self, count: int, timeout_seconds: float) -> None:
+        """Wait until at least `count` workers are connected; raise `PeerLost` naming those that did not come."""
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait_for(lambda: len(self.connected) >= count), timeout_seconds)
+            except TimeoutError:
+                raise PeerLost(
+                    f"{len(self.connected)} of {len(self.expected)} workers connected within {timeout_seconds:g} s "
+                    f"and {count} are needed; missing: {', '.join(self.missing)}; start them or lower the quorum"
+                ) from None
+
+    def traffic(self) -> dict[WorkerName, tuple[int, int]]:
+        """Return bytes received from and sent to each worker so far, over all its connections."""
+        totals: dict[WorkerName, tuple[int, int]] = {}
+        for name in self.expected:
+            connections = self._all(name)
+            totals[name] = sum(each.bytes_in for each in connections), sum(each.bytes_out for each in connections)
+        return totals
+
+    def received(self) -> dict[WorkerName, dict[str, tuple[int, int]]]:
+        """Return messages and bytes received from each worker so far, by kind, over all its connections."""
+        totals: dict[WorkerName, dict[str, tuple[int, int]]] = {}
+        for name in self.expected:
+            kinds = totals.setdefault(name, {})
+            for connection in self._all(name):
+                for kind, (messages, size) in connection.received.items():
+                    before = kinds.get(kind, (0, 0))
+                    kinds[kind] = before[0] + messages, before[1] + size
+        return totals
+
+    def _all(self, name: WorkerName) -> list[_Past | Connection]:
+        current = self._connections.get(name)
+        return [*self._past.get(name, ()), *(() if current is None else (current,))]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for connection in self._connections.values():
+            await connection.close()

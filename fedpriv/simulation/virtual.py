@@ -1,0 +1,87 @@
+"""Workers in this process: the same session, door and ledger as a worker on another host, over a link in memory.
+
+A virtual worker isolates nothing: whoever runs this process can read its data. It is for learning, tests and
+simulation, and its ledger says what a real worker's would. Without a state folder the ledger lives in memory and can
+be exported; with one it is durable, like a real worker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from fedpriv.clock import SystemClock
+from fedpriv.entropy import SystemEntropy
+from fedpriv.errors import UsageError
+from fedpriv.ids import PeerName, WorkerName, checked_name
+from fedpriv.ledger.entries import Entry
+from fedpriv.remote.connection import Connection
+from fedpriv.transport.authority import process_authority
+from fedpriv.transport.hello import Side
+from fedpriv.transport.link import OpenLink
+from fedpriv.transport.memory import memory_pair
+from fedpriv.transport.runtime import runtime
+from fedpriv.wire.messages import Role
+from fedpriv_worker.datasets import Dataset
+from fedpriv_worker.executor import InProcessExecutor
+from fedpriv_worker.journal import Journal
+from fedpriv_worker.worker import Worker, serve_quietly
+
+
+class VirtualWorker:
+    """A worker inside this process, under `name`, with `datasets` behind their own rules."""
+
+    def __init__(self, name: str, datasets: Sequence[Dataset] = (), *, state: str | Path | None = None) -> None:
+        repeated = {dataset.name for dataset in datasets if [d.name for d in datasets].count(dataset.name) > 1}
+        if repeated:
+            raise UsageError(f"worker {name!r} has two data sets called {sorted(repeated)[0]!r}; rename one of them")
+        self.name = WorkerName(checked_name("worker", name))
+        clock, entropy = SystemClock(), SystemEntropy()
+        if state is None:
+            self._journal = Journal.in_memory(worker=self.name, clock=clock, entropy=entropy)
+        else:
+            self._journal = Journal.open(Path(state), worker=self.name, clock=clock, entropy=entropy)
+        self._worker = Worker(
+            self.name,
+            datasets,
+            executor=InProcessExecutor(datasets, threads=torch.get_num_threads()),
+            journal=self._journal,
+            credentials=process_authority().issue(self.name, Role.WORKER),
+            pool=_training_thread(),
+        )
+        self._serving: set[asyncio.Task[None]] = set()
+
+    async def reach(self, name: PeerName) -> Connection:
+        """Return an open connection as `name`; called on the runtime's thread."""
+        ours, theirs = memory_pair()
+        task = asyncio.create_task(serve_quietly(self._worker, theirs, Side.LISTENER))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        credentials = process_authority().issue(name, Role.RESEARCHER)
+        return await Connection.open(OpenLink(ours), Side.DIALER, credentials)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every ledger entry so far."""
+        return self._journal.entries()
+
+    def export_ledger(self, folder: str | Path) -> None:
+        """Write the ledger to `folder`, where `fedpriv audit` reads it."""
+        self._journal.export(Path(folder))
+
+    def close(self) -> None:
+        """End every session and close the ledger."""
+        runtime.run(self._worker.close())
+
+    def __repr__(self) -> str:
+        return f"<VirtualWorker {self.name}>"
+
+
+@cache
+def _training_thread() -> ThreadPoolExecutor:
+    """Return the one thread in which all virtual workers train, one after the other: their results then never race."""
+    return ThreadPoolExecutor(1, thread_name_prefix="fedpriv-virtual")

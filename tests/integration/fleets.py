@@ -1,0 +1,118 @@
+"""The same workers behind two transports: in memory, and over gRPC with mutual TLS on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+import fedpriv as fp
+from fedpriv.clock import SystemClock
+from fedpriv.entropy import SystemEntropy
+from fedpriv.ids import WorkerName
+from fedpriv.transport.authority import Authority
+from fedpriv.transport.dial import dial
+from fedpriv.transport.hello import Side
+from fedpriv.transport.link import RawLink
+from fedpriv.transport.listen import Listener
+from fedpriv.transport.runtime import runtime
+from fedpriv.wire.messages import Role
+from fedpriv_coordinator.federation import Federation
+from fedpriv_worker.datasets import Dataset
+from fedpriv_worker.executor import InProcessExecutor
+from fedpriv_worker.journal import Journal
+from fedpriv_worker.worker import Worker, serve_quietly
+
+RESEARCHER = "me"
+
+
+@dataclass
+class Fleet:
+    """Workers and the federation that drives them, whatever lies between."""
+
+    federation: Federation
+    journals: dict[str, Journal]
+    closing: list[Callable[[], None]] = field(default_factory=list)
+
+    def kinds(self, worker: str) -> list[str]:
+        return [entry.draft.kind for entry in self.journals[worker].entries()]
+
+    def ledger_bytes(self, worker: str) -> int:
+        return sum(entry.draft.bytes for entry in self.journals[worker].entries())
+
+    def close(self) -> None:
+        for each in reversed(self.closing):
+            each()
+        self.closing.clear()
+
+
+MakeFleet = Callable[[dict[str, Sequence[Dataset]]], Fleet]
+
+
+def make_worker(name: str, datasets: Sequence[Dataset], credentials: fp.Credentials) -> tuple[Worker, Journal]:
+    journal = Journal.in_memory(worker=WorkerName(name), clock=SystemClock(), entropy=SystemEntropy())
+    executor = InProcessExecutor(datasets)
+    return Worker(WorkerName(name), datasets, executor=executor, journal=journal, credentials=credentials), journal
+
+
+def virtual_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
+    workers = {name: fp.VirtualWorker(name, datasets) for name, datasets in held.items()}
+    federation = fp.Federation(list(workers.values()), name=RESEARCHER)
+    fleet = Fleet(federation, {name: worker._journal for name, worker in workers.items()})
+    fleet.closing = [*(worker.close for worker in workers.values()), federation.close]
+    return fleet
+
+
+def listening_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
+    """Workers that listen; the researcher dials in."""
+    authority = Authority.create()
+    authority.issue(RESEARCHER, Role.RESEARCHER).save(tmp_path / "researcher")
+    fleet_closing: list[Callable[[], None]] = []
+    journals, remote = {}, []
+    for name, datasets in held.items():
+        credentials = authority.issue(name, Role.WORKER)
+        worker, journals[name] = make_worker(name, datasets, credentials)
+
+        async def attach(raw: RawLink, worker: Worker = worker) -> None:
+            await serve_quietly(worker, raw, Side.LISTENER)
+
+        listener = Listener("127.0.0.1:0", credentials, attach)
+        runtime.run(listener.start())
+        fleet_closing += [
+            lambda worker=worker: runtime.run(worker.close()),
+            lambda each=listener: runtime.run(each.close()),
+        ]
+        remote.append(fp.connect(listener.address, credentials=fp.Credentials.load(tmp_path / "researcher")))
+    federation = fp.Federation(remote)
+    return Fleet(federation, journals, [*fleet_closing, federation.close])
+
+
+def dialling_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
+    """Workers that dial out to a coordinator that listens."""
+    authority = Authority.create()
+    closing: list[Callable[[], None]] = []
+    journals: dict[str, Journal] = {}
+
+    def start(address: str) -> None:
+        for name, datasets in held.items():
+            credentials = authority.issue(name, Role.WORKER)
+            worker, journals[name] = make_worker(name, datasets, credentials)
+            raw = runtime.run(dial(address, credentials))
+            serving = runtime.start(serve_quietly(worker, raw, Side.DIALER))
+            closing.extend([serving.result, lambda worker=worker: runtime.run(worker.close())])
+
+    credentials = authority.issue(RESEARCHER, Role.COORDINATOR)
+    federation = fp.Federation.listen("127.0.0.1:0", credentials=credentials, workers=list(held), on_listening=start)
+    return Fleet(federation, journals, [*closing, federation.close])
+
+
+def toy(
+    rows: int, *, seed: int = 0, release: Sequence[object] = (), validation: float = 0.0, name: str = "toy"
+) -> Dataset:
+    """Rows whose class is the sign of a fixed direction, as float target."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(rows, 4, generator=generator)
+    target = features @ torch.tensor([1.0, -2.0, 0.5, 0.0]) > 0
+    return Dataset(name, features, target, release=release, validation=validation)

@@ -1,0 +1,213 @@
+"""The session as a pure function: what a peer may have carried out, and what it gets to hear."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fedpriv.ids import DatasetName, JobId, PeerName, PlanDigest, WorkerName
+from fedpriv.labels import private
+from fedpriv.plans.plan import Input, InputRole, Output, OutputRole, Plan
+from fedpriv.policy.decision import Recipient
+from fedpriv.policy.rules import Metrics, PlainUpdate, Rule, Statistics
+from fedpriv.updates import TensorSet
+from fedpriv.wire.messages import (
+    Announcement,
+    AskStatistics,
+    CloseRound,
+    Column,
+    DatasetDescription,
+    ErrorCode,
+    Evaluate,
+    Failure,
+    Goodbye,
+    Hello,
+    OfferPlan,
+    PlanAccepted,
+    Request,
+    Train,
+    Update,
+)
+from fedpriv_worker.session import (
+    MAXIMUM_PLANS,
+    MAXIMUM_RUNNING,
+    Broken,
+    Close,
+    Execute,
+    Facts,
+    Loaded,
+    Publish,
+    Release,
+    Session,
+    Summed,
+    Tell,
+    Trained,
+    executed,
+    handle,
+    open_session,
+)
+
+ROWS = DatasetName("rows")
+PEER = Recipient(PeerName("coordinator"), "coordinator")
+LABEL = private(ROWS, PeerName("alice"))
+ALL: tuple[Rule, ...] = (
+    PlainUpdate(recipients=("coordinator",)),
+    Statistics(recipients=("coordinator",)),
+    Metrics(recipients=("coordinator",)),
+)
+
+
+def plan(constant: float = 0.0) -> Plan:
+    inputs = (
+        Input("x", InputRole.FEATURES, "float32", (-1, 2)),
+        Input(f"c{constant}", InputRole.HYPERPARAMETER, "float64", ()),
+    )
+    return Plan(inputs, (Output("loss", OutputRole.LOSS, 0),), (), (), "2.13")
+
+
+def facts(rules: tuple[Rule, ...] = ALL) -> Facts:
+    column = Column("x0", "float")
+    description = DatasetDescription(ROWS, (column,), (2,), "float32", Column("y", "bool"), "float32", (), (), 50)
+    return Facts(WorkerName("alice"), "2.13.0", {ROWS: description}, {ROWS: rules})
+
+
+def session(rules: tuple[Rule, ...] = ALL, *plans: Plan) -> Session:
+    return Session(facts(rules), PEER, {each.digest: each for each in plans or (plan(),)})
+
+
+def train(number: int = 1, **fields: object) -> Train:
+    values = {
+        "request": number, "job": JobId("j"), "round": 1, "dataset": ROWS, "plan": plan().digest, "epochs": 1,
+        "batch_size": 8, "shuffle": True, "drop_last": False, "seed": 0, "hyperparameters": {"lr": 0.1},
+        "metrics": (), "purpose": "", "model": TensorSet(),
+    }  # fmt: skip
+    return Train(**{**values, **fields})
+
+
+def evaluate(**fields: object) -> Evaluate:
+    values = {
+        "request": 1, "job": JobId("j"), "round": 1, "dataset": ROWS, "plan": plan().digest, "batch_size": 8,
+        "metrics": ("loss",), "purpose": "", "model": TensorSet(),
+    }  # fmt: skip
+    return Evaluate(**{**values, **fields})
+
+
+def refusal(actions: tuple[object, ...]) -> ErrorCode:
+    (action,) = actions
+    assert isinstance(action, Tell)
+    assert isinstance(action.message, Failure)
+    return action.message.code
+
+
+def test_a_session_opens_with_the_announcement_alone() -> None:
+    _, actions = open_session(facts(()), PEER)
+    (action,) = actions
+    assert isinstance(action, Tell)
+    assert action.message == Announcement("2.13.0", tuple(facts().datasets.values()))
+
+
+def test_a_permitted_request_is_executed_and_its_result_released_with_the_data_sets_label() -> None:
+    order = train(metrics=("loss",))
+    running, actions = handle(session(), order)
+    assert actions == (Execute(order),)
+    delta = TensorSet({"w": torch.ones(1)})
+    after, actions = executed(running, 1, Trained(50, {"loss": 0.5}, delta))
+    assert actions == (Release(Update(1, 1, 50.0, {"loss": 0.5}, delta), LABEL, order),)
+    assert not after.running
+
+
+@pytest.mark.parametrize(
+    ("rules", "order"),
+    [
+        ((), train()),
+        (ALL[1:], train()),
+        (ALL[:1], train(metrics=("loss",))),
+        (ALL[:2], evaluate()),
+        ((Metrics(kinds=("loss",), recipients=("coordinator",)),), evaluate(metrics=("loss", "accuracy"))),
+        (ALL[:1], AskStatistics(1, ROWS, ("count",), "")),
+        ((PlainUpdate(recipients=("somebody",)),), train()),
+        ((PlainUpdate(recipients=("coordinator",), purpose="study"),), train(purpose="other")),
+    ],
+)
+def test_what_no_rule_would_let_out_is_not_even_computed(rules: tuple[Rule, ...], order: Request) -> None:
+    after, actions = handle(session(rules), order)
+    assert refusal(actions) is ErrorCode.RELEASE_DENIED
+    assert not after.running
+
+
+def test_unknown_data_sets_and_plans_are_refused_by_code() -> None:
+    assert refusal(handle(session(), train(dataset=DatasetName("other")))[1]) is ErrorCode.UNKNOWN_DATASET
+    assert refusal(handle(session(), train(plan=PlanDigest(b"x" * 32)))[1]) is ErrorCode.UNKNOWN_PLAN
+
+
+def test_a_plan_is_known_only_after_it_was_validated() -> None:
+    fresh = session(ALL, plan(1.0))
+    offered, actions = handle(fresh, OfferPlan(3, plan()))
+    assert actions == (Execute(OfferPlan(3, plan())),)
+    assert refusal(handle(offered, train())[1]) is ErrorCode.UNKNOWN_PLAN
+    refused, actions = executed(offered, 3, Broken(ErrorCode.OPERATION_NOT_ALLOWED, 2, "aten.item.default"))
+    assert actions == (Tell(Failure(3, ErrorCode.OPERATION_NOT_ALLOWED, 2, "aten.item.default")),)
+    assert plan().digest not in refused.plans
+    accepted, actions = executed(offered, 3, Loaded())
+    assert actions == (Tell(PlanAccepted(3, plan().digest)),)
+    assert isinstance(handle(accepted, train())[1][0], Execute)
+
+
+def test_a_plan_that_is_known_is_accepted_at_once() -> None:
+    assert handle(session(), OfferPlan(3, plan()))[1] == (Tell(PlanAccepted(3, plan().digest)),)
+
+
+def test_plans_and_running_requests_are_bounded() -> None:
+    full = session(ALL, *(plan(float(number)) for number in range(MAXIMUM_PLANS)))
+    assert refusal(handle(full, OfferPlan(1, plan(-1.0)))[1]) is ErrorCode.OVER_QUOTA
+    busy = session()
+    for number in range(MAXIMUM_RUNNING):
+        busy, _ = handle(busy, train(number))
+    assert refusal(handle(busy, train(99))[1]) is ErrorCode.OVER_QUOTA
+
+
+def test_a_number_in_use_is_not_used_twice() -> None:
+    busy, _ = handle(session(), train(1))
+    assert refusal(handle(busy, train(1))[1]) is ErrorCode.BAD_REQUEST
+
+
+def test_a_failure_on_private_values_ends_the_right_to_that_data_set() -> None:
+    busy, _ = handle(session(), train())
+    after, actions = executed(busy, 1, Broken(ErrorCode.STEP_FAILED, 4, "aten.embedding.default", on_values=True))
+    assert actions == (Tell(Failure(1, ErrorCode.STEP_FAILED, 4, "aten.embedding.default")),)
+    for again in (train(), evaluate(), AskStatistics(1, ROWS, ("count",), "")):
+        assert refusal(handle(after, again)[1]) is ErrorCode.RELEASE_DENIED
+
+
+def test_a_failure_before_any_value_was_read_costs_nothing() -> None:
+    busy, _ = handle(session(), train())
+    after, _ = executed(busy, 1, Broken(ErrorCode.INPUT_MISMATCH))
+    assert isinstance(handle(after, train())[1][0], Execute)
+
+
+def test_statistics_are_released_as_such() -> None:
+    order = AskStatistics(1, ROWS, ("count",), "")
+    busy, _ = handle(session(), order)
+    values = TensorSet({"count": torch.tensor(50.0)})
+    (release,) = executed(busy, 1, Summed(values))[1]
+    assert isinstance(release, Release)
+    assert release.label == LABEL
+
+
+def test_the_end_of_a_round_publishes_and_a_goodbye_closes() -> None:
+    assert handle(session(), CloseRound(JobId("j"), 1))[1] == (Publish(),)
+    assert handle(session(), Goodbye())[1] == (Publish(), Close())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Hello((b"certificate",), b"n" * 32),
+        Update(1, 1, 1.0, {}, TensorSet()),
+        PlanAccepted(1, PlanDigest(b"x" * 32)),
+        Announcement("2.13.0", ()),
+        Failure(1, ErrorCode.BAD_REQUEST),
+    ],
+)
+def test_what_only_a_worker_says_closes_the_link(message: object) -> None:
+    assert handle(session(), message)[1] == (Close(),)

@@ -1,0 +1,111 @@
+"""Local training, evaluation and statistics: what a worker computes on its own rows.
+
+It promises to run exactly the plan that was validated, on the data set that the request names, and to return a
+difference, a few means or per-column sums, never rows. The order of rows and the noise of dropout come from the
+request's seed, so that a round can be replayed. Everything is checked before the first row is read: a model that does
+not fit, or more work than the owner grants, is a code, and says nothing about the data. What may leave of the
+result is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from fedpriv.plans.interpreter import Program
+
+from fedpriv.plans.plan import BATCH, Input, InputRole, OutputRole, Plan
+from fedpriv.updates import TensorSet, dtype_name
+from fedpriv.wire.messages import ErrorCode, Evaluate, Train
+from fedpriv_worker.datasets import Rows
+from fedpriv_worker.session import Evaluated, Trained
+
+MAXIMUM_LOCAL_STEPS = 1_000_000
+TRAINING_METRICS = frozenset({"loss"})
+
+
+class Unfit(Exception):  # noqa: N818 - it is an answer, not a failure of ours
+    """A request that does not fit its plan or its data set; carries the code that the peer will see."""
+
+    def __init__(self, code: ErrorCode) -> None:
+        super().__init__(code.name)
+        self.code = code
+
+
+def train(program: Program, rows: Rows, order: Train) -> Trained:
+    """Run the local epochs of one round; return what changed in the model and the mean loss of its steps."""
+    _check_fit(program.plan, rows, order.model, order.hyperparameters)
+    _check_work(order, len(rows))
+    generator = torch.Generator().manual_seed(order.seed)
+    bound = program.bind(order.model.tensors, order.hyperparameters, generator)
+    losses = []
+    for _ in range(order.epochs):
+        sequence = torch.randperm(len(rows), generator=generator) if order.shuffle else None
+        means = bound.epoch(rows.features, rows.target, sequence, order.batch_size, drop_last=order.drop_last)
+        losses.append(means["loss"])
+    changed = {each.name for each in program.plan.outputs_of(OutputRole.PARAMETER, OutputRole.STATE)}
+    trained = bound.state()
+    delta = TensorSet({name: trained[name].sub_(order.model[name]) for name in trained if name in changed})
+    metrics = {"loss": sum(losses) / len(losses)} if "loss" in order.metrics else {}
+    return Trained(len(rows), metrics, delta)
+
+
+def evaluate(program: Program, rows: Rows, order: Evaluate) -> Evaluated:
+    """Return the metrics of a model over the validation rows, each the mean over rows."""
+    _check_fit(program.plan, rows, order.model, {})
+    if not order.batch_size >= 1 or not order.metrics or not len(rows):
+        raise Unfit(ErrorCode.INPUT_MISMATCH)
+    bound = program.bind(order.model.tensors, {})
+    means = bound.epoch(rows.features, rows.target, None, order.batch_size)
+    if not set(order.metrics) <= means.keys():
+        raise Unfit(ErrorCode.INPUT_MISMATCH)
+    return Evaluated(len(rows), {name: means[name] for name in order.metrics})
+
+
+def statistics(rows: Rows, kinds: Iterable[str]) -> TensorSet:
+    """Return the asked statistics of each feature column, float64: count (), sum and sum-of-squares (features,)."""
+    columns = rows.features.to(torch.float64)
+    if columns.dim() != 2:
+        raise Unfit(ErrorCode.INPUT_MISMATCH)
+    known = {
+        "count": lambda: torch.tensor(float(len(rows)), dtype=torch.float64),
+        "sum": lambda: columns.sum(0),
+        "sum-of-squares": lambda: columns.square().sum(0),
+    }
+    asked = tuple(kinds)
+    if not set(asked) <= known.keys() or len(set(asked)) != len(asked):
+        raise Unfit(ErrorCode.BAD_REQUEST)
+    return TensorSet({kind: known[kind]() for kind in asked})
+
+
+def _check_work(order: Train, rows: int) -> None:
+    if order.batch_size < 1 or order.epochs < 1 or not set(order.metrics) <= TRAINING_METRICS:
+        raise Unfit(ErrorCode.BAD_REQUEST)
+    if order.drop_last and rows < order.batch_size:
+        raise Unfit(ErrorCode.INPUT_MISMATCH)
+    if order.epochs * -(-rows // order.batch_size) > MAXIMUM_LOCAL_STEPS:
+        raise Unfit(ErrorCode.OVER_QUOTA)
+
+
+def _check_fit(plan: Plan, rows: Rows, model: TensorSet, hyperparameters: Mapping[str, float]) -> None:
+    """Raise `Unfit` unless the model, the scalars and the rows are what the plan's inputs ask for."""
+    wanted = plan.inputs_of(InputRole.PARAMETER, InputRole.STATE, InputRole.FROZEN)
+    given = model.tensors
+    scalars = {each.name for each in plan.inputs_of(InputRole.HYPERPARAMETER)}
+    if given.keys() != {each.name for each in wanted} or scalars != hyperparameters.keys():
+        raise Unfit(ErrorCode.INPUT_MISMATCH)
+    fits = all(_matches(each, given[each.name]) for each in wanted)
+    features = plan.inputs_of(InputRole.FEATURES)
+    target = plan.inputs_of(InputRole.TARGET)
+    fits = fits and len(features) == len(target) == 1
+    if not (fits and _matches(features[0], rows.features) and _matches(target[0], rows.target)):
+        raise Unfit(ErrorCode.INPUT_MISMATCH)
+
+
+def _matches(wanted: Input, tensor: torch.Tensor) -> bool:
+    """Return whether `tensor` has the dtype and shape of an input, any number of rows standing for the batch."""
+    shape = tuple(tensor.shape)
+    same = len(shape) == len(wanted.shape) and all(
+        expected in (size, BATCH) for size, expected in zip(shape, wanted.shape, strict=True)
+    )
+    return same and dtype_name(tensor.dtype) == wanted.dtype

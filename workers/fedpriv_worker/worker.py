@@ -1,0 +1,191 @@
+"""The shell of a worker: links in and out, one session each, one executor, one door.
+
+It waits and it performs; `session` decides what to do and `release` what may leave. Requests are executed one at a
+time, in a thread, so that a link stays alive during local training. When a peer goes away its session ends: what was
+being computed for it is never sent to anyone. Logs name peers, requests and codes, never a value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from fedpriv.errors import FedprivError, PeerLost, ReleaseDenied, StorageFailed, WireError
+from fedpriv.ids import WorkerName
+from fedpriv.policy.decision import Recipient
+from fedpriv.sealed import Sealed
+from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.hello import Side, greet
+from fedpriv.transport.link import RawLink, SealedLink
+from fedpriv.wire import codec
+from fedpriv.wire.messages import ErrorCode, Failure, Hello, HelloProof, Message, Request
+from fedpriv_worker.datasets import Dataset
+from fedpriv_worker.executor import Executor
+from fedpriv_worker.journal import Journal
+from fedpriv_worker.release import Door
+from fedpriv_worker.session import (
+    Action,
+    Close,
+    Execute,
+    Facts,
+    Outcome,
+    Publish,
+    Release,
+    Session,
+    Tell,
+    executed,
+    handle,
+    open_session,
+)
+
+log = logging.getLogger("fedpriv.worker")
+
+
+class Worker:
+    """A worker's data sets behind their rules; any number of links, each with its own session."""
+
+    def __init__(
+        self,
+        name: WorkerName,
+        datasets: Sequence[Dataset],
+        *,
+        executor: Executor,
+        journal: Journal,
+        credentials: Credentials,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self.name = name
+        self.journal = journal
+        facts = Facts(
+            name,
+            torch.__version__.split("+")[0],
+            {dataset.name: dataset.describe() for dataset in datasets},
+            {dataset.name: dataset.release for dataset in datasets},
+        )
+        self._facts = facts
+        self._door = Door(facts, journal)
+        self._executor = executor
+        self._credentials = credentials
+        self._own_pool = ThreadPoolExecutor(1, thread_name_prefix=f"fedpriv-{name}") if pool is None else None
+        self._pool = pool or self._own_pool
+        self._links: set[SealedLink] = set()
+
+    async def serve(self, raw: RawLink, side: Side) -> None:
+        """Prove who we are, learn who the peer is, and answer it until the link ends; raise `PeerLost` if it is cut."""
+        link = SealedLink(raw)
+        self._links.add(link)
+        try:
+            peer = await greet(side, link, self._credentials, self._seal_greeting)
+            log.info("session with %s (%s) begins", peer.name, peer.role.value)
+            conversation = Conversation(self, link, Recipient(peer.name, peer.role.value))
+            await conversation.run()
+            log.info("session with %s ends", peer.name)
+        finally:
+            self._links.discard(link)
+            await link.close()
+
+    def _seal_greeting(self, message: Message) -> Sealed:
+        if not isinstance(message, Hello | HelloProof):
+            raise WireError(f"a {type(message).__name__} is no part of the handshake")
+        return self._door.tell(message, None)
+
+    async def execute(self, request: Request) -> Outcome:
+        """Carry out one request in the worker's own thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._executor.carry_out, request)
+
+    async def seal(self, action: Tell | Release, recipient: Recipient) -> Sealed:
+        """Take a message through the door, off the loop's thread when that waits for a disk."""
+        if not self.journal.durable:
+            return self._through_the_door(action, recipient)
+        return await asyncio.to_thread(self._through_the_door, action, recipient)
+
+    def greeting(self, recipient: Recipient) -> tuple[Session, tuple[Action, ...]]:
+        """Return a new session and its first actions."""
+        return open_session(self._facts, recipient)
+
+    async def close(self) -> None:
+        """Close every link, then publish and close the ledger."""
+        for link in tuple(self._links):
+            await link.close()
+        if self._own_pool is not None:
+            self._own_pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self.journal.close)
+
+    def _through_the_door(self, action: Tell | Release, recipient: Recipient) -> Sealed:
+        match action:
+            case Tell(message):
+                return self._door.tell(message, recipient)
+            case Release(message, label, request):
+                try:
+                    return self._door.release(message, label, request, recipient)
+                except ReleaseDenied as denial:
+                    log.warning("release for request %d denied: %s", request.request, denial)
+                    return self._door.tell(Failure(request.request, ErrorCode.RELEASE_DENIED), recipient)
+
+
+class Conversation:
+    """One link's session: waits for whichever comes first, a message or an outcome, and performs what follows."""
+
+    def __init__(self, worker: Worker, link: SealedLink, recipient: Recipient) -> None:
+        self._worker = worker
+        self._link = link
+        self._recipient = recipient
+        self._executing: dict[asyncio.Task[Outcome], int] = {}
+        self._open = True
+
+    async def run(self) -> None:
+        """Go on until the peer closes the link, breaks it, or says what no peer may say."""
+        session, actions = self._worker.greeting(self._recipient)
+        await self._perform(actions)
+        receiving = asyncio.create_task(self._receive())
+        try:
+            while self._open:
+                await asyncio.wait({receiving, *self._executing}, return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in self._executing if task.done()]:
+                    session, actions = executed(session, self._executing.pop(task), task.result())
+                    await self._perform(actions)
+                if receiving.done():
+                    message = receiving.result()
+                    if message is None:
+                        return
+                    session, actions = handle(session, message)
+                    await self._perform(actions)
+                    receiving = asyncio.create_task(self._receive())
+        except StorageFailed as error:
+            log.error("nothing more leaves to %s: %s", self._recipient.name, error)  # noqa: TRY400 - no traceback
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+
+    async def _receive(self) -> Message | None:
+        envelope = await self._link.receive()
+        return None if envelope is None else codec.decode(envelope)
+
+    async def _perform(self, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            match action:
+                case Execute(request):
+                    task = asyncio.create_task(self._worker.execute(request))
+                    self._executing[task] = request.request
+                case Tell() | Release():
+                    await self._link.send(await self._worker.seal(action, self._recipient))
+                case Publish():
+                    await asyncio.to_thread(self._worker.journal.publish)
+                case Close():
+                    self._open = False
+
+
+async def serve_quietly(worker: Worker, raw: RawLink, side: Side) -> None:
+    """Serve one link and log how it ended: one bad peer must not end the worker."""
+    try:
+        await worker.serve(raw, side)
+    except PeerLost as error:
+        log.warning("link lost: %s", error)
+    except WireError as error:
+        log.warning("link closed, the peer sent bytes that are no message: %s", error)
+    except FedprivError as error:
+        log.warning("link closed: %s", error)
