@@ -32,8 +32,9 @@ def encode(message: Message) -> Envelope:
         if kind.tensors:
             payload = write_tensors(getattr(message, kind.tensors), getattr(body, kind.tensors))
         serialised = header.SerializeToString(deterministic=True)
-    except (TypeError, ValueError) as error:
-        raise WireError(f"a {type(message).__name__} cannot be sent: {error}") from error
+    except (TypeError, ValueError):
+        # Protobuf's own text quotes the value, which may be private.
+        raise WireError(f"a {type(message).__name__} cannot be sent: one of its numbers or texts does not fit") from None
     if len(serialised) > MAXIMUM_HEADER_BYTES:
         raise WireError(f"a {type(message).__name__} of {len(serialised)} header bytes; {MAXIMUM_HEADER_BYTES} at most")
     return Envelope(serialised, payload)
