@@ -64,6 +64,14 @@ class Block:
     outputs: list[int]
     scalars: dict[int, Scalar | None] = field(default_factory=dict, repr=False)
     """Values that are floats; None for a hyperparameter itself."""
+    once: list[Node] = field(default_factory=list, repr=False)
+    """Nodes that no batch and no step changes: they run before the first batch, and nothing mutates their results."""
+    rowwise: list[Node] = field(default_factory=list, repr=False)
+    """Nodes that treat each row alike: they may run on all rows at once, before these are cut into batches."""
+
+    def every_node(self) -> list[Node]:
+        """Return all nodes in an order that computes one batch."""
+        return [*self.once, *self.rowwise, *self.nodes]
 
     def new(self, meta: Any) -> int:  # noqa: ANN401  a meta tensor or a float
         """Return the number of a fresh value."""
@@ -112,12 +120,13 @@ def _called(overload: Overload, arguments: Sequence[Any]) -> Any:  # noqa: ANN40
     return overload(*arguments[:split], **keywords)
 
 
-_OWN = (
-    "aten.addmm_.default aten.add_.Tensor aten.add_.Scalar aten.sub_.Tensor aten.mul_.Tensor aten.mul_.Scalar aten.div_.Tensor "
-    "aten.div_.Scalar aten.relu_.default aten.sqrt_.default aten.neg_.default aten.addcmul_.default aten.addcdiv_.default "
-    "aten.threshold_backward.grad_input aten.sigmoid_.default aten.tanh_.default aten.exp_.default "
-    "aten.native_batch_norm.default"
-).split()
+_OWN = frozenset(
+    (
+        "aten.addmm_.default aten.add_.Tensor aten.add_.Scalar aten.sub_.Tensor aten.mul_.Tensor aten.mul_.Scalar "
+        "aten.div_.Tensor aten.div_.Scalar aten.relu_.default aten.sqrt_.default aten.neg_.default aten.sigmoid_.default "
+        "aten.tanh_.default aten.exp_.default aten.addcmul_.default aten.addcdiv_.default"
+    ).split()
+)
 """Overloads that only our own lowering and fusion put into a block; a plan cannot name them."""
 _overloads: dict[str, Overload] = {}
 

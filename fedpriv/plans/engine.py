@@ -28,7 +28,7 @@ class Engine:
         last = _last_uses(block)
         self._calls = [
             (_call(node, scalars, generator, device), node.results, last.get(position, ()), node)
-            for position, node in enumerate(block.nodes)
+            for position, node in enumerate(block.every_node())
         ]
 
     def run(self, inputs: Sequence[Any]) -> list[torch.Tensor]:
@@ -121,7 +121,7 @@ def _read(value: Any, held: list[Any]) -> Any:  # noqa: ANN401  any argument
 
 def _last_uses(block: Block) -> dict[int, tuple[int, ...]]:
     last: dict[int, int] = {}
-    for position, node in enumerate(block.nodes):
+    for position, node in enumerate(block.every_node()):
         for value in (*node.operands(), *node.results):
             last[value] = position
     keep = {*block.outputs}

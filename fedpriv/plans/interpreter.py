@@ -44,6 +44,11 @@ class Layout:
     reported: tuple[int, ...]
     """Outputs with the role LOSS or METRIC."""
 
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Inputs that are cut into batches."""
+        return tuple(each for each in (self.features, self.target) if each is not None)
+
     @classmethod
     def of(cls, plan: Plan) -> Layout:
         """Return the layout of `plan`."""
@@ -80,7 +85,7 @@ class Program:
             found = lowered(self.plan, self.checked.at(batch))
             specialise(found)
             if not plain:
-                found = fused(found, self.plan, self.layout.changed, self.layout.replacing)
+                found = fused(found, self.layout.changed, self.layout.replacing, self.layout.rows)
             self._blocks[batch, plain] = found
         return found
 

@@ -85,8 +85,7 @@ def compiled(block: Block, layout: Layout, batch: int, device: torch.device) -> 
     text = writer.graph(batch)
     try:
         graph = torch._C.parse_ir(text)  # noqa: SLF001  torch has no public way to hand a graph to its executor
-        rows = (layout.features is not None) + (layout.target is not None)
-        if not _same_overloads(graph, [node.overload for node in block.nodes], rows):
+        if not _same_overloads(graph, [node.overload for node in block.nodes], len(writer.cut)):
             return None
         function = torch._C._create_function_from_graph("batches", graph)  # noqa: SLF001  as above
     except RuntimeError:
@@ -111,7 +110,7 @@ class _Writer:
         self._top: list[str] = []
         self._body: list[str] = []
         self._names: dict[int, str] = {}
-        self._uses_generator = False
+        self.cut: list[int] = []
         self.floats: list[int | float] = []
         self._float_names: dict[tuple[bool, str], str] = {}
 
@@ -119,14 +118,15 @@ class _Writer:
         """Return the whole graph."""
         block, layout = self._block, self._layout
         tensors = [value for value in range(block.inputs + block.constants) if value not in block.scalars]
-        rows = {position for position in (layout.features, layout.target) if position is not None}
         for value in tensors:
             self._names[value] = f"%v{value}"
         carried = {value: f"%c{value}" for value in layout.changed}
         self._names.update(carried)
-        self._rows(sorted(rows), batch)
+        for node in block.once:
+            self._node(node, self._top)
+        self._rows(batch)
         for node in block.nodes:
-            self._node(node)
+            self._node(node, self._body)
         sums, totals = self._sums()
         state = [self._names[block.outputs[output]] for output in layout.replacing]
         first = [f"%v{value}" for value in layout.changed]
@@ -156,11 +156,18 @@ class _Writer:
         ]
         return "\n".join(lines) + "\n"
 
-    def _rows(self, rows: Sequence[int], batch: int) -> None:
+    def _rows(self, batch: int) -> None:
+        """Write what treats rows alike over all of them, then cut those that the loop reads into batches."""
+        cut = list(self._layout.rows)
+        for node in self._block.rowwise:
+            self._node(node, self._top)
+            cut += node.results
+        read = {value for node in self._block.nodes for value in node.operands()} | set(self._block.outputs)
+        self.cut = [value for value in cut if value in read]
         zero, size = self._literal("int", value=0), self._literal("int", value=batch)
         self._body.append(f"%start : int = aten::mul(%k, {size})")
-        for value in rows:
-            self._body.append(f"%b{value} : Tensor = aten::narrow(%v{value}, {zero}, %start, {size})")
+        for value in self.cut:
+            self._body.append(f"%b{value} : Tensor = aten::narrow({self._names[value]}, {zero}, %start, {size})")
             self._names[value] = f"%b{value}"
 
     def _sums(self) -> tuple[list[str], list[str]]:
@@ -180,29 +187,29 @@ class _Writer:
             self._top.append(f"%zero : Tensor = aten::scalar_tensor({number}, {dtype}, {none}, {device}, {none})")
         return "%zero"
 
-    def _node(self, node: Node) -> None:
+    def _node(self, node: Node, lines: list[str]) -> None:
         parameters = parameters_of(node.overload)
         from_nothing = not any(each.kind == "Tensor" for each in parameters)
         written = [
             self._literal("Device", value=str(self._device))
             if each.kind == "Device" and from_nothing
-            else self._argument(value, each)
+            else self._argument(value, each, lines)
             for each, value in zip(parameters, node.arguments, strict=True)
         ]
         call = f"aten::{node.name.split('.')[1]}({', '.join(written)})"
         names = [f"%v{each}" for each in node.results]
         self._names.update(zip(node.results, names, strict=True))
         if str(node.overload._schema.returns[0].type) == "List[Tensor]":  # noqa: SLF001  torch has no public schema
-            self._body.append(f"%l{node.results[0]} : Tensor[] = {call}")
+            lines.append(f"%l{node.results[0]} : Tensor[] = {call}")
             call = f"prim::ListUnpack(%l{node.results[0]})"
-        self._body.append(f"{', '.join(f'{name} : Tensor' for name in names)} = {call}")
+        lines.append(f"{', '.join(f'{name} : Tensor' for name in names)} = {call}")
 
-    def _argument(self, value: Any, parameter: Parameter) -> str:  # noqa: ANN401  any argument of any node
+    def _argument(self, value: Any, parameter: Parameter, lines: list[str]) -> str:  # noqa: ANN401  any argument of any node
         if isinstance(value, tuple | list):
-            items = [self._argument(each, parameter) for each in value]
+            items = [self._argument(each, parameter, lines) for each in value]
             kind = {"Optional[Tensor]": "Tensor?", "number": "Scalar"}.get(parameter.kind, parameter.kind)
             inside = any(map(_is_slot, value))
-            return self._list(items, kind, self._body if inside else self._top)
+            return self._list(items, kind, lines if inside else self._top)
         if isinstance(value, Slot):
             return self._float(Named(value.index)) if value.index in self._block.scalars else self._names[value.index]
         if value is GENERATOR:
