@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from fedpriv.errors import WireError
 from fedpriv.sealed import Envelope
+from fedpriv.wire.buffers import buffers
 
 FRAME_BYTES = 1 << 20
 MAXIMUM_FRAME_BYTES = 3 << 20
@@ -124,7 +123,7 @@ class Assembler:
         self._entry_key = reader.short_bytes(_ENTRY_KEY)
         self._header = bytearray(header_bytes)
         # Uninitialised, so that a length without content commits no memory; only ever handed out full.
-        self._payload = memoryview(np.empty(payload_bytes, dtype=np.uint8))
+        self._payload = buffers.take(payload_bytes)
 
     def _finish(self) -> Envelope:
         payload = (self._payload,) if self._payload.nbytes else ()
