@@ -39,7 +39,8 @@ class SGD:
             _not_negative(name, getattr(self, name))
         if self.nesterov and (self.momentum == 0.0 or self.dampening != 0.0):
             raise UsageError(
-                f"nesterov needs momentum above 0 and dampening 0, not {self.momentum} and {self.dampening}; set them or drop nesterov"
+                f"nesterov needs momentum above 0 and dampening 0, not {self.momentum} and {self.dampening}; "
+                "set them or drop nesterov"
             )
 
     @property
@@ -58,7 +59,12 @@ class SGD:
         return ("started",) if self.momentum and self.dampening else ()
 
     def update(
-        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], state: PerParameter, counters: Scalars, hyper: Scalars
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        state: PerParameter,
+        counters: Scalars,
+        hyper: Scalars,
     ) -> Updated:
         """Return parameters, state and counters after one step."""
         if self.weight_decay:
@@ -108,7 +114,12 @@ class Adam:
         return ("step",)
 
     def update(
-        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], state: PerParameter, counters: Scalars, hyper: Scalars
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        state: PerParameter,
+        counters: Scalars,
+        hyper: Scalars,
     ) -> Updated:
         """Return parameters, state and counters after one step."""
         if self.weight_decay:
@@ -144,7 +155,12 @@ class AdamW:
         return ("step",)
 
     def update(
-        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], state: PerParameter, counters: Scalars, hyper: Scalars
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        state: PerParameter,
+        counters: Scalars,
+        hyper: Scalars,
     ) -> Updated:
         """Return parameters, state and counters after one step."""
         if self.weight_decay:

@@ -19,21 +19,19 @@ from fedpriv.updates import DTYPES
 WORDS = frozenset({"none", "tanh", "floor", "trunc"})
 MEMORY_FORMATS = {"contiguous_format": torch.contiguous_format, "preserve_format": torch.preserve_format}
 MAXIMUM_LIST = 4096
-_MISSING = object()
 
 
 def bind(operation: Operation, step: Step, slots: Sequence[Any], index: int) -> dict[str, Any]:
-    """Return the step's arguments by parameter name, slots replaced by their values; raise `PlanRefused` if one is wrong."""
+    """Return the step's arguments by parameter name, slots filled in; raise `PlanRefused` if one is wrong."""
     given = _by_name(operation, step, index)
     bound: dict[str, Any] = {}
     for parameter in operation.parameters:
-        raw = given.get(parameter.name, _MISSING)
-        if raw is _MISSING:
+        if parameter.name not in given:
             if parameter.required:
                 raise _refused(step, index, f"{parameter.name} is missing")
             bound[parameter.name] = parameter.default
             continue
-        value = _value(raw, parameter, slots, step, index)
+        value = _value(given[parameter.name], parameter, slots, step, index)
         if not conforms(value, parameter):
             raise _refused(step, index, f"{parameter.name} must be {_expected(parameter)}")
         bound[parameter.name] = _converted(value, parameter)
@@ -142,6 +140,9 @@ def _refused(step: Step, index: int, what: str) -> PlanRefused:
 
 def _batch_norm_shapes(bound: dict[str, Any]) -> tuple[torch.Tensor, ...]:
     source, statistics = bound["input"], bound["running_mean"]
-    saved = [torch.empty(source.shape[1] if bound["training"] else 0, dtype=statistics.dtype, device="meta") for _ in range(2)]
+    saved = [
+        torch.empty(source.shape[1] if bound["training"] else 0, dtype=statistics.dtype, device="meta")
+        for _ in range(2)
+    ]
     running = [torch.empty_like(bound[name]) for name in ("running_mean", "running_var")]
     return torch.empty_like(source), *saved, *running

@@ -94,7 +94,7 @@ class Block:
 
     def _meta_arguments(self, name: str, arguments: Sequence[Any]) -> list[Any]:
         parameters = parameters_of(overload_named(name))
-        shown = []
+        shown: list[Any] = []
         for parameter, value in zip(parameters, arguments, strict=True):
             if value is GENERATOR:
                 shown.append(None)
@@ -120,13 +120,12 @@ def _called(overload: Overload, arguments: Sequence[Any]) -> Any:  # noqa: ANN40
     return overload(*arguments[:split], **keywords)
 
 
-_OWN = frozenset(
-    (
-        "aten.addmm_.default aten.add_.Tensor aten.add_.Scalar aten.sub_.Tensor aten.mul_.Tensor aten.mul_.Scalar "
-        "aten.div_.Tensor aten.div_.Scalar aten.relu_.default aten.sqrt_.default aten.neg_.default aten.sigmoid_.default "
-        "aten.tanh_.default aten.exp_.default aten.addcmul_.default aten.addcdiv_.default"
-    ).split()
-)
+_OWN = frozenset({
+    "aten.addmm_.default", "aten.add_.Tensor", "aten.add_.Scalar", "aten.sub_.Tensor", "aten.mul_.Tensor",
+    "aten.mul_.Scalar", "aten.div_.Tensor", "aten.div_.Scalar", "aten.relu_.default", "aten.sqrt_.default",
+    "aten.neg_.default", "aten.sigmoid_.default", "aten.tanh_.default", "aten.exp_.default",
+    "aten.addcmul_.default", "aten.addcdiv_.default",
+})  # fmt: skip
 """Overloads that only our own lowering and fusion put into a block; a plan cannot name them."""
 _overloads: dict[str, Overload] = {}
 

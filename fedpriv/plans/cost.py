@@ -6,7 +6,7 @@ An upper bound in elementary operations and bytes, generous by a small factor; n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ def nbytes(tensor: torch.Tensor) -> int:
     return math.prod(tensor.shape) * tensor.dtype.itemsize
 
 
-def work_of(operation: Operation, arguments: dict[str, Any], results: Sequence[torch.Tensor]) -> int:
+def work_of(operation: Operation, arguments: Mapping[str, Any], results: Sequence[torch.Tensor]) -> int:
     """Return an upper bound of the elementary operations of one step."""
     operands = tensors_in(arguments.values())
     elements = sum(math.prod(each.shape) for each in (*operands, *results))
@@ -46,19 +46,20 @@ def work_of(operation: Operation, arguments: dict[str, Any], results: Sequence[t
         case Work.CONVOLUTION:
             return elements + _convolution_work(arguments, results)
         case Work.WINDOW:
-            return elements * math.prod(arguments.get("kernel_size", ())) * 4
+            window: Sequence[int] = arguments.get("kernel_size", ())
+            return elements * math.prod(window) * 4
         case Work.SORT:
             return elements * _SORT_FACTOR
 
 
-def workspace_of(operation: Operation, arguments: dict[str, Any], results: Sequence[torch.Tensor]) -> int:
+def workspace_of(operation: Operation, arguments: Mapping[str, Any], results: Sequence[torch.Tensor]) -> int:
     """Return an upper bound of the scratch bytes of one step, beyond its results."""
     operands = tensors_in(arguments.values())
     if operation.work is Work.CONVOLUTION:
         # Kernels may reorder every operand and unfold one image into columns.
-        weight = arguments["weight"]
-        taps = math.prod(weight.shape[1:]) * arguments["groups"]
-        spatial = max(math.prod(each.shape[2:]) for each in (*operands, *results) if each.dim() > 2)  # noqa: PLR2004
+        weight: torch.Tensor = arguments["weight"]
+        taps: int = math.prod(weight.shape[1:]) * arguments["groups"]
+        spatial = max(math.prod(each.shape[2:]) for each in (*operands, *results) if each.dim() > 2)
         return 2 * sum(map(nbytes, (*operands, *results))) + taps * spatial * weight.dtype.itemsize
     if operation.work in {Work.MATMUL, Work.SORT}:
         return sum(map(nbytes, operands))  # a copy where strides do not suit the kernel
@@ -67,10 +68,11 @@ def workspace_of(operation: Operation, arguments: dict[str, Any], results: Seque
     return 0
 
 
-def _convolution_work(arguments: dict[str, Any], results: Sequence[torch.Tensor]) -> int:
-    weight = arguments["weight"]
-    produced = arguments.get("grad_output", results[0] if results else weight)
+def _convolution_work(arguments: Mapping[str, Any], results: Sequence[torch.Tensor]) -> int:
+    weight: torch.Tensor = arguments["weight"]
+    produced: torch.Tensor = arguments.get("grad_output", results[0] if results else weight)
     forward = math.prod(produced.shape) * math.prod(weight.shape[1:])
     if arguments["transposed"]:
-        forward = math.prod(arguments["input"].shape) * math.prod(weight.shape[1:])
+        source: torch.Tensor = arguments["input"]
+        forward = math.prod(source.shape) * math.prod(weight.shape[1:])
     return forward * (2 if "grad_output" in arguments else 1)

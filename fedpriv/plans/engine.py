@@ -74,9 +74,13 @@ def _call(
     return _closure(node.overload, positional, keywords)
 
 
-def _closure(function: Callable[..., Any], positional: list[Any], keywords: dict[str, Any]) -> Callable[[list[Any]], Any]:
+def _closure(
+    function: Callable[..., Any], positional: list[Any], keywords: dict[str, Any]
+) -> Callable[[list[Any]], Any]:
     registers = [each.index for each in positional if isinstance(each, _Register)]
-    simple = not any(map(_reads, keywords.values())) and not any(isinstance(each, list) and _reads(each) for each in positional)
+    simple = not any(map(_reads, keywords.values())) and not any(
+        isinstance(each, list) and _reads(each) for each in positional
+    )
     if simple and len(registers) == len(positional) and not keywords and len(registers) == 2:
         left, right = registers
         return lambda held: function(held[left], held[right])
@@ -85,7 +89,9 @@ def _closure(function: Callable[..., Any], positional: list[Any], keywords: dict
         return lambda held: function(held[only])
 
     def general(held: list[Any]) -> Any:  # noqa: ANN401  what torch returns
-        return function(*[_read(each, held) for each in positional], **{name: _read(each, held) for name, each in keywords.items()})
+        return function(
+            *[_read(each, held) for each in positional], **{name: _read(each, held) for name, each in keywords.items()}
+        )
 
     return general
 

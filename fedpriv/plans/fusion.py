@@ -77,7 +77,7 @@ def _aliased(block: Block, node: Node, producers: dict[int, Node]) -> int | None
     before = producers.get(first.index)
     if before is not None and before.name == node.name and node.name in {"aten.t.default", "aten.transpose.int"}:
         undone = node.arguments[1:] in (before.arguments[1:], before.arguments[:0:-1])
-        return before.arguments[0].index if undone else None  # type: ignore[no-any-return]  # an argument of a view is a slot
+        return before.arguments[0].index if undone else None
     source, result = block.metas[first.index], block.metas[node.results[0]]
     if node.name in _SHAPED and source.shape == result.shape and source.stride() == result.stride():
         return first.index if node.name != "aten.slice.Tensor" or node.arguments[4] == 1 else None
@@ -108,11 +108,10 @@ def _rewrite(block: Block, rule: Callable[[Block, Node, dict[int, Node]], Node |
     readers.update(block.outputs)
     sole: dict[int, Node] = {}
     for position, node in enumerate(block.nodes):
-        better = rule(block, node, sole)
-        if better is not None:
-            block.nodes[position] = node = better
-        if len(node.results) == 1 and readers[node.results[0]] == 1:
-            sole[node.results[0]] = node
+        better = rule(block, node, sole) or node
+        block.nodes[position] = better
+        if len(better.results) == 1 and readers[better.results[0]] == 1:
+            sole[better.results[0]] = better
     _drop_unread(block)
 
 
@@ -137,12 +136,12 @@ def _sum_without_view(block: Block, node: Node, sole: dict[int, Node]) -> Node |
 
 
 def _factor_into_sum(block: Block, node: Node, sole: dict[int, Node]) -> Node | None:
-    """x + y * s is add(x, y, alpha=s), x - y * s likewise; x + a * b * s is addcmul."""
+    """X + y * s is add(x, y, alpha=s), x - y * s likewise; x + a * b * s is addcmul."""
     if node.name not in {_ADD, _SUB} or node.arguments[2] != 1:
         return None
     left, right = node.arguments[:2]
     scaled = _made(sole, right, _TIMES)
-    if scaled is None and node.name == _ADD and _made(sole, left, _TIMES) is not None and _MUL != node.name:
+    if scaled is None and node.name == _ADD and _made(sole, left, _TIMES) is not None and node.name != _MUL:
         other = _made(sole, left, _TIMES)
         if other is not None and _fits(block, right, node) and _made(sole, right, _MM) is None:
             left, right, scaled = right, left, other
@@ -162,7 +161,7 @@ def _fits(block: Block, operand: Slot, node: Node) -> bool:
 
 
 def _product_into_sum(block: Block, node: Node, sole: dict[int, Node]) -> Node | None:
-    """x - s * mm(a, b) is addmm(x, a, b, alpha=-s); x + s * mm(a, b) likewise."""
+    """X - s * mm(a, b) is addmm(x, a, b, alpha=-s); x + s * mm(a, b) likewise."""
     if node.name not in {_ADD, _SUB}:
         return None
     left, right, factor = node.arguments
@@ -180,7 +179,12 @@ def _product_into_scaled_sum(block: Block, node: Node, sole: dict[int, Node]) ->
     scaled = _made(sole, node.arguments[0], _TIMES)
     if scaled is None or not _fits(block, scaled.arguments[0], node):
         return None
-    return Node(node.name, [*scaled.arguments[:1], *node.arguments[1:3], scaled.arguments[1], node.arguments[4]], node.results, node.step)
+    return Node(
+        node.name,
+        [*scaled.arguments[:1], *node.arguments[1:3], scaled.arguments[1], node.arguments[4]],
+        node.results,
+        node.step,
+    )
 
 
 def _negated(block: Block, factor: Any) -> Any:  # noqa: ANN401  a number or a scalar
@@ -238,4 +242,3 @@ def _without_source(block: Block, node: Node) -> None:
 
 def _is_slot(value: object) -> bool:
     return isinstance(value, Slot)
-

@@ -51,13 +51,14 @@ def captured(step: Callable[..., Sequence[Tensor]], inputs: Sequence[Input]) -> 
             _check_rows(environment, rows)
             if any(_mutates(node) for node in graph.graph.nodes):
                 plain = _fakes(inputs, rows, grad=False)
-                graph = make_fx(torch.func.functionalize(graph, remove="mutations"), tracing_mode="real", _allow_non_fake_inputs=True)(*plain)
+                pure = torch.func.functionalize(graph, remove="mutations")
+                graph = make_fx(pure, tracing_mode="real", _allow_non_fake_inputs=True)(*plain)
     except FedprivError:
         raise
     except _UNTRACEABLE as untraceable:
         raise TraceError(
-            f"the model or loss needs a value to go on{_at(untraceable.__traceback__)}: a branch, .item() or a shape that "
-            "depends on data cannot be in a plan; use torch.where, or compute it before"
+            f"the model or loss needs a value to go on{_at(untraceable.__traceback__)}: a branch, .item() or a shape "
+            "that depends on data cannot be in a plan; use torch.where, or compute it before"
         ) from untraceable
     except Exception as failure:
         reason = str(failure).strip().splitlines()[0][:300] if str(failure).strip() else type(failure).__name__
@@ -92,15 +93,21 @@ def line_of(step: Callable[..., Sequence[Tensor]], inputs: Sequence[Input], node
     return watch.line or "in the backward pass"
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class is untyped
     """Remembers the line of the researcher that first reached one operation."""
 
     def __init__(self, base: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.line = ""
         self._base = base
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401  torch's hook
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Any = (),
+        kwargs: Any = None,  # noqa: ANN401  torch's hook
+    ) -> Any:  # noqa: ANN401  whatever the operation returns
         if not self.line and _base(str(func)) == self._base:
             self.line = _last_line((frame.filename, frame.lineno) for frame in traceback.extract_stack())
         return func(*args, **(kwargs or {}))
@@ -122,12 +129,15 @@ def _rows(mode: FakeTensorMode, inputs: Sequence[Input]) -> int | torch.SymInt:
     """Return a free size; its example value is one that no other dimension has, so that torch cannot confuse them."""
     taken = {size for each in inputs for size in each.shape}
     example = next((size for size in _ROWS_TO_TRY if size not in taken), max(taken) + 1)
-    context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
+    context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     return mode.from_tensor(torch.empty(example), symbolic_context=context).shape[0]
 
 
 def _fakes(inputs: Sequence[Input], rows: int | torch.SymInt, *, grad: bool = True) -> list[Tensor]:
-    made = [torch.empty([rows if size == BATCH else size for size in each.shape], dtype=DTYPES[each.dtype]) for each in inputs]
+    made = [
+        torch.empty([rows if size == BATCH else size for size in each.shape], dtype=DTYPES[each.dtype])
+        for each in inputs
+    ]
     for each, fake in zip(inputs, made, strict=True):
         fake.requires_grad_(grad and each.role is InputRole.PARAMETER)
     return made
@@ -140,15 +150,20 @@ def _check_rows(environment: ShapeEnv, rows: int | torch.SymInt) -> None:
     for guard in environment.guards:
         place = guard.sloc.maybe_user_loc or guard.sloc.framework_loc
         line = _last_line([(getattr(place, "filename", "<"), getattr(place, "lineno", 0))])
-        symbols = guard.expr.free_symbols
-        if line and len(symbols) == 1 and any(guard.expr.subs({next(iter(symbols)): n}) == False for n in _ROWS_TO_CHECK):  # noqa: E712  sympy
+        if line and _sometimes_false(guard.expr):
             raise TraceError(f"the model branches on the number of rows at {line}; a plan runs at any number of rows")
+
+
+def _sometimes_false(condition: Any) -> bool:  # noqa: ANN401  a sympy expression
+    symbols = list(condition.free_symbols)
+    return len(symbols) == 1 and any(str(condition.subs({symbols[0]: size})) == "False" for size in _ROWS_TO_CHECK)
 
 
 def _mutates(node: fx.Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001  the type has no public name
         return False
-    return node.target._schema.is_mutable or "native_batch_norm.default" in str(node.target)  # noqa: SLF001  torch has no public schema
+    schema = node.target._schema  # noqa: SLF001  torch has no public schema
+    return bool(schema.is_mutable) or str(node.target) == "aten.native_batch_norm.default"
 
 
 def _base(name: str) -> str:

@@ -19,12 +19,35 @@ Bound: TypeAlias = Mapping[str, Any]
 """Arguments by parameter name; tensors are meta tensors."""
 
 MAXIMUM_INTEGER = 2**40
-_POSITIVE = {"stride", "dilation", "groups", "group", "kernel_size", "split_size", "step", "num_weights", "normalized_shape", "k"}
-_NOT_NEGATIVE = {"padding", "output_padding", "output_size", "size", "repeats", "split_sizes", "input_sizes", "bias_sizes", "N", "C", "HxW"}
+_POSITIVE = {
+    "stride",
+    "dilation",
+    "groups",
+    "group",
+    "kernel_size",
+    "split_size",
+    "step",
+    "num_weights",
+    "normalized_shape",
+    "k",
+}
+_NOT_NEGATIVE = {
+    "padding",
+    "output_padding",
+    "output_size",
+    "size",
+    "repeats",
+    "split_sizes",
+    "input_sizes",
+    "bias_sizes",
+    "N",
+    "C",
+    "HxW",
+}
 _POSITIVE_OPERATIONS = {"aten.slice.Tensor": {"step"}, "aten.slice_backward.default": {"step"}}
 
 
-class ShapeRefused(Exception):
+class ShapeRefused(Exception):  # noqa: N818  a refusal, as in the errors that carry it
     """An argument does not fit its operation; says which."""
 
 
@@ -81,7 +104,10 @@ def _integer(bound: Bound, *names: str) -> None:
 def _layer_norm(bound: Bound) -> None:
     source, normalized = bound["input"], tuple(bound["normalized_shape"])
     inner = math.prod(normalized)
-    _need(0 < len(normalized) <= source.dim() and tuple(source.shape[-len(normalized) :]) == normalized, "normalized_shape")
+    _need(
+        0 < len(normalized) <= source.dim() and tuple(source.shape[-len(normalized) :]) == normalized,
+        "normalized_shape",
+    )
     _length(bound, inner, "weight", "bias")
     _length(bound, source.numel() // max(inner, 1), "mean", "rstd")
     _same(bound, "input", "grad_out")
@@ -90,8 +116,10 @@ def _layer_norm(bound: Bound) -> None:
 def _group_norm(bound: Bound) -> None:
     source = bound["input"] if "input" in bound else bound["X"]
     rows, channels, inner, groups = bound["N"], bound["C"], bound["HxW"], bound["group"]
-    _need(source.numel() == rows * channels * inner and channels % groups == 0, "N, C, HxW and group do not fit the input")
-    _need(source.dim() >= 2 and source.shape[0] == rows and source.shape[1] == channels, "N and C are not the input's")  # noqa: PLR2004
+    _need(
+        source.numel() == rows * channels * inner and channels % groups == 0, "N, C, HxW and group do not fit the input"
+    )
+    _need(source.dim() >= 2 and source.shape[0] == rows and source.shape[1] == channels, "N and C are not the input's")
     _length(bound, channels, "weight", "bias", "gamma")
     _length(bound, rows * groups, "mean", "rstd")
     _same(bound, "X", "dY")
@@ -99,14 +127,16 @@ def _group_norm(bound: Bound) -> None:
 
 def _batch_norm(bound: Bound) -> None:
     source = bound["input"]
-    _need(source.dim() >= 2, "input needs a channel dimension")  # noqa: PLR2004
+    _need(source.dim() >= 2, "input needs a channel dimension")
     channels = source.shape[1]
     _length(bound, channels, "weight", "bias", "running_mean", "running_var")
     if "grad_out" in bound:
         _same(bound, "input", "grad_out")
         training = bool(bound["train"])
         _need(not training or (bound["save_mean"] is not None and bound["save_invstd"] is not None), "saved statistics")
-        _need(training or (bound["running_mean"] is not None and bound["running_var"] is not None), "running statistics")
+        _need(
+            training or (bound["running_mean"] is not None and bound["running_var"] is not None), "running statistics"
+        )
         if training:
             _length(bound, channels, "save_mean", "save_invstd")
 
@@ -125,7 +155,7 @@ def _average_pool_backward(bound: Bound) -> None:
 
 def _embedding(bound: Bound) -> None:
     _integer(bound, "indices")
-    _need(bound["weight"].dim() == 2 and bound["weight"].shape[0] > 0, "weight must have rows and columns")  # noqa: PLR2004
+    _need(bound["weight"].dim() == 2 and bound["weight"].shape[0] > 0, "weight must have rows and columns")
 
 
 def _embedding_backward(bound: Bound) -> None:
@@ -186,7 +216,9 @@ def _leaky_noise(bound: Bound) -> None:
 
 
 def _same_backward(bound: Bound) -> None:
-    first, *others = [name for name, value in bound.items() if isinstance(value, torch.Tensor) and name not in {"weight", "buffer"}]
+    first, *others = [
+        name for name, value in bound.items() if isinstance(value, torch.Tensor) and name not in {"weight", "buffer"}
+    ]
     _same(bound, first, *others)
     if bound.get("buffer") is not None:
         _need(bound["buffer"].numel() in {0, bound["self"].numel()}, "buffer does not fit self")
@@ -228,7 +260,8 @@ _RULES: Mapping[str, Callable[[Bound], None]] = {
     **{
         f"aten.{name}.default": _same_backward
         for name in (
-            "sigmoid_backward", "tanh_backward", "threshold_backward", "gelu_backward", "silu_backward", "mish_backward",
+            "sigmoid_backward", "tanh_backward", "threshold_backward", "gelu_backward", "silu_backward",
+            "mish_backward",
             "elu_backward", "hardtanh_backward", "hardswish_backward", "hardsigmoid_backward", "leaky_relu_backward",
             "softplus_backward", "log_sigmoid_backward", "rrelu_with_noise_backward",
         )

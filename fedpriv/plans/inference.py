@@ -18,7 +18,7 @@ from fedpriv.errors import PlanRefused, QuotaExceeded
 from fedpriv.plans import cost, guards
 from fedpriv.plans.arguments import bind, call
 from fedpriv.plans.operations import Operation, operation
-from fedpriv.plans.plan import BATCH, OutputRole, Plan, Step, step_slots
+from fedpriv.plans.plan import BATCH, Constant, Input, OutputRole, Plan, Step, step_slots
 from fedpriv.updates import DTYPES
 
 Abstract: TypeAlias = "torch.Tensor | int | float | None"
@@ -52,11 +52,12 @@ def infer(plan: Plan, batch: int, quota: Quota) -> Inference:
     """Return the shapes of `plan` at `batch` rows; raise `PlanRefused` for what does not fit, before allocating."""
     if not 1 <= batch <= guards.MAXIMUM_INTEGER:
         raise PlanRefused(f"a batch of {batch} rows is not possible")
-    ledger = _Memory(plan, quota)
+    memory = _Memory(plan, quota)
+    declared: tuple[Input | Constant, ...] = (*plan.inputs, *plan.constants)
     slots: list[Abstract] = []
-    for each in (*plan.inputs, *plan.constants):
+    for each in declared:
         slots.append(_declared(each.dtype, each.shape, batch))
-        ledger.hold(len(slots) - 1, slots[-1])
+        memory.hold(len(slots) - 1, slots[-1])
     work = 0
     with torch.no_grad():
         for index, step, filled in plan.walk():
@@ -66,11 +67,15 @@ def infer(plan: Plan, batch: int, quota: Quota) -> Inference:
             tensors = cost.tensors_in(results)
             work += cost.work_of(known, arguments, tensors)
             if work > quota.maximum_work:
-                raise QuotaExceeded(f"more than {quota.maximum_work} elementary operations at {batch} rows", step=index, operation=step.operation)
+                raise QuotaExceeded(
+                    f"more than {quota.maximum_work} elementary operations at {batch} rows",
+                    step=index,
+                    operation=step.operation,
+                )
             slots.extend(results)
-            ledger.run(index, step, known, filled, slots, cost.workspace_of(known, arguments, tensors))
+            memory.run(index, step, known, filled, slots, cost.workspace_of(known, arguments, tensors))
     _check_outputs(plan, slots)
-    return Inference(batch, tuple(slots), ledger.peak, work)
+    return Inference(batch, tuple(slots), memory.peak, work)
 
 
 def _declared(dtype: str, shape: Sequence[int], batch: int) -> torch.Tensor:
@@ -93,12 +98,16 @@ def _results(known: Operation, step: Step, arguments: dict[str, Any], index: int
         raise PlanRefused(f"step {index} ({step.operation}): {refused}", step=index, operation=step.operation) from None
     except Exception:  # noqa: BLE001  torch raises anything at all for shapes that do not fit
         raise PlanRefused(
-            f"step {index} ({step.operation}) does not fit the shapes of its arguments", step=index, operation=step.operation
+            f"step {index} ({step.operation}) does not fit the shapes of its arguments",
+            step=index,
+            operation=step.operation,
         ) from None
     results = tuple(produced) if isinstance(produced, tuple | list) else (produced,)
     if len(results) != step.results or not all(_is_abstract(known, each) for each in results):
         raise PlanRefused(
-            f"step {index} ({step.operation}) gives {len(results)} results, not {step.results}", step=index, operation=step.operation
+            f"step {index} ({step.operation}) gives {len(results)} results, not {step.results}",
+            step=index,
+            operation=step.operation,
         )
     return results
 
@@ -130,8 +139,12 @@ def _check_outputs(plan: Plan, slots: Sequence[Abstract]) -> None:
         if output.role in {OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER}:
             source = targets[output.name]
             if tuple(value.shape) != source.shape or value.dtype != DTYPES[source.dtype]:
-                raise PlanRefused(f"output {output.name!r} does not have the shape and dtype of the input that it replaces")
-        elif output.role in {OutputRole.LOSS, OutputRole.METRIC} and (value.dim() != 0 or not value.dtype.is_floating_point):
+                raise PlanRefused(
+                    f"output {output.name!r} does not have the shape and dtype of the input that it replaces"
+                )
+        elif output.role in {OutputRole.LOSS, OutputRole.METRIC} and (
+            value.dim() != 0 or not value.dtype.is_floating_point
+        ):
             raise PlanRefused(f"output {output.name!r} must be one floating-point number")
 
 
@@ -152,8 +165,10 @@ class _Memory:
         self._root.append(slot)
         self._grow(cost.nbytes(value) if isinstance(value, torch.Tensor) else 0, 0, -1, "")
 
-    def run(self, index: int, step: Step, known: Operation, filled: range, slots: Sequence[Abstract], scratch: int) -> None:
-        """Count the results of one step, then release what no later step reads; raise `QuotaExceeded` over the quota."""
+    def run(
+        self, index: int, step: Step, known: Operation, filled: range, slots: Sequence[Abstract], scratch: int
+    ) -> None:
+        """Count the results of one step, then release what no later step reads."""
         first = next(step_slots(step), None)
         fresh = 0
         for slot in filled:
@@ -176,7 +191,7 @@ class _Memory:
         self.peak = max(self.peak, self._live + scratch)
         if self.peak > self._quota.maximum_bytes:
             raise QuotaExceeded(
-                f"the plan needs {self.peak} bytes at once, over the {self._quota.maximum_bytes} that the owner grants; "
+                f"the plan needs {self.peak} bytes at once, the owner grants {self._quota.maximum_bytes}; "
                 "use a smaller batch or model",
                 step=step,
                 operation=name,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,10 @@ from fedpriv.updates import DTYPES
 
 _CHANGED = {OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER}
 _FROM_CALLER = {InputRole.PARAMETER, InputRole.STATE, InputRole.FROZEN}
+MAXIMUM_KEPT = 16
+"""Batch sizes for which a program keeps its compiled form."""
+K = TypeVar("K")
+V = TypeVar("V")
 CHUNK_BYTES = 64 << 20
 """Rows of an epoch are gathered in pieces of at most this size."""
 
@@ -61,7 +65,9 @@ class Layout:
             changed=tuple(names[plan.outputs[position].name] for position in changing),
             replacing=tuple(changing),
             reported=tuple(
-                position for position, each in enumerate(plan.outputs) if each.role in {OutputRole.LOSS, OutputRole.METRIC}
+                position
+                for position, each in enumerate(plan.outputs)
+                if each.role in {OutputRole.LOSS, OutputRole.METRIC}
             ),
         )
 
@@ -86,17 +92,20 @@ class Program:
             specialise(found)
             if not plain:
                 found = fused(found, self.layout.changed, self.layout.replacing, self.layout.rows)
-            self._blocks[batch, plain] = found
+            _keep(self._blocks, (batch, plain), found)
         return found
 
     def native(self, batch: int) -> native.Native | None:
         """Return the loop over batches of this size as one call, or None where torch cannot express it."""
         if batch not in self._natives:
-            self._natives[batch] = native.compiled(self.block(batch), self.layout, batch, self.device)
+            _keep(self._natives, batch, native.compiled(self.block(batch), self.layout, batch, self.device))
         return self._natives[batch]
 
     def bind(
-        self, state: Mapping[str, Tensor], hyperparameters: Mapping[str, float], generator: torch.Generator | None = None
+        self,
+        state: Mapping[str, Tensor],
+        hyperparameters: Mapping[str, float],
+        generator: torch.Generator | None = None,
     ) -> Bound:
         """Return the program with its own copy of `state`; raise `InputMismatch` for a tensor that does not fit."""
         return Bound(self, state, hyperparameters, generator)
@@ -105,22 +114,34 @@ class Program:
         """Return the outputs of a plan of ARGUMENT inputs."""
         inputs = self.plan.inputs_of(InputRole.ARGUMENT)
         if len(inputs) != len(self.plan.inputs) or len(arguments) != len(inputs):
-            raise UsageError(f"the plan takes {len(inputs)} arguments and {len(self.plan.inputs) - len(inputs)} other inputs; bind it")
-        rows = [value.shape[0] for each, value in zip(inputs, arguments, strict=True) if BATCH in each.shape[:1] and value.dim()]
+            raise UsageError(
+                f"the plan takes {len(inputs)} arguments and {len(self.plan.inputs)} inputs in all; `bind` the rest"
+            )
+        rows = [
+            value.shape[0]
+            for each, value in zip(inputs, arguments, strict=True)
+            if BATCH in each.shape[:1] and value.dim()
+        ]
         batch = rows[0] if rows else 1
         for each, value in zip(inputs, arguments, strict=True):
             _check(each, value, batch)
         block = self.block(max(batch, 1))
         with torch.inference_mode():
             engine = Engine(block, {}, generator, self.device)
-            return [each.clone() for each in engine.run([*(each.to(self.device) for each in arguments), *self.constants])]
+            return [
+                each.clone() for each in engine.run([*(each.to(self.device) for each in arguments), *self.constants])
+            ]
 
 
 class Bound:
     """A program and the tensors it trains; `step` and `epoch` change them, `state` copies them out."""
 
     def __init__(
-        self, program: Program, state: Mapping[str, Tensor], hyperparameters: Mapping[str, float], generator: torch.Generator | None
+        self,
+        program: Program,
+        state: Mapping[str, Tensor],
+        hyperparameters: Mapping[str, float],
+        generator: torch.Generator | None,
     ) -> None:
         self.program = program
         self._plan, self._layout = program.plan, program.layout
@@ -181,7 +202,15 @@ class Bound:
         with torch.inference_mode():
             if loop is not None:
                 scalars = evaluate(self.program.block(size), self._given)
-                sums = loop.run(self._values, self.program.constants, features, target, len(features) // size, self._generator, scalars)
+                sums = loop.run(
+                    self._values,
+                    self.program.constants,
+                    features,
+                    target,
+                    len(features) // size,
+                    self._generator,
+                    scalars,
+                )
                 return dict(zip((self._plan.outputs[each].name for each in self._layout.reported), sums, strict=True))
             totals: dict[str, float] = {}
             for start in range(0, len(features), size):
@@ -215,11 +244,19 @@ class Bound:
         return batch
 
 
+def _keep(kept: dict[K, V], key: K, value: V) -> None:
+    """Store under `key` and drop the oldest: a peer chooses batch sizes, not how much memory they take."""
+    kept[key] = value
+    while len(kept) > MAXIMUM_KEPT:
+        del kept[next(iter(kept))]
+
+
 def _check(declared: Input, value: Tensor, batch: int) -> None:
     expected = tuple(batch if size == BATCH else size for size in declared.shape)
     if tuple(value.shape) != expected or value.dtype != DTYPES[declared.dtype]:
         raise InputMismatch(
-            f"input {declared.name!r} needs {declared.dtype} of shape {expected}, not {value.dtype} of shape {tuple(value.shape)}"
+            f"input {declared.name!r} needs {declared.dtype} of shape {expected}, "
+            f"not {value.dtype} of shape {tuple(value.shape)}"
         )
 
 
@@ -246,7 +283,7 @@ def _tensor(constant: Constant, device: torch.device) -> Tensor:
 
 
 def _pieces(count: int, batch: int, row_bytes: int) -> Sequence[tuple[int, int, int]]:
-    """Return (start, stop, batch size) of consecutive pieces: whole batches within `CHUNK_BYTES`, then the remainder."""
+    """Return (start, stop, batch size) of pieces: whole batches within `CHUNK_BYTES`, then the remainder."""
     whole = count // batch * batch
     length = max(CHUNK_BYTES // max(row_bytes * batch, 1), 1) * batch
     pieces = [(start, min(start + length, whole), batch) for start in range(0, whole, length)]

@@ -216,7 +216,11 @@ def _pool_backward(forward: str) -> Rule:
         if not own:  # the kernel writes where an index points without looking
             plane = math.prod(low.meta(given["self"]).shape[-2:])
             given = {**given, "indices": _in_range(low, given["indices"], plane)}
-        return (low.call(forward.replace("_with_indices", "").replace(".default", "") + _BACKWARD[forward], *given.values()),)
+        return (
+            low.call(
+                forward.replace("_with_indices", "").replace(".default", "") + _BACKWARD[forward], *given.values()
+            ),
+        )
 
     return rule
 
@@ -233,7 +237,11 @@ def _nll(name: str) -> Rule:
         classes = scores.shape[0] if scores.dim() == 1 else scores.shape[1]
         ignored = given["ignore_index"]
         # outside the classes counts as ignored; only an ignored class inside them keeps its number
-        lowest, highest, ignored = (-1, classes - 1, -1) if ignored < 0 else (0, max(classes - 1, min(ignored, classes)), min(ignored, classes))
+        lowest, highest, ignored = (
+            (-1, classes - 1, -1)
+            if ignored < 0
+            else (0, max(classes - 1, min(ignored, classes)), min(ignored, classes))
+        )
         target = low.call("aten.clamp.default", given["target"], lowest, highest)
         made = low.call(name, *{**given, "target": target, "ignore_index": ignored}.values())
         return made if isinstance(made, tuple) else (made,)

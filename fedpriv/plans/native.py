@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.jit._fuser import optimized_execution
 
 from fedpriv.errors import StepFailed
 from fedpriv.plans.blocks import GENERATOR, Block, Node
@@ -40,7 +41,9 @@ _FORMAT_CODES = {torch.contiguous_format: 0, torch.preserve_format: 1}
 class Native:
     """One compiled loop. Its inputs are a bound program's values; changed values are written back in place of them."""
 
-    def __init__(self, function: Callable[..., Any], layout: Layout, floats: Sequence[int | float], inputs: int) -> None:
+    def __init__(
+        self, function: Callable[..., Any], layout: Layout, floats: Sequence[int | float], inputs: int
+    ) -> None:
         self._function = function
         self._layout = layout
         self._floats = floats
@@ -66,7 +69,7 @@ class Native:
         tensors = [each for position, each in enumerate(given) if position not in scalars]
         floats = [float(scalars[each]) if isinstance(each, Named) else each for each in self._floats]
         try:
-            with torch.inference_mode(), torch.jit.optimized_execution(should_optimize=False):
+            with torch.inference_mode(), optimized_execution(should_optimize=False):
                 results = self._function(*tensors, *constants, count, generator, *floats)
         except Exception:  # noqa: BLE001  torch raises anything, and its text can quote values
             raise StepFailed(step=-1, operation="") from None
@@ -214,15 +217,24 @@ class _Writer:
             return self._float(Named(value.index)) if value.index in self._block.scalars else self._names[value.index]
         if value is GENERATOR:
             return "%g"
-        if isinstance(value, torch.dtype):
-            return self._literal("int", value=_DTYPE_CODES[value])
-        if isinstance(value, torch.memory_format):
-            return self._literal("int", value=_FORMAT_CODES[value])
-        if value is None:
-            return self._literal("None", value=None)
         if isinstance(value, float) or (parameter.kind == "float" and isinstance(value, int)):
             return self._float(float(value))
-        return self._literal("bool" if isinstance(value, bool) else "str" if isinstance(value, str) else "int", value=value)
+        return self._plain(value)
+
+    def _plain(self, value: Any) -> str:  # noqa: ANN401  any argument without values in it
+        match value:
+            case None:
+                return self._literal("None", value=None)
+            case torch.dtype():
+                return self._literal("int", value=_DTYPE_CODES[value])
+            case torch.memory_format():
+                return self._literal("int", value=_FORMAT_CODES[value])
+            case bool():
+                return self._literal("bool", value=value)
+            case str():
+                return self._literal("str", value=value)
+            case _:
+                return self._literal("int", value=value)
 
     def _list(self, items: Sequence[str], kind: str, lines: list[str]) -> str:
         name = f"%list{len(self._top) + len(self._body)}"

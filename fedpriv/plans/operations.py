@@ -20,7 +20,7 @@ import torch
 
 from fedpriv.errors import OperationNotAllowed, nearest
 
-Overload: TypeAlias = torch._ops.OpOverload
+Overload: TypeAlias = torch._ops.OpOverload  # noqa: SLF001  the type has no public name
 Number: TypeAlias = "int | float"
 
 
@@ -113,7 +113,9 @@ def operation(name: str, *, step: int = -1) -> Operation:
     if found is None:
         reason = denied().get(name)
         why = f": {reason}" if reason else nearest(name[:80], table())
-        raise OperationNotAllowed(f"operation {name[:80]!r} is not on the allow-list{why}", step=step, operation=name[:80])
+        raise OperationNotAllowed(
+            f"operation {name[:80]!r} is not on the allow-list{why}", step=step, operation=name[:80]
+        )
     return found
 
 
@@ -188,7 +190,7 @@ def _parameter(argument: Any) -> Parameter:  # noqa: ANN401  torch's schema obje
 
 
 def _arithmetic_parameters(name: str) -> tuple[Parameter, ...]:
-    first = "Tensor" if name in {"int.size", "int.numel"} else name.split(".")[0].replace("float", "number")
+    first = "Tensor" if name in {"int.size", "int.numel"} else name.split(".", maxsplit=1)[0].replace("float", "number")
     kinds = (first,) if name in _UNARY else (first, "int" if name.startswith("int.") else "number")
     return tuple(
         Parameter(f"operand{position}", kind, False, False, None, False, True, None)  # noqa: FBT003  positional record

@@ -35,7 +35,12 @@ _SIZES: Mapping[Any, str] = {
     torch.sym_min: "min",
     torch.sym_float: "of",
 }
-_DROPPED = {"aten._assert_async.msg", "aten._assert_async.default", "aten._assert_scalar.default", "aten.sym_constrain_range.default"}
+_DROPPED = {
+    "aten._assert_async.msg",
+    "aten._assert_async.default",
+    "aten._assert_scalar.default",
+    "aten.sym_constrain_range.default",
+}
 """Checks of values; the operations they guard are total at a worker."""
 _TAKE_NUMBERS = {f"aten.{name}.Tensor" for name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge")}
 _ALIASES = {"aten.detach.default", "aten.alias.default", "aten.lift_fresh_copy.default"}
@@ -98,7 +103,12 @@ class Recorder:
         if str(node.target) in _ALIASES:
             return True
         source = self._slots.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
-        return str(node.target) == "aten.clone.default" and not node.kwargs and isinstance(source, int) and source < self._inputs
+        return (
+            str(node.target) == "aten.clone.default"
+            and not node.kwargs
+            and isinstance(source, int)
+            and source < self._inputs
+        )
 
     def _name(self, node: fx.Node, where: Callable[[fx.Node], str]) -> str:
         target = node.target
@@ -152,7 +162,9 @@ class Recorder:
             return MAXIMUM_INTEGER  # torch's word for "to the end" of a slice
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        raise TraceError(f"{node.target} has an argument {type(value).__name__} that a plan cannot hold ({where(node)})")
+        raise TraceError(
+            f"{node.target} has an argument {type(value).__name__} that a plan cannot hold ({where(node)})"
+        )
 
 
 def constant_of(tensor: torch.Tensor) -> Constant:

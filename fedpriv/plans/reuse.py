@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fedpriv.plans.blocks import Block, Node
+from fedpriv.plans.blocks import Block
 from fedpriv.plans.operations import table
 from fedpriv.plans.plan import Slot
 

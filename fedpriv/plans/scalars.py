@@ -32,7 +32,11 @@ _WITH_NUMBER = {
     "aten.mul.Tensor": "aten.mul.Scalar",
     "aten.div.Tensor": "aten.div.Scalar",
 }
-_NUMBER_FIRST = {"aten.add.Tensor": "aten.add.Scalar", "aten.sub.Tensor": "aten.rsub.Scalar", "aten.mul.Tensor": "aten.mul.Scalar"}
+_NUMBER_FIRST = {
+    "aten.add.Tensor": "aten.add.Scalar",
+    "aten.sub.Tensor": "aten.rsub.Scalar",
+    "aten.mul.Tensor": "aten.mul.Scalar",
+}
 
 
 def specialise(block: Block) -> None:
@@ -43,7 +47,7 @@ def specialise(block: Block) -> None:
         if not scalars:
             nodes.append(node)
         elif _becomes_scalar(block, node):
-            block.scalars[node.results[0]] = _scalar(block, node)
+            block.scalars[node.results[0]] = _scalar(node)
         else:
             nodes.extend(_with_number(block, node))
     block.nodes = nodes
@@ -59,7 +63,9 @@ def evaluate(block: Block, given: Mapping[int, float]) -> dict[int, float]:
     known = dict(given)
     for value, scalar in block.scalars.items():
         if scalar is not None:
-            operands = [known[int(each)] if named else each for each, named in zip(scalar.operands, scalar.values, strict=True)]
+            operands = [
+                known[int(each)] if named else each for each, named in zip(scalar.operands, scalar.values, strict=True)
+            ]
             known[value] = _safely(_FLOATS[scalar.operation], operands)
     return known
 
@@ -76,12 +82,16 @@ def _safely(function: Callable[..., float], operands: Sequence[float]) -> float:
 
 def _becomes_scalar(block: Block, node: Node) -> bool:
     parts = node.name.split(".")
-    if parts[1] not in _FLOATS or len(node.results) != 1 or (parts[1] in {"add", "sub", "rsub"} and node.arguments[2] != 1):
+    if (
+        parts[1] not in _FLOATS
+        or len(node.results) != 1
+        or (parts[1] in {"add", "sub", "rsub"} and node.arguments[2] != 1)
+    ):
         return False
     return all(each in block.scalars for each in node.operands())
 
 
-def _scalar(block: Block, node: Node) -> Scalar:
+def _scalar(node: Node) -> Scalar:
     operation = node.name.split(".")[1]
     given = node.arguments[:1] if operation in {"neg", "sqrt"} else node.arguments[:2]
     operands = tuple(each.index if isinstance(each, Slot) else each for each in given)
@@ -109,7 +119,11 @@ def _with_number(block: Block, node: Node) -> list[Node]:
 def _keeps_dtype(block: Block, slot: Slot) -> bool:
     """Whether a float64 tensor of shape () promotes with this operand as a plain number does."""
     meta = block.metas[slot.index]
-    return slot.index not in block.scalars and meta.dtype.is_floating_point and (meta.dim() > 0 or meta.dtype == torch.float64)
+    return (
+        slot.index not in block.scalars
+        and meta.dtype.is_floating_point
+        and (meta.dim() > 0 or meta.dtype == torch.float64)
+    )
 
 
 def _tensor(block: Block, value: int, step: int) -> Node:

@@ -81,7 +81,11 @@ def trace_training(
     if not layout.trained:
         raise UsageError("the model has no parameter with requires_grad; there is nothing to train")
     inputs = [*_rows(features, target), *layout.inputs()]
-    inputs += [_like(f"{name}/{kind}", InputRole.OPTIMIZER, layout.trained[name]) for kind in optimizer.state for name in layout.trained]
+    inputs += [
+        _like(f"{name}/{kind}", InputRole.OPTIMIZER, layout.trained[name])
+        for kind in optimizer.state
+        for name in layout.trained
+    ]
     inputs += [Input(f"optimizer/{name}", InputRole.OPTIMIZER, "float64", ()) for name in optimizer.counters]
     inputs += [Input(name, InputRole.HYPERPARAMETER, "float64", ()) for name in optimizer.hyperparameters]
     outputs: list[tuple[str, OutputRole]] = []
@@ -89,7 +93,7 @@ def trace_training(
     def step(*values: Tensor) -> list[Tensor]:
         named = dict(zip((each.name for each in inputs), values, strict=True))
         states = {name: named[name].clone() for name in layout.states}
-        prediction, error = _forward(model, loss, named, states, layout)
+        _, error = _forward(model, loss, named, states, layout)
         parameters = [named[name] for name in layout.trained]
         gradients = torch.autograd.grad(error, parameters, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
@@ -104,7 +108,10 @@ def trace_training(
         results += [(name, OutputRole.PARAMETER, value) for name, value in zip(layout.trained, moved, strict=True)]
         results += [(name, OutputRole.STATE, value) for name, value in states.items()]
         for kind, tensors in kept.items():
-            results += [(f"{name}/{kind}", OutputRole.OPTIMIZER, value) for name, value in zip(layout.trained, tensors, strict=True)]
+            results += [
+                (f"{name}/{kind}", OutputRole.OPTIMIZER, value)
+                for name, value in zip(layout.trained, tensors, strict=True)
+            ]
         results += [(f"optimizer/{name}", OutputRole.OPTIMIZER, value) for name, value in counted.items()]
         outputs[:] = [(name, role) for name, role, _ in results]
         return [value for _, _, value in results]
@@ -119,7 +126,10 @@ def trace_evaluation(
     """Return the plan of the mean loss and metrics over one batch, in evaluation mode."""
     layout = _Layout.of(model)
     inputs = [*_rows(features, target), *layout.inputs(evaluation=True)]
-    outputs: list[tuple[str, OutputRole]] = [("loss", OutputRole.LOSS), *((name, OutputRole.METRIC) for name in metrics)]
+    outputs: list[tuple[str, OutputRole]] = [
+        ("loss", OutputRole.LOSS),
+        *((name, OutputRole.METRIC) for name in metrics),
+    ]
     if "loss" in metrics:
         raise UsageError("a metric cannot be named 'loss': the loss is always there; rename it")
 
@@ -140,7 +150,9 @@ def trace_function(function: Callable[..., Any], *examples: Tensor | TensorExamp
         if isinstance(example, TensorExample):
             inputs.append(Input(f"argument{position}", InputRole.ARGUMENT, example.dtype, (BATCH, *example.shape)))
         else:
-            inputs.append(Input(f"argument{position}", InputRole.ARGUMENT, dtype_name(example.dtype), tuple(example.shape)))
+            inputs.append(
+                Input(f"argument{position}", InputRole.ARGUMENT, dtype_name(example.dtype), tuple(example.shape))
+            )
     outputs: list[tuple[str, OutputRole]] = []
 
     def step(*values: Tensor) -> list[Tensor]:
@@ -236,7 +248,9 @@ def _fitted(loss: Loss, prediction: Tensor, target: Tensor) -> Tensor:
 def _scalar(name: str, value: Any, more: str = "") -> Tensor:  # noqa: ANN401  whatever a callable returned
     if not isinstance(value, Tensor) or value.dim() != 0:
         got = graphs.described(value) if isinstance(value, Tensor) else type(value).__name__
-        raise TraceError(f"{name!r} must return one number, a tensor of shape (), not {got}{more}; average over the rows")
+        raise TraceError(
+            f"{name!r} must return one number, a tensor of shape (), not {got}{more}; average over the rows"
+        )
     return value if value.dtype.is_floating_point else value.to(torch.float32)
 
 

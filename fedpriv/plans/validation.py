@@ -39,12 +39,13 @@ class CheckedPlan:
     _inferences: dict[int, Inference] = field(default_factory=dict, repr=False, compare=False)
 
     def at(self, batch: int) -> Inference:
-        """Return the shapes and costs at `batch` rows; raise `PlanRefused` when the plan does not fit or is over quota."""
+        """Return the shapes and costs at `batch` rows; raise `PlanRefused` when it does not fit."""
         found = self._inferences.get(batch)
         if found is None:
             found = infer(self.plan, batch, self.quota)
-            if len(self._inferences) < _MAXIMUM_BATCHES:
-                self._inferences[batch] = found
+            self._inferences[batch] = found
+            while len(self._inferences) > _MAXIMUM_BATCHES:
+                del self._inferences[next(iter(self._inferences))]
         return found
 
 
@@ -68,14 +69,14 @@ def validate(plan: Plan, quota: Quota | None = None, *, batches: Iterable[int] =
 
 def torch_minor(version: str) -> str:
     """Return "2.13" for "2.13.0+cpu"."""
-    return ".".join(version.split("+")[0].split(".")[:2])
+    return ".".join(version.split("+", maxsplit=1)[0].split(".")[:2])
 
 
 def _check_version(plan: Plan) -> None:
     ours = torch_minor(torch.__version__)
     if plan.torch_version != ours:
         raise TorchVersionMismatch(
-            f"the plan was traced with torch {plan.torch_version[:16]!r} and this worker runs {ours}; trace it with {ours}"
+            f"the plan was traced with torch {plan.torch_version[:16]!r}, this worker runs {ours}; trace it with {ours}"
         )
 
 
@@ -112,7 +113,9 @@ def _check_constant(constant: Constant) -> None:
     if constant.dtype not in DTYPES or any(size < 0 for size in constant.shape):
         raise PlanRefused("a constant has an unknown dtype or a negative size")
     if constant.elements * DTYPES[constant.dtype].itemsize != len(constant.content):
-        raise PlanRefused(f"a constant of shape {constant.shape} and {constant.dtype} has {len(constant.content)} bytes")
+        raise PlanRefused(
+            f"a constant of shape {constant.shape} and {constant.dtype} has {len(constant.content)} bytes"
+        )
     if constant.dtype == "bool" and not set(constant.content) <= {0, 1}:
         raise PlanRefused("a constant of dtype bool holds bytes other than 0 and 1")
 
@@ -125,7 +128,9 @@ def _check_steps(plan: Plan) -> None:
         for slot in step_slots(step):
             if not 0 <= slot < filled.start:
                 raise PlanRefused(
-                    f"step {index} ({step.operation}) reads slot {slot}, which is not filled yet", step=index, operation=step.operation
+                    f"step {index} ({step.operation}) reads slot {slot}, which is not filled yet",
+                    step=index,
+                    operation=step.operation,
                 )
 
 
