@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic
 
-from fedpriv.remote.connection import Connection
-
 from fedpriv.clock import Clock
 from fedpriv.errors import PeerLost, WireError, WorkerRefused
 from fedpriv.ids import PlanDigest, WorkerName
 from fedpriv.learning.strategies import S, Strategy
 from fedpriv.plans.plan import Plan
+from fedpriv.remote.connection import Connection
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import CloseRound, Evaluate, Evaluation, OfferPlan, Train, Update
 from fedpriv_coordinator.course import Course, Part
@@ -58,7 +57,7 @@ class Coordinator(Generic[S]):
         course = Course(
             Terms(number, job.quorum, job.deadline_seconds),
             contribute=lambda worker: self._contribute(worker, number, model),
-            inspect=lambda worker, update: why_unusable(update, job.changed, job.rows[worker]),
+            inspect=lambda worker, update: why_unusable(update, job.changed, job.rows.get(worker)),
             fold=self._strategy.fold,
             clock=self._clock,
         )

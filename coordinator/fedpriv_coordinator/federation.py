@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from fedpriv.remote.connection import Connection
 from torch import nn
 
 from fedpriv.clock import SystemClock
@@ -24,6 +23,7 @@ from fedpriv.errors import FedprivError, PeerLost, RoundAbandoned, UsageError, W
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.strategies import FedAvg, Strategy
+from fedpriv.remote.connection import Connection
 from fedpriv.remote.reach import Reachable
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import Side
@@ -34,13 +34,14 @@ from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import Announcement, AskStatistics, Statistics
 from fedpriv_coordinator.coordinator import Concluded, Coordinator
 from fedpriv_coordinator.experiment import Egress, History, JobFacts, Result, RoundRecord
-from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, model_tensors, prepare
+from fedpriv_coordinator.job import Job, Loss, agreed_schema, load_tensors, model_tensors, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.membership import Membership
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 MAXIMUM_ABANDONED = 3
 """So many rounds in a row may fall below the quorum before a run gives up."""
+POLL_SECONDS = 1.0
 STATISTICS = ("count", "sum", "sum-of-squares")
 
 
@@ -51,6 +52,30 @@ class FederatedStatistics:
     count: int
     mean: torch.Tensor = field(repr=False)
     deviation: torch.Tensor = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What happens here after each round: the caller's evaluation and observer, and the run's folder."""
+
+    model: nn.Module = field(repr=False)
+    evaluate: Evaluate | None
+    on_round: Callable[[RoundRecord], object] | None
+    folder: RunFolder | None
+
+    def measure(self, concluded: Concluded) -> dict[str, float]:
+        """Return what the caller's evaluation says of the model after the round."""
+        if self.evaluate is None:
+            return {}
+        load_tensors(self.model, concluded.model)
+        return {name: float(value) for name, value in self.evaluate(self.model).items()}
+
+    def report(self, reached: Saved, record: RoundRecord) -> None:
+        """Save the round, then tell the observer: what it raises loses nothing."""
+        if self.folder is not None:
+            self.folder.save(reached)
+        if self.on_round is not None:
+            self.on_round(record)
 
 
 class Federation:
@@ -73,11 +98,13 @@ class Federation:
         wait_seconds: float = 300.0,
         on_note: Callable[[str], None] | None = None,
         on_listening: Callable[[str], None] | None = None,
+        while_waiting: Callable[[], None] | None = None,
     ) -> Self:
         """Listen on `address` and wait until every one of `workers` has dialled in.
 
         `on_listening` is called with the address once it is open (port 0 lets the system pick), `on_note` with a line
-        for people now and then. Raise `UsageError` for a port in use, `PeerLost` naming the workers that did not come.
+        for people now and then, `while_waiting` once a second: what it raises ends the wait. Raise `UsageError` for a
+        port in use, `PeerLost` naming the workers that did not come.
         """
         self = cls.__new__(cls)
         self._clock = SystemClock()
@@ -89,11 +116,23 @@ class Federation:
         try:
             if on_listening is not None:
                 on_listening(self._listener.address)
-            runtime.run(self._members.wait_for(len(workers), wait_seconds))
+            self._wait(wait_seconds, while_waiting or _nothing)
         except BaseException:
             self.close()
             raise
         return self
+
+    def _wait(self, seconds: float, meanwhile: Callable[[], None]) -> None:
+        """Wait until every expected worker is connected."""
+        deadline = self._clock.monotonic() + seconds
+        while True:
+            left = deadline - self._clock.monotonic()
+            try:
+                return runtime.run(self._members.wait_for(len(self._members.expected), min(left, POLL_SECONDS)))
+            except PeerLost:
+                if left <= POLL_SECONDS:
+                    raise
+            meanwhile()
 
     @property
     def workers(self) -> tuple[WorkerName, ...]:
@@ -142,25 +181,14 @@ class Federation:
             announced=self._announced(),
         )
         folder = None if run is None else RunFolder(Path(run))
+        reached = _start(folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
         trained = copy.deepcopy(model)
-        course = _start(folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
-        coordinator = Coordinator(job, self._members, strategy or FedAvg(), course.model, self._clock)
-        for number in range(len(course.history.rounds) + 1, rounds + 1):
-            concluded = self._round(coordinator, number, course, job.quorum, deadline_seconds)
-            load_tensors(trained, concluded.model)
-            metrics = {} if evaluate is None else {key: float(value) for key, value in evaluate(trained).items()}
-            record = replace(concluded.record, metrics=metrics)
-            history = History((*course.history.rounds, record))
-            course = Saved(history, course.plan, concluded.model)
-            if folder is not None:
-                folder.save(course)
-            if on_round is not None:
-                on_round(record)
-        load_tensors(trained, course.model)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        facts = JobFacts(name=name, purpose=purpose, dataset=dataset, parameters=parameters, plan=course.plan)
+        watch = Watch(trained, evaluate, on_round, folder)
+        reached = self._train(job, strategy or FedAvg(), reached, watch)
+        load_tensors(trained, reached.model)
+        facts = JobFacts(name=name, purpose=purpose, dataset=dataset, plan=reached.plan)
         path = None if folder is None else folder.folder
-        return Result(trained, course.history, self.egress(), run=path, lost=course.history.lost, job=facts)
+        return Result(trained, reached.history, self.egress(), run=path, lost=reached.history.lost, job=facts)
 
     def statistics(self, dataset: str, *, purpose: str = "", timeout_seconds: float = 600.0) -> FederatedStatistics:
         """Return count, mean and deviation per column over all workers; every one must allow `statistics`."""
@@ -194,13 +222,21 @@ class Federation:
     ) -> None:
         self.close()
 
-    def _round(
-        self, coordinator: Coordinator[Any], number: int, course: Saved, quorum: int, deadline_seconds: float
-    ) -> Concluded:
+    def _train(self, job: Job, strategy: Strategy[Any], reached: Saved, watch: Watch) -> Saved:
+        """Run the rounds that are left and return what was reached."""
+        coordinator = Coordinator(job, self._members, strategy, reached.model, self._clock)
+        for number in range(len(reached.history.rounds) + 1, job.rounds + 1):
+            concluded = self._round(coordinator, number, reached, job)
+            record = replace(concluded.record, metrics=watch.measure(concluded))
+            reached = Saved(History((*reached.history.rounds, record)), reached.plan, concluded.model)
+            watch.report(reached, record)
+        return reached
+
+    def _round(self, coordinator: Coordinator[Any], number: int, course: Saved, job: Job) -> Concluded:
         """Run one round, waiting for lost workers to come back where the quorum needs them."""
-        if len(self._members.connected) < quorum:
+        if len(self._members.connected) < job.quorum:
             try:
-                runtime.run(self._members.wait_for(quorum, deadline_seconds))
+                runtime.run(self._members.wait_for(job.quorum, job.deadline_seconds))
             except PeerLost as loss:
                 raise RoundAbandoned(f"round {number} cannot begin: {loss}") from None
         concluded = runtime.run(coordinator.run_round(number, course.model))
@@ -269,3 +305,7 @@ def _reasons(record: RoundRecord) -> str:
 
 def _silent(note: str) -> None:
     """Say nothing."""
+
+
+def _nothing() -> None:
+    """Do nothing."""

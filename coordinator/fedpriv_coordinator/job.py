@@ -77,7 +77,7 @@ def agreed_schema(dataset: DatasetName, announced: Mapping[WorkerName, Announcem
             if getattr(other, field) != getattr(schema, field):
                 raise UsageError(
                     f"workers {first!r} and {worker!r} disagree on {field} of data set {dataset!r}: "
-                    f"{getattr(schema, field)!r:.200} and {getattr(other, field)!r:.200}; bring them to one schema first"
+                    f"{getattr(schema, field)!r:.200} and {getattr(other, field)!r:.200}; bring them to one schema"
                 )
     return schema
 

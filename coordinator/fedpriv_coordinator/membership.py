@@ -10,10 +10,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedpriv.remote.connection import Connection
-
 from fedpriv.errors import PeerLost, UsageError, nearest
 from fedpriv.ids import WorkerName
+from fedpriv.remote.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)

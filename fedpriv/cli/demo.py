@@ -7,12 +7,12 @@ lets out what its `worker.toml` says. At the end each ledger is verified from it
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,18 +25,20 @@ from torch import nn
 
 from fedpriv.cli.demo_data import DATASET, Share, central_baseline, network, shares, test_rows, write_worker
 from fedpriv.cli.display import RoundDisplay, egress_table
-from fedpriv.errors import UsageError, VerificationFailed, nearest
+from fedpriv.errors import PeerLost, UsageError, VerificationFailed, nearest
 from fedpriv.learning.local import SGD, LocalTraining
 from fedpriv.learning.standardize import Standardize
-from fedpriv.storage.verification import verify_ledger
+from fedpriv.storage.verification import read_entries, verify_ledger
 from fedpriv.transport.authority import Authority
 from fedpriv.wire.messages import Role
 from fedpriv_coordinator.experiment import Egress, LedgerSummary, Result, RoundRecord
 from fedpriv_coordinator.federation import Federation
+from fedpriv_coordinator.journal import RunFolder
 
 COORDINATOR = "coordinator"
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
 STOP_SECONDS = 15.0
+KILL_SECONDS = 0.3
 LOCAL = LocalTraining(epochs=2, batch_size=16, optimizer=SGD(lr=0.1))
 
 
@@ -48,29 +50,48 @@ class Kill:
     round: int
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was asked for on the command line, checked."""
+
+    folder: Path
+    names: tuple[str, ...]
+    rounds: int
+    kill: Kill | None
+    quorum: int | None
+    seed: int
+
+
 @dataclass(slots=True)
 class Fleet:
     """The worker processes of one demo; none outlives it."""
 
     processes: dict[str, subprocess.Popen[bytes]]
 
-    def kill_in(self, kill: Kill) -> Callable[[RoundRecord], None]:
-        """Return an observer of rounds that kills the worker in the middle of its round.
+    def start(self, name: str, config: Path) -> None:
+        """Start one worker; what it says goes to worker.log beside its configuration."""
+        with (config.parent / "worker.log").open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "fedpriv.cli.app", "worker", "start", "--config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
-        Stopped before the round begins, it is asked and cannot answer; killed a moment later, it is lost.
+    def check(self) -> None:
+        """Raise `PeerLost` when a worker ended although nobody asked it to."""
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise PeerLost(f"worker {name!r} ended with code {process.returncode}; its worker.log says why")
+
+    def kill_soon(self, worker: str) -> None:
+        """Kill a worker in the middle of the round that begins now.
+
+        Stopped before it is asked, it cannot answer; killed a moment later, it is lost.
         """
-
-        def observe(record: RoundRecord) -> None:
-            if record.number == kill.round - 1:
-                self.stop(kill.worker)
-
-        return observe
-
-    def stop(self, worker: str) -> None:
-        """Freeze a worker now and kill it shortly."""
         process = self.processes[worker]
         process.send_signal(signal.SIGSTOP)
-        threading.Timer(0.3, process.kill).start()
+        threading.Timer(KILL_SECONDS, process.kill).start()
 
     def close(self) -> None:
         """Ask every process to stop, and make those stop that do not."""
@@ -101,75 +122,83 @@ def demo(
     folder = run or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-demo"
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; name a new folder with --run")
-    names = [NAMES[index] if index < len(NAMES) else f"worker-{index + 1}" for index in range(workers)]
-    killing = None if kill is None else _parse_kill(kill, names, rounds)
+    names = tuple(NAMES[index] if index < len(NAMES) else f"worker-{index + 1}" for index in range(workers))
+    if quorum is not None and quorum > workers:
+        raise UsageError(f"--quorum {quorum} is more than the {workers} workers; use 1 to {workers}")
+    terms = Terms(folder, names, rounds, None if kill is None else _parse_kill(kill, names, rounds), quorum, seed)
     held = shares(workers, seed=seed)
     with RoundDisplay(rounds, title="demo") as display:
         _explain(display.note, names, held, plain=plain)
-        result, baseline = _train(folder, names, held, display, rounds, killing, quorum, seed)
+        result, baseline = _train(terms, held, display)
     ledgers = tuple(_verified(folder / "workers" / name / "state" / "ledger", name) for name in names)
     history = replace(result.history, baseline=baseline)
     result = replace(result, history=history, ledgers=ledgers, run=folder)
     result.save(folder)
+    RunFolder(folder).finish()
     _report(result, baseline, time.monotonic() - started, as_json=as_json)
 
 
-def _train(
-    folder: Path,
-    names: Sequence[str],
-    held: Sequence[Share],
-    display: RoundDisplay,
-    rounds: int,
-    kill: Kill | None,
-    quorum: int | None,
-    seed: int,
-) -> tuple[Result, dict[str, float]]:
+def _train(terms: Terms, held: Sequence[Share], display: RoundDisplay) -> tuple[Result, dict[str, float]]:
+    """Start the workers, train with them, stop them; return the result and what central training reaches."""
     authority = Authority.create()
-    credentials = authority.issue(COORDINATOR, Role.COORDINATOR)
     fleet = Fleet({})
 
     def start_workers(address: str) -> None:
-        for name, share in zip(names, held, strict=True):
-            config = write_worker(folder, name, share, address, authority, COORDINATOR)
-            fleet.processes[name] = _start(config)
+        for name, share in zip(terms.names, held, strict=True):
+            fleet.start(name, write_worker(terms.folder, name, share, address, authority, COORDINATOR))
 
     with ExitStack() as stack:
         stack.callback(fleet.close)
         federation = stack.enter_context(
             Federation.listen(
-                "127.0.0.1:0", credentials=credentials, workers=names, on_note=display.note, on_listening=start_workers
+                "127.0.0.1:0",
+                credentials=authority.issue(COORDINATOR, Role.COORDINATOR),
+                workers=terms.names,
+                on_note=display.note,
+                on_listening=start_workers,
+                while_waiting=fleet.check,
             )
         )
         found = federation.statistics(DATASET, purpose="demo")
         standardize = Standardize(found.mean, found.deviation)
-        features, target = test_rows(seed=seed)
+        return _fit(federation, standardize, terms, held, fleet, display)
 
-        def evaluate(model: nn.Module) -> dict[str, float]:
-            return measure(model, features, target)
 
-        observers: list[Callable[[RoundRecord], None]] = [display.on_round]
-        if kill is not None:
-            if kill.round == 1:
-                fleet.stop(kill.worker)
-            observers.append(fleet.kill_in(kill))
-        result = federation.fit(
-            network(standardize, seed=seed),
-            dataset=DATASET,
-            loss=F.binary_cross_entropy_with_logits,
-            rounds=rounds,
-            local=LOCAL,
-            evaluate=evaluate,
-            worker_metrics=("loss", "accuracy"),
-            on_round=lambda record: [observe(record) for observe in observers],
-            seed=seed,
-            purpose="demo",
-            name="demo",
-            quorum=quorum or max(1, len(names) - 1),
-            deadline_seconds=60.0,
-            run=folder,
-        )
-    baseline = measure(central_baseline(standardize, held, rounds, LOCAL, seed=seed), features, target)
-    return result, baseline
+def _fit(
+    federation: Federation,
+    standardize: Standardize,
+    terms: Terms,
+    held: Sequence[Share],
+    fleet: Fleet,
+    display: RoundDisplay,
+) -> tuple[Result, dict[str, float]]:
+    features, target = test_rows(seed=terms.seed)
+
+    def on_round(record: RoundRecord) -> None:
+        display.on_round(record)
+        if terms.kill is not None and terms.kill.round == record.number + 1:
+            fleet.kill_soon(terms.kill.worker)
+
+    if terms.kill is not None and terms.kill.round == 1:
+        fleet.kill_soon(terms.kill.worker)
+    result = federation.fit(
+        network(standardize, seed=terms.seed),
+        dataset=DATASET,
+        loss=F.binary_cross_entropy_with_logits,
+        rounds=terms.rounds,
+        local=LOCAL,
+        evaluate=lambda model: measure(model, features, target),
+        worker_metrics=("loss", "accuracy"),
+        on_round=on_round,
+        seed=terms.seed,
+        purpose="demo",
+        name="demo",
+        quorum=terms.quorum or max(1, len(terms.names) - 1),
+        deadline_seconds=60.0,
+        run=terms.folder,
+    )
+    central = central_baseline(standardize, held, terms.rounds, LOCAL, seed=terms.seed)
+    return result, measure(central, features, target)
 
 
 def measure(model: nn.Module, features: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
@@ -181,18 +210,6 @@ def measure(model: nn.Module, features: torch.Tensor, target: torch.Tensor) -> d
         return {"loss": loss, "accuracy": float(((prediction > 0).float() == target).float().mean())}
 
 
-def _start(config: Path) -> subprocess.Popen[bytes]:
-    """Start one worker process; what it says goes to worker.log beside its configuration."""
-    with (config.parent / "worker.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "fedpriv.cli.app", "worker", "start", "--config", str(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-
-
 def _verified(ledger: Path, worker: str) -> LedgerSummary:
     """Verify a ledger from its files and sum up what it says."""
     try:
@@ -200,9 +217,19 @@ def _verified(ledger: Path, worker: str) -> LedgerSummary:
     except VerificationFailed as failure:
         sys.stderr.write(f"ledger of {worker}: {failure}\n")
         return LedgerSummary(worker, verified=False, entries=0, bytes=0, root="", kinds=())
-    kinds = tuple(Egress(worker, kind, total.messages, total.bytes) for kind, total in sorted(report.totals.items()))
-    size = sum(kind.bytes for kind in kinds)
-    return LedgerSummary(worker, verified=True, entries=report.entries, bytes=size, root=report.root.hex(), kinds=kinds)
+    messages, size = Counter[str](), Counter[str]()
+    for entry in read_entries(ledger):
+        messages[entry.draft.kind] += 1
+        size[entry.draft.kind] += entry.draft.bytes
+    kinds = tuple(Egress(worker, kind, messages[kind], size[kind]) for kind in sorted(messages))
+    return LedgerSummary(
+        worker,
+        verified=True,
+        entries=report.entries,
+        bytes=report.message_bytes,
+        root=report.root.hex(),
+        kinds=kinds,
+    )
 
 
 def _parse_kill(text: str, names: Sequence[str], rounds: int) -> Kill:

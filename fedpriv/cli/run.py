@@ -14,13 +14,14 @@ from fedpriv.transport.credentials import Credentials
 from fedpriv_coordinator.config import load_code, load_job
 from fedpriv_coordinator.experiment import HISTORY, Result
 from fedpriv_coordinator.federation import Federation
+from fedpriv_coordinator.journal import RunFolder
 
 
 def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 - the command line's own flags
     """Train as JOB.toml says and save the run; with `resume`, go on after the last whole round of that folder."""
     config = load_job(job)
     code = load_code(config)
-    credentials = Credentials.from_files(config.tls.ca, config.tls.certificate, config.tls.key)
+    credentials = Credentials.from_files(ca=config.tls.ca, certificate=config.tls.certificate, key=config.tls.key)
     folder = config.run_folder(SystemClock().now()) if resume is None else resume
     if resume is None and (folder / HISTORY).exists():
         raise UsageError(f"{folder} holds a finished run; choose another folder with run = in {job}")
@@ -48,6 +49,7 @@ def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 
                 resume=resume is not None,
             )
     result.save(folder)
+    RunFolder(folder).finish()
     _report(result, folder, as_json=as_json)
 
 

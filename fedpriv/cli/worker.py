@@ -44,8 +44,10 @@ def start(config: Path) -> None:
     """Run a worker until SIGTERM or Ctrl-C; bad input raises before anything is written."""
     settings = load_config(config)
     datasets = check(settings)
-    credentials = Credentials.from_files(settings.tls.ca, settings.tls.certificate, settings.tls.key)
-    credentials.require(settings.worker.name, Role.WORKER)
+    tls = settings.tls
+    credentials = Credentials.from_files(
+        ca=tls.ca, certificate=tls.certificate, key=tls.key, name=settings.worker.name, role=Role.WORKER
+    )
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if settings.worker.threads is not None:
         torch.set_num_threads(settings.worker.threads)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from fedpriv.plans.interpreter import Program
 
+from fedpriv.plans.interpreter import Program
 from fedpriv.plans.plan import BATCH, Input, InputRole, OutputRole, Plan
 from fedpriv.updates import TensorSet, dtype_name
 from fedpriv.wire.messages import ErrorCode, Evaluate, Train

@@ -44,6 +44,9 @@ from fedpriv_worker.session import (
 
 log = logging.getLogger("fedpriv.worker")
 
+PUBLISH_SECONDS = 1.0
+"""The least time between two checkpoints of a ledger, closing aside."""
+
 
 class Worker:
     """A worker's data sets behind their rules; any number of links, each with its own session."""
@@ -73,6 +76,8 @@ class Worker:
         self._own_pool = ThreadPoolExecutor(1, thread_name_prefix=f"fedpriv-{name}") if pool is None else None
         self._pool = pool or self._own_pool
         self._links: set[SealedLink] = set()
+        self._published = -PUBLISH_SECONDS
+        self._publishing: asyncio.Task[None] | None = None
 
     async def serve(self, raw: RawLink, side: Side) -> None:
         """Prove who we are, learn who the peer is, and answer it until the link ends; raise `PeerLost` if it is cut."""
@@ -103,6 +108,20 @@ class Worker:
             return self._through_the_door(action, recipient)
         return await asyncio.to_thread(self._through_the_door, action, recipient)
 
+    def publish_soon(self) -> None:
+        """Publish the ledger in the background, at most once a second however often a peer asks."""
+        now = asyncio.get_running_loop().time()
+        if now - self._published < PUBLISH_SECONDS or (self._publishing and not self._publishing.done()):
+            return
+        self._published = now
+        self._publishing = asyncio.create_task(self._publish())
+
+    async def _publish(self) -> None:
+        try:
+            await asyncio.to_thread(self.journal.publish)
+        except StorageFailed as error:
+            log.error("the ledger's checkpoint is not published: %s", error)  # noqa: TRY400 - no traceback
+
     def greeting(self, recipient: Recipient) -> tuple[Session, tuple[Action, ...]]:
         """Return a new session and its first actions."""
         return open_session(self._facts, recipient)
@@ -113,6 +132,8 @@ class Worker:
             await link.close()
         if self._own_pool is not None:
             self._own_pool.shutdown(wait=False, cancel_futures=True)
+        if self._publishing is not None:
+            await self._publishing
         await asyncio.to_thread(self.journal.close)
 
     def _through_the_door(self, action: Tell | Release, recipient: Recipient) -> Sealed:
@@ -174,7 +195,7 @@ class Conversation:
                 case Tell() | Release():
                     await self._link.send(await self._worker.seal(action, self._recipient))
                 case Publish():
-                    await asyncio.to_thread(self._worker.journal.publish)
+                    self._worker.publish_soon()
                 case Close():
                     self._open = False
 
