@@ -210,8 +210,8 @@ def _statistics(body: v1.Statistics, tensors: TensorSet) -> m.Statistics:
 
 
 def _pack_failure(failure: m.Failure, body: v1.Failure) -> None:
-    body.request, body.operation = failure.request, failure.operation
-    body.code = v1.ErrorCode.Value(f"ERROR_CODE_{failure.code.name}")
+    code = f"ERROR_CODE_{failure.code.name}"
+    body.MergeFrom(v1.Failure(request=failure.request, code=code, operation=failure.operation))
     if failure.step >= 0:
         body.step = failure.step
 

@@ -30,7 +30,7 @@ class Buffers:
     def take(self, count: int) -> memoryview:
         """Return `count` bytes that nobody else refers to, with arbitrary content."""
         if count < KEPT_FROM_BYTES:
-            return memoryview(np.empty(count, dtype=np.uint8))
+            return np.empty(count, dtype=np.uint8).data
         with self._lock:
             # Every view and tensor over what was lent keeps that array alive: once it is gone, nobody looks.
             in_use = self._lent is not None and self._lent() is not None
@@ -39,7 +39,7 @@ class Buffers:
                 self._kept = np.empty(count, dtype=np.uint8)
             lent = self._kept[:count]
             self._lent = weakref.ref(lent)
-            return memoryview(lent)
+            return lent.data
 
 
 buffers = Buffers()

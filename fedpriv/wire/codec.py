@@ -34,7 +34,7 @@ def encode(message: Message) -> Envelope:
         serialised = header.SerializeToString(deterministic=True)
     except (TypeError, ValueError):
         # Protobuf's own text quotes the value, which may be private.
-        raise WireError(f"a {type(message).__name__} cannot be sent: one of its numbers or texts does not fit") from None
+        raise WireError(f"a {type(message).__name__} cannot be sent: a number or text in it does not fit") from None
     if len(serialised) > MAXIMUM_HEADER_BYTES:
         raise WireError(f"a {type(message).__name__} of {len(serialised)} header bytes; {MAXIMUM_HEADER_BYTES} at most")
     return Envelope(serialised, payload)

@@ -47,7 +47,7 @@ def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
         raise WireError(f"a tensor of layout {tensor.layout} on {tensor.device} does not travel; send a dense one")
     flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
 
 
 def read_tensors(specs: Sequence[TensorSpec], payload: Payload) -> TensorSet:

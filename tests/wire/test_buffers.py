@@ -7,7 +7,7 @@ import torch
 
 from fedpriv.wire.buffers import KEPT_FROM_BYTES, Buffers
 
-SIZE = KEPT_FROM_BYTES
+SIZE = 2 * KEPT_FROM_BYTES
 
 
 def address(view: memoryview) -> int:
