@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,16 +18,12 @@ import torch
 from torch import nn
 
 from fedpriv.clock import SystemClock
-from fedpriv.errors import FedprivError, PeerLost, RoundAbandoned, UsageError, WireError
+from fedpriv.errors import PeerLost, RoundAbandoned, UsageError, WireError
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.strategies import FedAvg, Strategy
-from fedpriv.remote.connection import Connection
 from fedpriv.remote.reach import Reachable
 from fedpriv.transport.credentials import Credentials
-from fedpriv.transport.hello import Side
-from fedpriv.transport.link import OpenLink, RawLink
-from fedpriv.transport.listen import Listener
 from fedpriv.transport.runtime import runtime
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import Announcement, AskStatistics, Statistics
@@ -36,12 +31,12 @@ from fedpriv_coordinator.coordinator import Concluded, Coordinator
 from fedpriv_coordinator.experiment import Egress, History, JobFacts, Result, RoundRecord
 from fedpriv_coordinator.job import Job, Loss, agreed_schema, load_tensors, model_tensors, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
+from fedpriv_coordinator.lobby import Lobby
 from fedpriv_coordinator.membership import Membership
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 MAXIMUM_ABANDONED = 3
 """So many rounds in a row may fall below the quorum before a run gives up."""
-POLL_SECONDS = 1.0
 STATISTICS = ("count", "sum", "sum-of-squares")
 
 
@@ -84,7 +79,7 @@ class Federation:
     def __init__(self, workers: Sequence[Reachable], *, name: str = "me") -> None:
         self._clock = SystemClock()
         self._members = Membership([worker.name for worker in workers])
-        self._listener: Listener | None = None
+        self._lobby: Lobby | None = None
         for worker in workers:
             runtime.run(self._reach(worker, PeerName(name)))
 
@@ -109,30 +104,15 @@ class Federation:
         self = cls.__new__(cls)
         self._clock = SystemClock()
         self._members = Membership([WorkerName(name) for name in workers])
-        note = on_note or _silent
-        self._listener = Listener(address, credentials, partial(self._admit, credentials, note))
-        runtime.run(self._listener.start())
-        note(f"listening on {self._listener.address}, waiting for {', '.join(self._members.expected)}")
+        self._lobby = lobby = Lobby(address, credentials, self._members, on_note or _silent)
         try:
             if on_listening is not None:
-                on_listening(self._listener.address)
-            self._wait(wait_seconds, while_waiting or _nothing)
+                on_listening(lobby.address)
+            lobby.wait(wait_seconds, self._clock, while_waiting or _nothing)
         except BaseException:
             self.close()
             raise
         return self
-
-    def _wait(self, seconds: float, meanwhile: Callable[[], None]) -> None:
-        """Wait until every expected worker is connected."""
-        deadline = self._clock.monotonic() + seconds
-        while True:
-            left = deadline - self._clock.monotonic()
-            try:
-                return runtime.run(self._members.wait_for(len(self._members.expected), min(left, POLL_SECONDS)))
-            except PeerLost:
-                if left <= POLL_SECONDS:
-                    raise
-            meanwhile()
 
     @property
     def workers(self) -> tuple[WorkerName, ...]:
@@ -183,18 +163,15 @@ class Federation:
         folder = None if run is None else RunFolder(Path(run))
         reached = _start(folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
         trained = copy.deepcopy(model)
-        watch = Watch(trained, evaluate, on_round, folder)
-        reached = self._train(job, strategy or FedAvg(), reached, watch)
-        load_tensors(trained, reached.model)
+        reached = self._train(job, strategy or FedAvg(), reached, Watch(trained, evaluate, on_round, folder))
         facts = JobFacts(name=name, purpose=purpose, dataset=dataset, plan=reached.plan)
-        path = None if folder is None else folder.folder
-        return Result(trained, reached.history, self.egress(), run=path, lost=reached.history.lost, job=facts)
+        return self._result(trained, reached, facts, folder)
 
     def statistics(self, dataset: str, *, purpose: str = "", timeout_seconds: float = 600.0) -> FederatedStatistics:
         """Return count, mean and deviation per column over all workers; every one must allow `statistics`."""
         name = DatasetName(dataset)
         agreed_schema(name, self._announced())
-        replies = runtime.run(self._ask_statistics(name, purpose, timeout_seconds))
+        replies = runtime.run(_ask_statistics(self._members, name, purpose, timeout_seconds))
         count = sum(float(values["count"]) for values in replies)
         total = torch.stack([values["sum"] for values in replies]).sum(0)
         squares = torch.stack([values["sum-of-squares"] for values in replies]).sum(0)
@@ -221,6 +198,11 @@ class Federation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _result(self, trained: nn.Module, reached: Saved, facts: JobFacts, folder: RunFolder | None) -> Result:
+        load_tensors(trained, reached.model)
+        run = None if folder is None else folder.folder
+        return Result(trained, reached.history, self.egress(), run=run, lost=reached.history.lost, job=facts)
 
     def _train(self, job: Job, strategy: Strategy[Any], reached: Saved, watch: Watch) -> Saved:
         """Run the rounds that are left and return what was reached."""
@@ -257,31 +239,23 @@ class Federation:
     async def _reach(self, worker: Reachable, name: PeerName) -> None:
         await self._members.join(await worker.reach(name))
 
-    async def _ask_statistics(self, dataset: DatasetName, purpose: str, timeout_seconds: float) -> list[TensorSet]:
-        ask = AskStatistics(0, dataset, STATISTICS, purpose)
-        replies = []
-        for worker, connection in self._members.connected.items():
-            reply = await connection.ask(ask, timeout_seconds=timeout_seconds)
-            if not isinstance(reply, Statistics) or tuple(name for name, _ in reply.values) != STATISTICS:
-                raise WireError(f"worker {worker!r} answered a request for statistics with something else")
-            replies.append(reply.values)
-        return replies
-
-    async def _admit(self, credentials: Credentials, note: Callable[[str], None], raw: RawLink) -> None:
-        """Take in a worker that dialled, and return when its link is over."""
-        try:
-            connection = await Connection.open(OpenLink(raw), Side.LISTENER, credentials)
-            await self._members.join(connection)
-        except FedprivError as error:
-            note(f"refused a link: {error}")
-            return
-        note(f"worker {connection.name} is connected")
-        await connection.ended()
-
     async def _close(self) -> None:
         await self._members.close()
-        if self._listener is not None:
-            await self._listener.close()
+        if self._lobby is not None:
+            await self._lobby.close()
+
+
+async def _ask_statistics(
+    members: Membership, dataset: DatasetName, purpose: str, timeout_seconds: float
+) -> list[TensorSet]:
+    ask = AskStatistics(0, dataset, STATISTICS, purpose)
+    replies = []
+    for worker, connection in members.connected.items():
+        reply = await connection.ask(ask, timeout_seconds=timeout_seconds)
+        if not isinstance(reply, Statistics) or tuple(name for name, _ in reply.values) != STATISTICS:
+            raise WireError(f"worker {worker!r} answered a request for statistics with something else")
+        replies.append(reply.values)
+    return replies
 
 
 def _start(folder: RunFolder | None, model: TensorSet, plan: str, *, resume: bool) -> Saved:

@@ -138,6 +138,18 @@ def run_job(
 
 
 @app.command(
+    "certs",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    options_metavar="",
+)
+def certs(context: typer.Context) -> None:
+    """Make an authority, and certificates for workers, coordinators and researchers."""
+    from fedpriv.cli import certs as command  # noqa: PLC0415 - imported when it runs, as every other
+
+    command.app(args=context.args, prog_name="fedpriv certs")
+
+
+@app.command(
     "audit",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     options_metavar="",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from fedpriv.entropy import SystemEntropy
 from fedpriv.ids import WorkerName
 from fedpriv.policy.rules import in_words
 from fedpriv.transport.credentials import Credentials
-from fedpriv.transport.dial import dial_with_retry
+from fedpriv.transport.dial import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, dial_with_retry
 from fedpriv.transport.hello import Side
 from fedpriv.transport.link import RawLink
 from fedpriv.transport.listen import Listener
@@ -55,52 +56,66 @@ def start(config: Path) -> None:
 
 
 async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credentials: Credentials) -> None:
-    name = WorkerName(settings.worker.name)
-    journal = Journal.open(settings.worker.state, worker=name, clock=SystemClock(), entropy=SystemEntropy())
-    worker = Worker(name, datasets, executor=InProcessExecutor(datasets), journal=journal, credentials=credentials)
-    _describe(name, datasets)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    serving = asyncio.create_task(
-        _dial(worker, settings, credentials) if settings.dial else _listen(worker, settings, credentials)
-    )
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (serving, stopping):
-            if not task.done():
-                task.cancel()
-        await asyncio.gather(stopping, return_exceptions=True)
-        with contextlib.suppress(asyncio.CancelledError):
-            try:
-                await serving
-            finally:
-                await worker.close()
+    async with AsyncExitStack() as stack:
+        streams = Streams()
+        if settings.listen is not None:  # a port in use is found before anything is written
+            listener = await stack.enter_async_context(Listener(settings.listen.address, credentials, streams.attach))
+            _say(f"listening on {listener.address}")
+        name = WorkerName(settings.worker.name)
+        journal = Journal.open(settings.worker.state, worker=name, clock=SystemClock(), entropy=SystemEntropy())
+        worker = Worker(name, datasets, executor=InProcessExecutor(datasets), journal=journal, credentials=credentials)
+        stack.push_async_callback(worker.close)
+        _describe(name, datasets)
+        streams.open_to(worker)
+        serving = streams.forever() if settings.dial is None else _dial(worker, settings.dial.address, credentials)
+        await _until(stop, serving)
     _say(f"worker {name} stopped; its ledger is published in {settings.worker.state / 'ledger'}")
 
 
-async def _dial(worker: Worker, settings: WorkerConfig, credentials: Credentials) -> None:
-    """Keep one outbound stream to the coordinator, for ever."""
-    assert settings.dial is not None
-    while True:
-        raw = await dial_with_retry(settings.dial.address, credentials, on_wait=_waiting)
-        _say(f"connected to {settings.dial.address}")
-        await serve_quietly(worker, raw, Side.DIALER)
-        _say("the link ended; dialling again")
+class Streams:
+    """Streams that others open: those that come before the worker is ready wait for it."""
 
+    def __init__(self) -> None:
+        self._worker: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
 
-async def _listen(worker: Worker, settings: WorkerConfig, credentials: Credentials) -> None:
-    """Accept streams from coordinators and researchers, for ever."""
-    assert settings.listen is not None
+    def open_to(self, worker: Worker) -> None:
+        """Let streams through to `worker`."""
+        self._worker.set_result(worker)
 
-    async def attach(raw: RawLink) -> None:
-        await serve_quietly(worker, raw, Side.LISTENER)
+    async def attach(self, raw: RawLink) -> None:
+        """Serve one stream until it ends."""
+        await serve_quietly(await self._worker, raw, Side.LISTENER)
 
-    async with Listener(settings.listen.address, credentials, attach) as listener:
-        _say(f"listening on {listener.address}")
+    async def forever(self) -> None:
+        """Wait; the listener does the work."""
         await asyncio.Event().wait()
+
+
+async def _until(stop: asyncio.Event, serving: Coroutine[None, None, None]) -> None:
+    """Run `serving` until it fails or `stop` is set."""
+    tasks = {asyncio.create_task(serving), asyncio.create_task(stop.wait())}
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def _dial(worker: Worker, address: str, credentials: Credentials) -> None:
+    """Keep one outbound stream to the coordinator, for ever; links that end at once are tried ever more rarely."""
+    loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_SECONDS
+    while True:
+        raw = await dial_with_retry(address, credentials, on_wait=_waiting)
+        _say(f"connected to {address}")
+        began = loop.time()
+        await serve_quietly(worker, raw, Side.DIALER)
+        pause = FIRST_PAUSE_SECONDS if loop.time() - began > SETTLED_SECONDS else min(2 * pause, LONGEST_PAUSE_SECONDS)
+        _say(f"the link ended; dialling again in {pause:g} s")
+        await asyncio.sleep(pause)
 
 
 def _describe(name: WorkerName, datasets: tuple[Dataset, ...]) -> None:

@@ -1,0 +1,69 @@
+"""Where workers that dial out arrive: a listener that admits the expected ones, and the wait for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fedpriv.clock import Clock
+from fedpriv.errors import FedprivError, PeerLost
+from fedpriv.remote.connection import Connection
+from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.hello import Side
+from fedpriv.transport.link import OpenLink, RawLink
+from fedpriv.transport.listen import Listener
+from fedpriv.transport.runtime import runtime
+from fedpriv_coordinator.membership import Membership
+
+POLL_SECONDS = 1.0
+
+
+class Lobby:
+    """A port on which the workers of one federation attach; what is refused is said through `note`."""
+
+    def __init__(
+        self, address: str, credentials: Credentials, members: Membership, note: Callable[[str], None]
+    ) -> None:
+        """Listen at once; raise `UsageError` for a port in use."""
+        self._credentials = credentials
+        self._members = members
+        self._note = note
+        self._listener = Listener(address, credentials, self._admit)
+        runtime.run(self._listener.start())
+        note(f"listening on {self.address}, waiting for {', '.join(members.expected)}")
+
+    @property
+    def address(self) -> str:
+        """Host and port, the real one where the system picked it."""
+        return self._listener.address
+
+    def wait(self, seconds: float, clock: Clock, meanwhile: Callable[[], None]) -> None:
+        """Wait until every expected worker is connected, calling `meanwhile` once a second; raise `PeerLost`."""
+        deadline = clock.monotonic() + seconds
+        while True:
+            left = deadline - clock.monotonic()
+            try:
+                return runtime.run(self._members.wait_for(len(self._members.expected), min(left, POLL_SECONDS)))
+            except PeerLost:
+                if left <= POLL_SECONDS:
+                    raise
+            meanwhile()
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._listener.close()
+
+    async def _admit(self, raw: RawLink) -> None:
+        """Take in a worker that dialled, and return when its link is over."""
+        try:
+            connection = await Connection.open(OpenLink(raw), Side.LISTENER, self._credentials)
+        except FedprivError as error:
+            self._note(f"refused a link: {error}")
+            return
+        try:
+            await self._members.join(connection)
+        except FedprivError as error:
+            self._note(f"refused a link: {error}")
+            await connection.close()
+            return
+        self._note(f"worker {connection.name} is connected")
+        await connection.ended()
