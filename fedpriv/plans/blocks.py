@@ -62,6 +62,8 @@ class Block:
     inputs: int
     constants: int
     outputs: list[int]
+    operations: tuple[str, ...] = ()
+    """The name of each step of the plan, for reports of failure."""
     scalars: dict[int, Scalar | None] = field(default_factory=dict, repr=False)
     """Values that are floats; None for a hyperparameter itself."""
     once: list[Node] = field(default_factory=list, repr=False)

@@ -25,6 +25,7 @@ class Engine:
     ) -> None:
         self._size = len(block.metas)
         self._outputs = block.outputs
+        self._operations = block.operations
         last = _last_uses(block)
         self._calls = [
             (_call(node, scalars, generator, device), node.results, last.get(position, ()), node)
@@ -46,7 +47,8 @@ class Engine:
                 for register in dead:
                     registers[register] = None
         except Exception:  # noqa: BLE001  torch raises anything, and its text can quote values
-            raise StepFailed(step=node.step if node else -1, operation=node.name if node else "") from None
+            step = node.step if node is not None else -1
+            raise StepFailed(step=step, operation=self._operations[step] if step >= 0 else "") from None
         return [registers[each] for each in self._outputs]
 
 
@@ -64,7 +66,7 @@ def _call(
             filled = device
         if not parameter.keyword:
             positional.append(filled)
-        elif isinstance(filled, _Register) or filled != parameter.default:
+        elif parameter.required or isinstance(filled, _Register) or filled != parameter.default:
             keywords[parameter.name] = filled
     while len(positional) > 1 and not _reads(positional[-1]) and not parameters[len(positional) - 1].required:
         if positional[-1] is not parameters[len(positional) - 1].default:

@@ -103,9 +103,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's cla
 
     def __torch_dispatch__(
         self,
-        func: Any,
-        types: Any,
-        args: Any = (),
+        func: Any,  # noqa: ANN401  torch's hook
+        types: Any,  # noqa: ANN401  torch's hook
+        args: Any = (),  # noqa: ANN401  torch's hook
         kwargs: Any = None,  # noqa: ANN401  torch's hook
     ) -> Any:  # noqa: ANN401  whatever the operation returns
         if not self.line and _base(str(func)) == self._base:

@@ -8,12 +8,12 @@ Values are not looked at: `lowering` makes indices and targets fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 
-from fedpriv.plans.operations import Operation, Values
+from fedpriv.plans.operations import Dtypes, Operation
 
 Bound: TypeAlias = Mapping[str, Any]
 """Arguments by parameter name; tensors are meta tensors."""
@@ -28,13 +28,13 @@ _POSITIVE = {
     "split_size",
     "step",
     "num_weights",
+    "output_size",
     "normalized_shape",
     "k",
 }
 _NOT_NEGATIVE = {
     "padding",
     "output_padding",
-    "output_size",
     "size",
     "repeats",
     "split_sizes",
@@ -44,7 +44,8 @@ _NOT_NEGATIVE = {
     "C",
     "HxW",
 }
-_POSITIVE_OPERATIONS = {"aten.slice.Tensor": {"step"}, "aten.slice_backward.default": {"step"}}
+_NOT_VALUES = {"indices", "index", "target", "total_weight", "mask", "buffer"}
+"""Operands that may have another dtype than the rest."""
 
 
 class ShapeRefused(Exception):  # noqa: N818  a refusal, as in the errors that carry it
@@ -57,8 +58,8 @@ def check(operation: Operation, bound: Bound) -> None:
         _check_integers(name, value)
     for left, right in operation.same:
         _same(bound, left, right)
-    if operation.values is Values.FLOAT:
-        _floating(bound)
+    _check_dtypes(operation, bound)
+    _check_numbers(bound)
     rule = _RULES.get(operation.name)
     if rule is not None:
         rule(bound)
@@ -90,10 +91,37 @@ def _length(bound: Bound, length: int, *names: str) -> None:
             _need(bound[name].numel() == length, f"{name} needs {length} elements")
 
 
-def _floating(bound: Bound) -> None:
-    for name, value in bound.items():
-        if isinstance(value, torch.Tensor):
-            _need(value.dtype.is_floating_point, f"{name} must be floating point: integers can fail on values")
+def _check_dtypes(operation: Operation, bound: Bound) -> None:
+    held = {name: value for name, value in bound.items() if isinstance(value, torch.Tensor)}
+    if operation.dtypes is Dtypes.FLOAT:
+        floating = [value.dtype for name, value in held.items() if name not in _NOT_VALUES]
+        _need(all(each.is_floating_point for each in floating), "operands must be floating point")
+        _need(len(set(floating)) <= 1, "operands differ in dtype")
+        wanted = bound.get("dtype", bound.get("input_dtype"))
+        _need(wanted is None or wanted.is_floating_point, "the result must be floating point")
+    for name, value in held.items():
+        if operation.dtypes is Dtypes.NUMBER:
+            _need(value.dtype != torch.bool, f"{name} must hold numbers, not bool")
+        elif operation.dtypes is Dtypes.INTEGER:
+            _need(not value.dtype.is_floating_point and not value.dtype.is_complex, f"{name} must hold integers or bool")
+
+
+def _check_numbers(bound: Bound) -> None:
+    floating = any(isinstance(value, torch.Tensor) and value.dtype.is_floating_point for value in bound.values())
+    for name in ("alpha", "beta", "value"):
+        number = bound.get(name)
+        _need(not isinstance(number, bool), f"{name} must be a number")
+        _need(floating or not isinstance(number, float), f"{name} must be whole where no operand is floating point")
+    if "reduction" in bound:
+        _need(bound["reduction"] in {0, 1, 2}, "reduction must be 0, 1 or 2")
+
+
+def check_results(bound: Bound, results: Sequence[Any]) -> None:
+    """Raise `ShapeRefused` where a number that is not finite would have to become an integer."""
+    wild = any(isinstance(value, float) and not math.isfinite(value) for value in bound.values())
+    tensors = [each for each in results if isinstance(each, torch.Tensor)]
+    comparing = any(each.dtype == torch.bool for each in tensors)
+    _need(not wild or comparing or all(each.dtype.is_floating_point for each in tensors), "a number is not finite")
 
 
 def _integer(bound: Bound, *names: str) -> None:
@@ -174,10 +202,52 @@ def _indexed(bound: Bound) -> None:
 
 
 def _advanced(bound: Bound) -> None:
+    _need(any(each is not None for each in bound["indices"]), "no index")
     for position, index in enumerate(bound["indices"]):
         if index is not None:
             _need(index.dtype in {torch.int64, torch.int32}, "a boolean index has a shape that depends on values")
             _need(position < bound["self"].dim() and bound["self"].shape[position] > 0, "index of an empty dimension")
+
+
+def _written(bound: Bound) -> None:
+    _advanced(bound)
+    _need(bound["values"].dtype == bound["self"].dtype, "values and self differ in dtype")
+    region = torch.ops.aten.index.Tensor(bound["self"], list(bound["indices"])).shape
+    _need(torch.broadcast_shapes(bound["values"].shape, region) == region, "values do not fit where they go")
+
+
+def _one_dimension(bound: Bound) -> None:
+    _indexed(bound)
+    _need(bound["index"].dim() <= 1, "index must have one dimension")
+
+
+def _not_empty(bound: Bound) -> None:
+    _need(bound["self"].numel() > 0, "self is empty")
+
+
+def _axis(bound: Bound) -> None:
+    source = next(value for value in bound.values() if isinstance(value, torch.Tensor))
+    _need(-max(source.dim(), 1) <= bound["dim"] < max(source.dim(), 1), "dim is out of range")
+    wanted = bound.get("input_dtype")
+    _need(wanted is None or wanted == source.dtype, "input_dtype is not that of the operands")
+
+
+def _part_backward(bound: Bound) -> None:
+    whole = torch.empty(bound["input_sizes"], device="meta")
+    if "index" in bound:
+        part = whole.select(bound["dim"], bound["index"])
+    else:
+        part = torch.ops.aten.slice.Tensor(whole, bound["dim"], bound["start"], bound["end"], bound["step"])
+    _need(part.shape == bound["grad_output"].shape, "grad_output does not fit the part")
+
+
+def _roll(bound: Bound) -> None:
+    shifts, dims = bound["shifts"], bound["dims"]
+    _need(len(shifts) == len(dims) or (not dims and len(shifts) == 1), "shifts and dims differ in length")
+
+
+def _not_bool(bound: Bound) -> None:
+    _need(bound["dtype"] != torch.bool, "a range cannot be bool")
 
 
 def _nll(bound: Bound) -> None:
@@ -203,7 +273,8 @@ def _probability(name: str) -> Callable[[Bound], None]:
 
 
 def _range(bound: Bound) -> None:
-    _need(float(bound["from"]) <= float(bound["to"]), "from must not exceed to")
+    lowest, highest = float(bound["from"]), float(bound["to"])
+    _need(-1e30 <= lowest <= highest <= 1e30, "from and to must be in order, and finite")
 
 
 def _deviation(bound: Bound) -> None:
@@ -211,7 +282,7 @@ def _deviation(bound: Bound) -> None:
 
 
 def _leaky_noise(bound: Bound) -> None:
-    _need(float(bound["lower"]) <= float(bound["upper"]), "lower must not exceed upper")
+    _need(-1e30 <= float(bound["lower"]) <= float(bound["upper"]) <= 1e30, "lower and upper must be in order")
     _same(bound, "self", "noise")
 
 
@@ -240,14 +311,32 @@ _RULES: Mapping[str, Callable[[Bound], None]] = {
     "aten.embedding.default": _embedding,
     "aten.embedding_dense_backward.default": _embedding_backward,
     "aten.gather.default": _indexed,
-    "aten.index_select.default": _indexed,
+    "aten.index_select.default": _one_dimension,
     "aten.scatter.src": _indexed,
     "aten.scatter.value": _indexed,
     "aten.scatter_add.default": _indexed,
     "aten.index.Tensor": _advanced,
     "aten._unsafe_index.Tensor": _advanced,
-    "aten.index_put.default": _advanced,
-    "aten._unsafe_index_put.default": _advanced,
+    "aten.index_put.default": _written,
+    "aten._unsafe_index_put.default": _written,
+    "aten.select_backward.default": _part_backward,
+    "aten.slice_backward.default": _part_backward,
+    "aten.roll.default": _roll,
+    **dict.fromkeys(("aten.arange.default", "aten.arange.start", "aten.arange.start_step"), _not_bool),
+    **dict.fromkeys(
+        (f"aten.{name}" for name in (
+            "amax.default", "amin.default", "max.default", "min.default", "max.dim", "min.dim", "argmax.default",
+            "argmin.default",
+        )),
+        _not_empty,
+    ),
+    **dict.fromkeys(
+        (f"aten.{name}.default" for name in (
+            "_softmax", "_log_softmax", "_safe_softmax", "_softmax_backward_data", "_log_softmax_backward_data", "sort",
+            "topk", "cumsum", "glu",
+        )),
+        _axis,
+    ),
     "aten.nll_loss_forward.default": _nll,
     "aten.nll_loss_backward.default": _nll,
     "aten.nll_loss2d_forward.default": _nll,

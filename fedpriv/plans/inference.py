@@ -94,6 +94,7 @@ def _results(known: Operation, step: Step, arguments: dict[str, Any], index: int
         guards.check(known, arguments)
         _check_count(known, step, arguments)
         produced = call(known, arguments)
+        guards.check_results(arguments, produced if isinstance(produced, tuple | list) else (produced,))
     except guards.ShapeRefused as refused:
         raise PlanRefused(f"step {index} ({step.operation}): {refused}", step=index, operation=step.operation) from None
     except Exception:  # noqa: BLE001  torch raises anything at all for shapes that do not fit

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fedpriv.errors import InputMismatch, UsageError
+from fedpriv.errors import InputMismatch, PlanRefused, StepFailed, UsageError
 from fedpriv.plans import native
 from fedpriv.plans.blocks import Block
 from fedpriv.plans.engine import Engine
@@ -88,12 +88,18 @@ class Program:
         """Return the plan at `batch` rows; `plain` without any fusion. Raise `PlanRefused` when it does not fit."""
         found = self._blocks.get((batch, plain))
         if found is None:
-            found = lowered(self.plan, self.checked.at(batch))
-            specialise(found)
-            if not plain:
-                found = fused(found, self.layout.changed, self.layout.replacing, self.layout.rows)
+            found = self._prepared(batch, plain=plain)
             _keep(self._blocks, (batch, plain), found)
         return found
+
+    def _prepared(self, batch: int, *, plain: bool) -> Block:
+        inference = self.checked.at(batch)
+        try:
+            block = lowered(self.plan, inference)
+            specialise(block)
+            return block if plain else fused(block, self.layout.changed, self.layout.replacing, self.layout.rows)
+        except Exception:  # noqa: BLE001  torch raises anything for dtypes and shapes that its own checks let through
+            raise PlanRefused(f"the plan cannot be prepared for {batch} rows") from None
 
     def native(self, batch: int) -> native.Native | None:
         """Return the loop over batches of this size as one call, or None where torch cannot express it."""
@@ -199,26 +205,27 @@ class Bound:
     def _pass(self, features: Tensor, target: Tensor, size: int) -> dict[str, float]:
         """Run consecutive batches of `size` rows; return the sums over batches of loss and metrics."""
         loop = self.program.native(size)
-        with torch.inference_mode():
-            if loop is not None:
-                scalars = evaluate(self.program.block(size), self._given)
-                sums = loop.run(
-                    self._values,
-                    self.program.constants,
-                    features,
-                    target,
-                    len(features) // size,
-                    self._generator,
-                    scalars,
-                )
-                return dict(zip((self._plan.outputs[each].name for each in self._layout.reported), sums, strict=True))
-            totals: dict[str, float] = {}
-            for start in range(0, len(features), size):
-                outputs = self._run(size, features[start : start + size], target[start : start + size])
-                for position in self._layout.reported:
-                    name = self._plan.outputs[position].name
-                    totals[name] = totals.get(name, 0.0) + float(outputs[position])
-            return totals
+        if loop is None:
+            return self._stepwise(features, target, size)
+        scalars = evaluate(self.program.block(size), self._given)
+        count = len(features) // size
+        try:
+            sums = loop.run(self._values, self.program.constants, features, target, count, self._generator, scalars)
+        except StepFailed:
+            self._run(size, features[:size], target[:size], plain=True)  # raises again, with the step, where it can
+            raise
+        return dict(zip(self._reported(), sums, strict=True))
+
+    def _stepwise(self, features: Tensor, target: Tensor, size: int) -> dict[str, float]:
+        totals = dict.fromkeys(self._reported(), 0.0)
+        for start in range(0, len(features), size):
+            outputs = self._run(size, features[start : start + size], target[start : start + size])
+            for name, position in zip(totals, self._layout.reported, strict=True):
+                totals[name] += float(outputs[position])
+        return totals
+
+    def _reported(self) -> list[str]:
+        return [self._plan.outputs[position].name for position in self._layout.reported]
 
     def _run(self, batch: int, features: Tensor, target: Tensor, *, plain: bool = False) -> list[Tensor]:
         engine = self._engines.get((batch, plain))

@@ -42,6 +42,7 @@ class Lowering:
             inputs=len(plan.inputs),
             constants=len(plan.constants),
             outputs=[],
+            operations=tuple(step.operation for step in plan.steps),
             scalars={slot: None for slot, each in enumerate(plan.inputs) if each.role is InputRole.HYPERPARAMETER},
         )
         for index, step, filled in plan.walk():

@@ -31,12 +31,20 @@ class LabelRule(Enum):
     SHAPE = "shape"
 
 
+class Dtypes(Enum):
+    """Which dtypes the tensors of an operation may have; FLOAT also asks that all have the same."""
+
+    ANY = "any"
+    NUMBER = "number"
+    INTEGER = "integer"
+    FLOAT = "float"
+
+
 class Values(Enum):
-    """Why no value can make the operation fail: it is total, `guards` make it so, or integers are refused."""
+    """Why no value can make the operation fail: it is total by itself, or `guards` and `lowering` make it so."""
 
     TOTAL = "total"
     GUARDED = "guarded"
-    FLOAT = "float"
 
 
 class Work(Enum):
@@ -71,6 +79,7 @@ class Operation:
     name: str
     label: LabelRule
     view: bool
+    dtypes: Dtypes
     values: Values
     random: bool
     zeroed: bool
@@ -160,6 +169,7 @@ def _operation(row: dict[str, str]) -> Operation:
         name=name,
         label=LabelRule(row["label"]),
         view=row["alias"] == "view",
+        dtypes=Dtypes(row["dtypes"]),
         values=Values(row["values"]),
         random=row["random"] == "yes",
         zeroed=row["memory"] == "zeroed",
