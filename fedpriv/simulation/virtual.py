@@ -2,15 +2,17 @@
 
 A virtual worker isolates nothing: whoever runs this process can read its data. It is for learning, tests and
 simulation, and its ledger says what a real worker's would. Without a state folder the ledger lives in memory and can
-be exported; with one it is durable, like a real worker's.
+be exported; with one it is durable, like a real worker's. Virtual workers train side by side, in as many threads as
+torch has; compiled plans are shared among them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -28,7 +30,7 @@ from fedpriv.transport.memory import memory_pair
 from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Role
 from fedpriv_worker.datasets import Dataset
-from fedpriv_worker.executor import InProcessExecutor
+from fedpriv_worker.executor import InProcessExecutor, Programs
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.worker import Worker, serve_quietly
 
@@ -41,7 +43,7 @@ class VirtualWorker:
         if repeated:
             raise UsageError(f"worker {name!r} has two data sets called {sorted(repeated)[0]!r}; rename one of them")
         self.name = WorkerName(checked_name("worker", name))
-        clock, entropy = SystemClock(), SystemEntropy()
+        clock, entropy, threads = SystemClock(), SystemEntropy(), torch.get_num_threads()
         if state is None:
             self._journal = Journal.in_memory(worker=self.name, clock=clock, entropy=entropy)
         else:
@@ -49,12 +51,13 @@ class VirtualWorker:
         self._worker = Worker(
             self.name,
             datasets,
-            executor=InProcessExecutor(datasets, threads=torch.get_num_threads()),
+            executor=InProcessExecutor(datasets, _programs(), threads=partial(_share, threads)),
             journal=self._journal,
             credentials=process_authority().issue(self.name, Role.WORKER),
-            pool=_training_thread(),
+            pool=_training_threads(threads),
         )
         self._serving: set[asyncio.Task[None]] = set()
+        _alive.add(self)
 
     async def reach(self, name: PeerName) -> Connection:
         """Return an open connection as `name`; called on the runtime's thread."""
@@ -75,13 +78,28 @@ class VirtualWorker:
 
     def close(self) -> None:
         """End every session and close the ledger."""
+        _alive.discard(self)
         runtime.run(self._worker.close())
 
     def __repr__(self) -> str:
         return f"<VirtualWorker {self.name}>"
 
 
+_alive: weakref.WeakSet[VirtualWorker] = weakref.WeakSet()
+
+
 @cache
-def _training_thread() -> ThreadPoolExecutor:
-    """Return the one thread in which all virtual workers train, one after the other: their results then never race."""
-    return ThreadPoolExecutor(1, thread_name_prefix="fedpriv-virtual")
+def _training_threads(count: int) -> ThreadPoolExecutor:
+    """Return the threads in which virtual workers train: as many as torch had when they were made."""
+    return ThreadPoolExecutor(count, thread_name_prefix="fedpriv-virtual")
+
+
+@cache
+def _programs() -> Programs:
+    """Return the compiled plans of this process: its virtual workers run the same ones."""
+    return Programs()
+
+
+def _share(threads: int) -> int:
+    """Return how many of torch's threads one worker may use while the others train beside it."""
+    return max(1, threads // max(1, len(_alive)))

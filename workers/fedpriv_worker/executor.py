@@ -8,14 +8,16 @@ failure goes further than this file, because torch's messages quote values.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-from fedpriv.plans.interpreter import Program
 
 from fedpriv.errors import OperationNotAllowed, PlanRefused, QuotaExceeded, StepFailed, TorchVersionMismatch
 from fedpriv.ids import DatasetName, PlanDigest
+from fedpriv.plans.interpreter import Program
+from fedpriv.plans.plan import Plan
 from fedpriv.plans.validation import Quota, validate
 from fedpriv.wire.messages import AskStatistics, ErrorCode, Evaluate, OfferPlan, Request, Train
 from fedpriv_worker import training
@@ -23,6 +25,8 @@ from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.session import Broken, Loaded, Outcome, Summed
 
 log = logging.getLogger("fedpriv.worker")
+
+MAXIMUM_PROGRAMS = 256
 
 
 class Executor(Protocol):
@@ -33,20 +37,46 @@ class Executor(Protocol):
         ...
 
 
+class Programs:
+    """Validated, compiled plans by digest, bounded in number; executors in one process may share them."""
+
+    def __init__(self, quota: Quota | None = None) -> None:
+        self._quota = quota or Quota()
+        self._programs: dict[PlanDigest, Program] = {}
+        self._lock = threading.Lock()
+
+    def load(self, plan: Plan) -> None:
+        """Validate and compile `plan`, once; raise `PlanRefused`."""
+        with self._lock:
+            if plan.digest in self._programs:
+                return
+            if len(self._programs) >= MAXIMUM_PROGRAMS:
+                raise QuotaExceeded(f"{MAXIMUM_PROGRAMS} plans are loaded already; restart the worker to forget them")
+            self._programs[plan.digest] = Program(validate(plan, self._quota))
+
+    def __getitem__(self, digest: PlanDigest) -> Program:
+        return self._programs[digest]
+
+
 class InProcessExecutor:
     """Runs plans in this process, over data sets that this process loaded."""
 
-    def __init__(self, datasets: Sequence[Dataset], quota: Quota | None = None, *, threads: int | None = None) -> None:
-        """Hold `datasets`; use `threads` of torch's threads in whichever thread calls, or leave them as they are."""
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        programs: Programs | None = None,
+        *,
+        threads: Callable[[], int] | None = None,
+    ) -> None:
+        """Hold `datasets`; use as many of torch's threads as `threads` says, or leave them as they are."""
         self._datasets: dict[DatasetName, Dataset] = {dataset.name: dataset for dataset in datasets}
-        self._programs: dict[PlanDigest, Program] = {}
-        self._quota = quota or Quota()
+        self._programs = programs or Programs()
         self._threads = threads
 
     def carry_out(self, request: Request) -> Outcome:
         """Return what `request` came to; every failure is a code."""
-        if self._threads is not None and torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)
+        if self._threads is not None and torch.get_num_threads() != (threads := self._threads()):
+            torch.set_num_threads(threads)
         try:
             return self._outcome(request)
         except training.Unfit as unfit:
@@ -62,8 +92,7 @@ class InProcessExecutor:
     def _outcome(self, request: Request) -> Outcome:
         match request:
             case OfferPlan(plan=plan):
-                if plan.digest not in self._programs:
-                    self._programs[plan.digest] = Program(validate(plan, self._quota))
+                self._programs.load(plan)
                 return Loaded()
             case Train():
                 rows = self._datasets[request.dataset].training

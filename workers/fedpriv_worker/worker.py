@@ -76,6 +76,7 @@ class Worker:
         self._own_pool = ThreadPoolExecutor(1, thread_name_prefix=f"fedpriv-{name}") if pool is None else None
         self._pool = pool or self._own_pool
         self._links: set[SealedLink] = set()
+        self._executing = asyncio.Lock()
         self._published = -PUBLISH_SECONDS
         self._publishing: asyncio.Task[None] | None = None
 
@@ -99,8 +100,9 @@ class Worker:
         return self._door.tell(message, None)
 
     async def execute(self, request: Request) -> Outcome:
-        """Carry out one request in the worker's own thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._executor.carry_out, request)
+        """Carry out one request in a thread, one at a time."""
+        async with self._executing:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._executor.carry_out, request)
 
     async def seal(self, action: Tell | Release, recipient: Recipient) -> Sealed:
         """Take a message through the door, off the loop's thread when that waits for a disk."""
