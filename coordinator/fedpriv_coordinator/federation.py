@@ -144,8 +144,8 @@ class Federation:
         `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
         here. A round needs `quorum` updates (default: more than half of the workers) within `deadline_seconds`.
         With `run`, every round is saved there, and `resume` goes on from the last one. Raise `UsageError` before
-        anything is sent when the model, the loss or the data sets do not fit, `RoundAbandoned` when three rounds in
-        a row stay below the quorum.
+        anything is sent when the model, the loss or the data sets do not fit, `RoundAbandoned` when all workers refuse
+        or three rounds in a row stay below the quorum.
         """
         job = prepare(
             model,
@@ -222,11 +222,10 @@ class Federation:
             except PeerLost as loss:
                 raise RoundAbandoned(f"round {number} cannot begin: {loss}") from None
         concluded = runtime.run(coordinator.run_round(number, course.model))
-        recent = [record.outcome for record in course.history.rounds[1 - MAXIMUM_ABANDONED :]]
-        if concluded.abandoned and len(recent) == MAXIMUM_ABANDONED - 1 and set(recent) == {"abandoned"}:
+        if concluded.abandoned and _is_hopeless((*course.history.rounds, concluded.record), job.rounds):
             raise RoundAbandoned(
-                f"{MAXIMUM_ABANDONED} rounds in a row were abandoned, the last one, {number}, because "
-                f"{concluded.abandoned}: {_reasons(concluded.record)}"
+                f"the run ends with round {number}, which was abandoned because {concluded.abandoned}: "
+                f"{_reasons(concluded.record)}"
             )
         return concluded
 
@@ -271,6 +270,15 @@ def _start(folder: RunFolder | None, model: TensorSet, plan: str, *, resume: boo
             "or schema changed; resume with what the run was started with"
         )
     return saved
+
+
+def _is_hopeless(rounds: Sequence[RoundRecord], planned: int) -> bool:
+    """Return whether to give up after an abandoned round: all refused, too many in a row, or nothing ever came."""
+    last = rounds[-MAXIMUM_ABANDONED:]
+    refused = bool(rounds[-1].workers) and all(part.status == "refused" for part in rounds[-1].workers)
+    in_a_row = len(last) == MAXIMUM_ABANDONED and all(record.outcome == "abandoned" for record in last)
+    nothing = len(rounds) == planned and all(record.outcome == "abandoned" for record in rounds)
+    return refused or in_a_row or nothing
 
 
 def _reasons(record: RoundRecord) -> str:

@@ -130,9 +130,12 @@ def central_baseline(
     optimizer = torch.optim.SGD(model.parameters(), lr=local.optimizer.lr)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(rounds * local.epochs):
-        for rows in torch.randperm(len(target), generator=generator).split(local.batch_size):
+        order = torch.randperm(len(target), generator=generator)
+        for start in range(0, len(order), local.batch_size):
+            rows = order[start : start + local.batch_size]
             optimizer.zero_grad()
-            F.binary_cross_entropy_with_logits(model(features[rows]), target[rows]).backward()
+            loss = F.binary_cross_entropy_with_logits(model(features[rows]), target[rows])
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             optimizer.step()
     return model
 
