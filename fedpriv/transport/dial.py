@@ -14,7 +14,7 @@ import grpc
 
 from fedpriv.errors import HandshakeFailed, PeerLost, UsageError
 from fedpriv.transport.credentials import Credentials
-from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, Stream, StreamLink
+from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, WELCOME, Stream, StreamLink
 from fedpriv.wire.framing import FRAME_BYTES
 
 TIMEOUT_SECONDS = 20.0
@@ -65,7 +65,7 @@ async def dial(
     try:
         async with asyncio.timeout(timeout_seconds):
             call = channel.stream_stream(f"/{SERVICE}/{METHOD}", None, None)(None)
-            await call.wait_for_connection()
+            await _welcomed(address, call)
     except TimeoutError:
         await channel.close(None)
         raise PeerLost(
@@ -73,7 +73,7 @@ async def dial(
         ) from None
     except grpc.aio.AioRpcError as error:
         await channel.close(None)
-        raise _refusal(address, error) from None
+        raise _refusal(address, error.code(), error.details()) from None
     except BaseException:
         await channel.close(None)
         raise
@@ -111,6 +111,13 @@ async def dial_with_retry(
             await sleep(seconds)
 
 
+async def _welcomed(address: str, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+    """Return when the listener has taken the stream in; raise if it ended it instead."""
+    await call.wait_for_connection()
+    if WELCOME not in await call.initial_metadata():
+        raise _refusal(address, await call.code(), await call.details())
+
+
 def _stream(channel: grpc.aio.Channel, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> Stream:
     freeing: set[asyncio.Task[None]] = set()
 
@@ -142,12 +149,12 @@ def _check_address(address: str) -> None:
         raise UsageError(f"address {address!r} is not usable; write it as host:port, for example localhost:7443")
 
 
-def _refusal(address: str, error: grpc.aio.AioRpcError) -> PeerLost:
-    """Return what a person can do about `error`; gRPC tells most kinds of failure apart by their text alone."""
-    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+def _refusal(address: str, code: grpc.StatusCode, details: str | None) -> PeerLost:
+    """Return what a person can do about a stream that did not begin; most kinds differ in gRPC's text alone."""
+    if code is grpc.StatusCode.UNIMPLEMENTED:
         return HandshakeFailed(f"what listens at {address} is no fedpriv; check the port")
-    text = (error.details() or "").lower()
+    text = (details or "").lower()
     for sign, kind, advice in _REFUSALS:
         if sign in text:
             return kind(f"{address} {advice}")
-    return PeerLost(f"{address} cannot be reached ({error.code().name.lower()}); check address and network")
+    return PeerLost(f"{address} cannot be reached ({code.name.lower()}); check address and network")

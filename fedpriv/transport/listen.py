@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedpriv.errors import FedprivError, UsageError
 from fedpriv.transport.credentials import Credentials
-from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, Stream, StreamLink
+from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, WELCOME, Stream, StreamLink
 from fedpriv.wire.framing import FRAME_BYTES
+from fedpriv.wire.messages import PROTOCOL
 
 MAXIMUM_LINKS = 1024
 _STREAMS_PER_CONNECTION = 8
@@ -48,7 +49,7 @@ class Listener:
         self._on_failure = on_failure
         self._maximum_links = maximum_links
         self._frame_bytes = frame_bytes
-        self._server: grpc.aio.Server | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._sessions: set[asyncio.Task[None]] = set()
         self.port = 0
 
@@ -93,23 +94,32 @@ class Listener:
                 "stop what listens there, or choose another port (port 0 lets the system choose)"
             )
         await server.start()
-        self._server = server
+        kept = asyncio.Event()
+        self._keeping = asyncio.create_task(self._keep(server, kept), name=f"listener on {self.address}")
+        await kept.wait()
 
     async def close(self) -> None:
         """Cancel what `attached` still does, which breaks its streams, wait for it to clean up, and free the port."""
-        if self._server is None:
-            return
-        server, self._server = self._server, None
-        for session in self._sessions:
-            session.cancel()
-        await asyncio.gather(*self._sessions, return_exceptions=True)
-        await server.stop(_STOP_GRACE_SECONDS)
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait((self._keeping,))
+
+    async def _keep(self, server: grpc.aio.Server, kept: asyncio.Event) -> None:
+        """Stop the server when cancelled, by `close` or by the end of the loop; a task that never ran could not."""
+        try:
+            kept.set()
+            await asyncio.Event().wait()
+        finally:
+            for session in self._sessions:
+                session.cancel()
+            await asyncio.gather(*self._sessions, return_exceptions=True)
+            await server.stop(_STOP_GRACE_SECONDS)
 
     async def _serve(self, _: object, context: _Context) -> None:
         """Run one stream; whatever goes wrong, the peer learns only that the stream is over."""
         if len(self._sessions) >= self._maximum_links:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED)
-        await context.send_initial_metadata(())
+        await context.send_initial_metadata(((WELCOME, str(PROTOCOL)),))
         over = asyncio.Event()
         link = StreamLink(_stream(context, over), whom="the peer", frame_bytes=self._frame_bytes)
         session = asyncio.create_task(self._run(link))

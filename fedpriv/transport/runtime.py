@@ -53,6 +53,7 @@ class Running(Generic[T]):
     def _settle(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
             self._ended.cancel()
+            self._ended.set_running_or_notify_cancel()  # wakes those who `wait`
         elif (error := task.exception()) is not None:
             self._ended.set_exception(error)
         else:
@@ -114,13 +115,20 @@ def _live(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(_clean_up())
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
+
+
+async def _clean_up() -> None:
+    """Cancel every task but this one; those that their cleaning up starts may run to their end."""
+    this = asyncio.current_task()
+    for task in asyncio.all_tasks() - {this}:
+        task.cancel()
+    async with asyncio.timeout(_STOP_SECONDS / 2):
+        while others := asyncio.all_tasks() - {this}:
+            await asyncio.wait(others)
 
 
 runtime = Runtime()

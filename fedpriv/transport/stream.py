@@ -21,6 +21,8 @@ from fedpriv.wire.framing import END, FRAME_BYTES, Assembler, frames
 
 SERVICE = "fedpriv.wire.v1.Worker"
 METHOD = "Attach"
+WELCOME = "fedpriv"
+"""Key of the initial metadata with which a listener takes a stream in; a refused stream has none."""
 CLOSE_GRACE_SECONDS = 5.0
 _MESSAGE_BYTES = 4 << 20
 _METADATA_BYTES = 8 << 10
