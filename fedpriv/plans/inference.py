@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
-import torch._dynamo  # noqa: F401  torch loads it at the first meta call: now, rather than in somebody's first round
+import torch._dynamo  # torch loads it at the first meta call: now, rather than in somebody's first round
 
 from fedpriv.errors import PlanRefused, QuotaExceeded
 from fedpriv.plans import cost, guards
