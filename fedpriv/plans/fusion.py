@@ -166,7 +166,7 @@ def _product_into_sum(block: Block, node: Node, sole: dict[int, Node]) -> Node |
         return None
     left, right, factor = node.arguments
     product = _made(sole, right, _MM)
-    if product is None or not _fits(block, left, node):
+    if product is None or not _fits(block, left, node) or not _fits(block, Slot(product.results[0]), node):
         return None
     alpha = factor if node.name == _ADD else _negated(block, factor)
     return Node("aten.addmm.default", [left, *product.arguments, 1, alpha], node.results, node.step)

@@ -85,6 +85,14 @@ def _same(bound: Bound, *names: str) -> None:
     _need(len(shapes) <= 1, f"{' and '.join(names)} differ in shape")
 
 
+def _spreads(bound: Bound, name: str, shape: tuple[int, ...]) -> None:
+    own = tuple(bound[name].shape)
+    fits = len(own) <= len(shape) and all(
+        size in (1, whole) for size, whole in zip(own[::-1], shape[::-1], strict=False)
+    )
+    _need(fits, f"{name} does not spread over {shape}")
+
+
 def _length(bound: Bound, length: int, *names: str) -> None:
     for name in names:
         if bound.get(name) is not None:
@@ -103,7 +111,9 @@ def _check_dtypes(operation: Operation, bound: Bound) -> None:
         if operation.dtypes is Dtypes.NUMBER:
             _need(value.dtype != torch.bool, f"{name} must hold numbers, not bool")
         elif operation.dtypes is Dtypes.INTEGER:
-            _need(not value.dtype.is_floating_point and not value.dtype.is_complex, f"{name} must hold integers or bool")
+            _need(
+                not value.dtype.is_floating_point and not value.dtype.is_complex, f"{name} must hold integers or bool"
+            )
 
 
 def _check_numbers(bound: Bound) -> None:
@@ -209,11 +219,28 @@ def _advanced(bound: Bound) -> None:
             _need(position < bound["self"].dim() and bound["self"].shape[position] > 0, "index of an empty dimension")
 
 
+def _loss(bound: Bound) -> None:
+    _same(bound, "self", "target")
+    shape = tuple(bound["self"].shape)
+    if "grad_output" in bound:
+        _need(tuple(bound["grad_output"].shape) in {(), shape}, "grad_output does not fit self")
+    for name in ("weight", "pos_weight"):
+        if bound.get(name) is not None:
+            _spreads(bound, name, shape)
+
+
+def _product(bound: Bound) -> None:
+    names = ("mat1", "mat2") if "mat1" in bound else ("batch1", "batch2")
+    left, right = (tuple(bound[name].shape) for name in names)
+    _need(len(left) == len(right) >= 2 and left[-1] == right[-2], "the matrices do not fit")
+    _spreads(bound, "self", (*left[:-1], right[-1]))
+
+
 def _written(bound: Bound) -> None:
     _advanced(bound)
     _need(bound["values"].dtype == bound["self"].dtype, "values and self differ in dtype")
     region = torch.ops.aten.index.Tensor(bound["self"], list(bound["indices"])).shape
-    _need(torch.broadcast_shapes(bound["values"].shape, region) == region, "values do not fit where they go")
+    _spreads(bound, "values", tuple(region))
 
 
 def _one_dimension(bound: Bound) -> None:
@@ -319,6 +346,16 @@ _RULES: Mapping[str, Callable[[Bound], None]] = {
     "aten._unsafe_index.Tensor": _advanced,
     "aten.index_put.default": _written,
     "aten._unsafe_index_put.default": _written,
+    **dict.fromkeys(
+        (f"aten.{name}.default" for name in (
+            "mse_loss", "mse_loss_backward", "smooth_l1_loss", "smooth_l1_loss_backward", "huber_loss",
+            "huber_loss_backward", "binary_cross_entropy", "binary_cross_entropy_backward",
+            "binary_cross_entropy_with_logits",
+        )),
+        _loss,
+    ),
+    "aten.addmm.default": _product,
+    "aten.baddbmm.default": _product,
     "aten.select_backward.default": _part_backward,
     "aten.slice_backward.default": _part_backward,
     "aten.roll.default": _roll,

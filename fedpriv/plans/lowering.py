@@ -252,7 +252,9 @@ def _nll(name: str) -> Rule:
 
 def _cross_entropy(name: str) -> Rule:
     def rule(low: Lowering, given: dict[str, Any]) -> tuple[Any, ...]:
-        clipped = {each: low.call("aten.clamp.default", given[each], 0, 1) for each in ("self", "target")}
+        # the kernel raises on NaN as it does on 2
+        known = {each: low.call("aten.nan_to_num.default", given[each], 0.0) for each in ("self", "target")}
+        clipped = {each: low.call("aten.clamp.default", value, 0, 1) for each, value in known.items()}
         return (low.call(name, *{**given, **clipped}.values()),)
 
     return rule

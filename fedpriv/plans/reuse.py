@@ -80,14 +80,15 @@ def _move_updates_up(block: Block, changed: Sequence[int], replacing: Sequence[i
     final = {block.outputs[output]: value for value, output in zip(changed, replacing, strict=True)}
     for node in [each for each in block.nodes if each.results[0] in final]:
         old = final[node.results[0]]
-        block.nodes.remove(node)
+        here = next(position for position, each in enumerate(block.nodes) if each is node)
+        del block.nodes[here]
         needed = set(node.operands())
         earliest = 0
         for position, other in enumerate(block.nodes):
             reads_old = any(roots.get(value, value) == old for value in other.operands())
             if needed & set(other.results) or reads_old:
                 earliest = position + 1
-        block.nodes.insert(earliest, node)
+        block.nodes.insert(min(earliest, here), node)
 
 
 def _write_in_place(block: Block, owned: set[int]) -> None:
