@@ -259,12 +259,9 @@ def test_what_is_left_for_later_is_found():
 BLOCKED = """
 import importlib, sys
 
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError("blocked: " + name)
+for name in {blocked!r}:
+    sys.modules[name] = None  # as Python marks a module that is not there
 
-sys.meta_path.insert(0, Blocker())
 for name in {names!r}:
     module = importlib.import_module(name)
     for public in getattr(module, "__all__", ()):
@@ -301,7 +298,7 @@ def test_the_packages_import_with_the_core_dependencies_alone():
 
 
 def test_an_import_of_an_extra_is_found():
-    assert "blocked: json" in imports(["fedpriv.errors", "json.decoder"], {"json"}).stderr
+    assert "import of json halted" in imports(["fedpriv.errors", "json.decoder"], {"json"}).stderr
 
 
 def blocks(language: str) -> list[str]:

@@ -160,12 +160,10 @@ class Federation:
             worker_metrics=worker_metrics,
             announced=self._announced(),
         )
-        folder = None if run is None else RunFolder(Path(run))
-        reached = _start(folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
-        trained = copy.deepcopy(model)
-        reached = self._train(job, strategy or FedAvg(), reached, Watch(trained, evaluate, on_round, folder))
-        facts = JobFacts(name=name, purpose=purpose, dataset=dataset, plan=reached.plan)
-        return self._result(trained, reached, facts, folder)
+        watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
+        start = _start(watch.folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
+        reached = self._train(job, strategy or FedAvg(), start, watch)
+        return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan))
 
     def statistics(self, dataset: str, *, purpose: str = "", timeout_seconds: float = 600.0) -> FederatedStatistics:
         """Return count, mean and deviation per column over all workers; every one must allow `statistics`."""
@@ -199,10 +197,10 @@ class Federation:
     ) -> None:
         self.close()
 
-    def _result(self, trained: nn.Module, reached: Saved, facts: JobFacts, folder: RunFolder | None) -> Result:
-        load_tensors(trained, reached.model)
-        run = None if folder is None else folder.folder
-        return Result(trained, reached.history, self.egress(), run=run, lost=reached.history.lost, job=facts)
+    def _result(self, watch: Watch, reached: Saved, facts: JobFacts) -> Result:
+        load_tensors(watch.model, reached.model)
+        run = None if watch.folder is None else watch.folder.folder
+        return Result(watch.model, reached.history, self.egress(), run=run, lost=reached.history.lost, job=facts)
 
     def _train(self, job: Job, strategy: Strategy[Any], reached: Saved, watch: Watch) -> Saved:
         """Run the rounds that are left and return what was reached."""
