@@ -19,6 +19,8 @@ from fedpriv.updates import DTYPES
 WORDS = frozenset({"none", "tanh", "floor", "trunc"})
 MEMORY_FORMATS = {"contiguous_format": torch.contiguous_format, "preserve_format": torch.preserve_format}
 MAXIMUM_LIST = 4096
+WORKERS_CHOICE = frozenset({"device", "layout", "pin_memory", "generator", "non_blocking"})
+"""Parameters that a plan leaves out."""
 
 
 def bind(operation: Operation, step: Step, slots: Sequence[Any], index: int) -> dict[str, Any]:
@@ -56,6 +58,8 @@ def conforms(value: Any, parameter: Parameter) -> bool:  # noqa: ANN401  any arg
     """Whether `value` has the type that the schema asks for."""
     if value is None:
         return parameter.optional
+    if parameter.name in WORKERS_CHOICE:
+        return False
     if parameter.listed:
         if isinstance(value, tuple):
             return len(value) <= MAXIMUM_LIST and all(_is_kind(each, parameter.kind) for each in value)
@@ -127,7 +131,7 @@ def _value(raw: Argument, parameter: Parameter, slots: Sequence[Any], step: Step
 
 
 def _expected(parameter: Parameter) -> str:
-    if parameter.kind in {"Device", "Layout", "Generator"}:
+    if parameter.name in WORKERS_CHOICE:
         return "left out: it is the worker's to choose"
     words = {"str": f"one of {', '.join(sorted(WORDS))}", "ScalarType": "a dtype", "number": "a number"}
     kind = words.get(parameter.kind, parameter.kind)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import (
@@ -121,6 +122,8 @@ def _quiet(mode: FakeTensorMode) -> Iterator[None]:
         stack.enter_context(torch.backends.mkldnn.flags(enabled=False))  # fused CPU kernels would replace plain steps
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(enable_python_dispatcher())
+        stack.callback(setattr, fake_tensor.log, "disabled", fake_tensor.log.disabled)
+        fake_tensor.log.disabled = True  # torch prints a traceback of its own before it raises
         stack.enter_context(mode)
         yield
 

@@ -192,7 +192,7 @@ class Bound:
             raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
         count = len(features) if order is None else len(order)
         whole = count // batch_size * batch_size
-        self._fit(features[:1], target[:1]) if count else None
+        self._fit(features, target)
         totals: dict[str, float] = {}
         seen = 0
         for start, stop, size in _pieces(count if not drop_last else whole, batch_size, _row_bytes(features, target)):

@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from fedpriv.errors import OperationNotAllowed, TraceError
-from fedpriv.plans.arguments import MEMORY_FORMATS
+from fedpriv.plans.arguments import MEMORY_FORMATS, WORKERS_CHOICE
 from fedpriv.plans.guards import MAXIMUM_INTEGER
 from fedpriv.plans.operations import Operation, operation
 from fedpriv.plans.plan import Argument, Constant, Dtype, Slot, Step
@@ -44,7 +44,6 @@ _DROPPED = {
 """Checks of values; the operations they guard are total at a worker."""
 _TAKE_NUMBERS = {f"aten.{name}.Tensor" for name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge")}
 _ALIASES = {"aten.detach.default", "aten.alias.default", "aten.lift_fresh_copy.default"}
-_WORKERS_CHOICE = {"device", "layout", "pin_memory", "generator", "non_blocking"}
 _FORMAT_NAMES = {value: name for name, value in MEMORY_FORMATS.items()}
 _IGNORES_VALUES = {"aten.bernoulli.p", "aten.uniform.default", "aten.normal_functional.default"}
 
@@ -55,6 +54,7 @@ class Recorder:
     def __init__(self, inputs: int, constants: Sequence[torch.Tensor]) -> None:
         self.constants = [constant_of(each) for each in constants]
         self.steps: list[Step] = []
+        self.nodes: list[fx.Node] = []
         self._inputs = inputs
         self._next = inputs + len(self.constants)
         self._slots: dict[fx.Node, int | list[int]] = {}
@@ -92,6 +92,7 @@ class Recorder:
         keywords = self._keywords(node, known, where)
         results = _result_count(node)
         self.steps.append(Step(name, arguments, keywords, results))
+        self.nodes.append(node)
         filled = list(range(self._next, self._next + results))
         self._next += results
         self._slots[node] = filled if isinstance(node.meta.get("val"), tuple | list) else filled[0]
@@ -145,7 +146,7 @@ class Recorder:
         kept = {
             name: value
             for name, value in node.kwargs.items()
-            if name not in _WORKERS_CHOICE and not (value is None or (name in defaults and value is defaults[name]))
+            if name not in WORKERS_CHOICE and not (value is None or (name in defaults and value is defaults[name]))
         }
         return tuple(sorted((name, self._argument(value, node, where)) for name, value in kept.items()))
 

@@ -16,13 +16,15 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
-from fedpriv.errors import TraceError, UsageError
+from fedpriv.errors import PlanRefused, TraceError, UsageError
 from fedpriv.plans import graphs
 from fedpriv.plans.plan import BATCH, Input, InputRole, Output, OutputRole, Plan, pruned
 from fedpriv.plans.recording import Recorder
-from fedpriv.plans.validation import torch_minor
+from fedpriv.plans.validation import Quota, torch_minor, validate
 from fedpriv.updates import DTYPES, dtype_name
 
+_ANY = Quota(2**60, 2**31, 2**62, 2**31, 2**31)
+"""What a plan needs is the worker's to judge; the researcher's side asks only whether it could run at all."""
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -276,22 +278,27 @@ def _plan(step: Callable[..., list[Tensor]], traced: _Traced) -> Plan:
         recorder.place(node, slot)
     for node in attributes:
         recorder.place(node, len(placeholders) + targets.index(node.target))
+    where: Callable[[fx.Node], str] = lambda node: graphs.line_of(step, traced.inputs, node)  # noqa: E731  typed
     results: Sequence[fx.Node] = ()
     for node in module.graph.nodes:
         if node.op == "call_function":
-            recorder.record(node, where=lambda each: graphs.line_of(step, traced.inputs, each))
+            recorder.record(node, where=where)
         elif node.op == "output":
             results = node.args[0]
     slots = [recorder.slot_of(node) for node in results]
-    return pruned(
-        Plan(
-            inputs=_settled(traced, slots),
-            outputs=_changed(traced, slots),
-            constants=tuple(recorder.constants),
-            steps=tuple(recorder.steps),
-            torch_version=torch_minor(torch.__version__),
-        )
+    plan = Plan(
+        inputs=_settled(traced, slots),
+        outputs=_changed(traced, slots),
+        constants=tuple(recorder.constants),
+        steps=tuple(recorder.steps),
+        torch_version=torch_minor(torch.__version__),
     )
+    try:
+        validate(plan, _ANY)
+    except PlanRefused as refused:
+        line = f" ({where(recorder.nodes[refused.step])})" if refused.step >= 0 else ""
+        raise TraceError(f"every worker would refuse this plan: {refused}{line}") from refused
+    return pruned(plan)
 
 
 def _settled(traced: _Traced, slots: Sequence[int]) -> tuple[Input, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedpriv.plans.interpreter import Program
@@ -86,9 +86,37 @@ def _squeezed(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Ten
     return lambda prediction, target: loss(prediction.squeeze(-1), target)
 
 
-_smooth = (nn.ELU, nn.SELU, nn.CELU, nn.GELU, lambda: nn.GELU("tanh"), nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus)
-_broken = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.PReLU, nn.Softshrink, nn.Hardshrink)
-_other = (nn.Softsign, nn.LogSigmoid, nn.Tanhshrink, lambda: nn.Softmax(-1), lambda: nn.LogSoftmax(-1), lambda: nn.Threshold(0.1, 0.2))
+_smooth = (
+    nn.ELU,
+    nn.SELU,
+    nn.CELU,
+    nn.GELU,
+    lambda: nn.GELU("tanh"),
+    nn.SiLU,
+    nn.Mish,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Softplus,
+)
+_broken = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.Hardtanh,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.PReLU,
+    nn.Softshrink,
+    nn.Hardshrink,
+)
+_other = (
+    nn.Softsign,
+    nn.LogSigmoid,
+    nn.Tanhshrink,
+    lambda: nn.Softmax(-1),
+    lambda: nn.LogSoftmax(-1),
+    lambda: nn.Threshold(0.1, 0.2),
+)
 _flat, _image, _line, _words = drawn(4), drawn(3, 8, 8), drawn(3, 10), torch.randint(0, 9, (ROWS, 5))
 _real = drawn()
 _yes = (_real > 0).float()
@@ -102,13 +130,24 @@ FAMILIES = (
     Family("other activations", lambda: Activations(*(each() for each in _other)), _flat, CLASSES),
     Family(
         "conv1d, max and average pooling",
-        _sequential(lambda: nn.Conv1d(3, 4, 3), lambda: nn.MaxPool1d(2), lambda: nn.AvgPool1d(2), nn.Flatten, lambda: nn.Linear(8, 3)),
+        _sequential(
+            lambda: nn.Conv1d(3, 4, 3),
+            lambda: nn.MaxPool1d(2),
+            lambda: nn.AvgPool1d(2),
+            nn.Flatten,
+            lambda: nn.Linear(8, 3),
+        ),
         _line,
         CLASSES,
     ),
     Family(
         "conv2d, max pooling",
-        _sequential(lambda: nn.Conv2d(3, 4, 3, stride=2, padding=1), lambda: nn.MaxPool2d(2), nn.Flatten, lambda: nn.Linear(16, 3)),
+        _sequential(
+            lambda: nn.Conv2d(3, 4, 3, stride=2, padding=1),
+            lambda: nn.MaxPool2d(2),
+            nn.Flatten,
+            lambda: nn.Linear(16, 3),
+        ),
         _image,
         CLASSES,
     ),
@@ -135,13 +174,17 @@ FAMILIES = (
     Family("residual with batch norm 2d", Residual, _image, CLASSES),
     Family(
         "group norm",
-        _sequential(lambda: nn.Conv2d(3, 4, 3), lambda: nn.GroupNorm(2, 4), nn.ReLU, nn.Flatten, lambda: nn.Linear(144, 3)),
+        _sequential(
+            lambda: nn.Conv2d(3, 4, 3), lambda: nn.GroupNorm(2, 4), nn.ReLU, nn.Flatten, lambda: nn.Linear(144, 3)
+        ),
         _image,
         CLASSES,
     ),
     Family(
         "embedding with layer norm",
-        _sequential(lambda: nn.Embedding(9, 4, padding_idx=0), lambda: nn.LayerNorm(4), nn.Flatten, lambda: nn.Linear(20, 3)),
+        _sequential(
+            lambda: nn.Embedding(9, 4, padding_idx=0), lambda: nn.LayerNorm(4), nn.Flatten, lambda: nn.Linear(20, 3)
+        ),
         _words,
         CLASSES,
     ),
@@ -149,7 +192,11 @@ FAMILIES = (
     Family("gru", lambda: LastOf(nn.GRU(4, 5, batch_first=True), 5), drawn(3, 4), CLASSES),
     Family(
         "transformer",
-        _sequential(lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), nn.Flatten, lambda: nn.Linear(12, 3)),
+        _sequential(
+            lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True),
+            nn.Flatten,
+            lambda: nn.Linear(12, 3),
+        ),
         drawn(3, 4),
         CLASSES,
     ),
@@ -168,6 +215,8 @@ FAMILIES = (
         torch.softmax(drawn(3), 1),
         lambda prediction, target: F.kl_div(prediction, target, reduction="batchmean"),
     ),
-    Family("cross entropy per pixel", _sequential(lambda: nn.Conv2d(3, 3, 3)), _image, torch.randint(0, 3, (ROWS, 6, 6))),
+    Family(
+        "cross entropy per pixel", _sequential(lambda: nn.Conv2d(3, 3, 3)), _image, torch.randint(0, 3, (ROWS, 6, 6))
+    ),
 )
 BY_NAME = {family.name: family for family in FAMILIES}

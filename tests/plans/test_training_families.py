@@ -43,14 +43,18 @@ def worst_difference(family: Family, rule, optimizer, *, by_epoch: bool) -> floa
             ours = float(bound.step(features, target)["loss"])
         worst = max(worst, abs(ours - eager_step(eager, family, theirs, rows)))
     state = eager.state_dict()
-    return max(worst, *(float((value.double() - state[name].double()).abs().max()) for name, value in bound.state().items()))
+    return max(
+        worst, *(float((value.double() - state[name].double()).abs().max()) for name, value in bound.state().items())
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("by_epoch", [True, False], ids=["compiled", "stepwise"])
 def test_a_family_trains_as_eager_torch_does(family, by_epoch):
     rule = SGD(0.05, momentum=0.9)
-    assert worst_difference(family, rule, lambda p: torch.optim.SGD(p, 0.05, momentum=0.9), by_epoch=by_epoch) < TOLERANCE
+    assert (
+        worst_difference(family, rule, lambda p: torch.optim.SGD(p, 0.05, momentum=0.9), by_epoch=by_epoch) < TOLERANCE
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,13 @@ def test_an_optimiser_steps_as_torch_optim_does(rule, optimizer, name, by_epoch)
 def test_an_epoch_with_a_remainder_weights_its_loss_by_rows():
     family = BY_NAME["linear"]
     model = family.build()
-    program = Program(validate(trace_evaluation(model, family.loss, {"accuracy": accuracy}, example(family.features), example(family.target))))
+    program = Program(
+        validate(
+            trace_evaluation(
+                model, family.loss, {"accuracy": accuracy}, example(family.features), example(family.target)
+            )
+        )
+    )
     means = program.bind(model.state_dict(), {}).epoch(family.features, family.target, None, 5)
     prediction = model(family.features)
     assert means["loss"] == pytest.approx(family.loss(prediction, family.target).item(), abs=1e-6)
