@@ -298,7 +298,7 @@ def test_the_packages_import_with_the_core_dependencies_alone():
 
 
 def test_an_import_of_an_extra_is_found():
-    assert "import of sqlite3 halted" in imports(["fedpriv.errors", "sqlite3.dbapi2"], {"sqlite3"}).stderr
+    assert "import of sqlite3 halted" in imports(["fedpriv.storage.database"], {"sqlite3"}).stderr
 
 
 def blocks(language: str) -> list[str]:
