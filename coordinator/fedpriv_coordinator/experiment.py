@@ -251,8 +251,10 @@ def _summary(result: Result) -> Iterator[str]:
     yield f"  received {size_text(received)} from the workers, sent {size_text(sent)} to them"
     for lost in result.lost:
         yield f"  lost {lost.worker} in round {lost.round}: {lost.reason or 'no reason given'}"
-    for row in result.egress:
-        yield f"  left {row.worker}: {row.messages} x {row.kind}, {size_text(row.bytes)}"
+    for worker in sorted({row.worker for row in result.egress}):
+        rows = [row for row in result.egress if row.worker == worker]
+        kinds = ", ".join(f"{row.messages} x {row.kind}" for row in rows)
+        yield f"  left {worker}: {size_text(sum(row.bytes for row in rows))} in {kinds}"
 
 
 def _refuse_another_run(folder: Path, history: str) -> None:

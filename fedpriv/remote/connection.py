@@ -19,7 +19,7 @@ from fedpriv.sealed import Envelope
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import TIMEOUT_SECONDS, Side, greet
 from fedpriv.transport.link import Link
-from fedpriv.wire.codec import decode, encode
+from fedpriv.wire.codec import decode, encode, kind_of
 from fedpriv.wire.framing import envelope_bytes
 from fedpriv.wire.messages import (
     Announcement,
@@ -30,6 +30,7 @@ from fedpriv.wire.messages import (
     Evaluation,
     Failure,
     Goodbye,
+    Message,
     OfferPlan,
     PlanAccepted,
     Reply,
@@ -236,7 +237,7 @@ class Connection:
         )
 
 
-def _count(received: dict[str, tuple[int, int]], message: object, envelope: Envelope) -> None:
-    kind = type(message).__name__
+def _count(received: dict[str, tuple[int, int]], message: Message, envelope: Envelope) -> None:
+    kind = kind_of(message)
     messages, size = received.get(kind, (0, 0))
     received[kind] = messages + 1, size + envelope_bytes(envelope)

@@ -20,6 +20,11 @@ from fedpriv.wire.tensors import Payload, read_specs, read_tensors, write_tensor
 from fedpriv.wire.v1 import session_pb2 as v1
 
 
+def kind_of(message: Message) -> str:
+    """Return the name of a message's kind, as ledgers and reports say it: "plan-accepted" for a `PlanAccepted`."""
+    return KINDS[type(message)].field.replace("_", "-")
+
+
 def encode(message: Message) -> Envelope:
     """Return `message` in its wire form; its tensors must not be written to until it was sent."""
     kind = KINDS[type(message)]

@@ -80,7 +80,7 @@ def _unpack_step(step: v1.PlanStep) -> Step:
     )
 
 
-def _pack(argument: Argument) -> v1.PlanArgument:
+def _pack(argument: Argument) -> v1.PlanArgument:  # noqa: PLR0911 - one for each kind of argument
     match argument:
         case None:
             return v1.PlanArgument(nothing=True)
@@ -100,7 +100,7 @@ def _pack(argument: Argument) -> v1.PlanArgument:
             return v1.PlanArgument(list=v1.PlanArguments(items=[_pack(item) for item in argument]))
 
 
-def _unpack(argument: v1.PlanArgument, depth: int) -> Argument:
+def _unpack(argument: v1.PlanArgument, depth: int) -> Argument:  # noqa: PLR0911 - one for each kind of argument
     kind = argument.WhichOneof("value")
     match kind:
         case "slot":

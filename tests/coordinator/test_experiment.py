@@ -156,7 +156,7 @@ def test_printing_a_result_says_what_happened_and_what_left():
     text = str(result())
     assert "4 rounds complete, 1 abandoned" in text
     assert "lost carol in round 2: no answer in 5 s" in text
-    assert "left alice: 4 x update, 16.0 kB" in text
+    assert "left alice: 16.0 kB in 4 x update" in text
     assert "Linear" not in text
     assert "accuracy 0.9500 (all rows in one place: 0.9700)" in str(
         result(History(HISTORY.rounds[:4], {"accuracy": 0.97}))

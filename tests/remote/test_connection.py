@@ -121,8 +121,8 @@ def test_every_byte_received_is_counted_under_a_kind() -> None:
             await asking
             assert {kind: messages for kind, (messages, _) in connection.received.items()} == {
                 "handshake": 2,
-                "Announcement": 1,
-                "Statistics": 1,
+                "announcement": 1,
+                "statistics": 1,
             }
             assert sum(size for _, size in connection.received.values()) == connection.bytes_in
 

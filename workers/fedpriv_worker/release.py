@@ -55,18 +55,6 @@ ENTRY_KEY_BYTES = 32
 UNIDENTIFIED = "unidentified"
 """The recipient of a hello: the peer has not yet proved who it is."""
 
-_KINDS: Mapping[type[Public] | type[Private], str] = {
-    Hello: "hello",
-    HelloProof: "hello-proof",
-    Announcement: "announcement",
-    PlanAccepted: "plan-accepted",
-    Failure: "failure",
-    Goodbye: "goodbye",
-    Update: "update",
-    Evaluation: "evaluation",
-    Statistics: "statistics",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -78,7 +66,7 @@ class Door:
     def tell(self, message: Public, recipient: Recipient | None) -> Sealed:
         """Seal a message that derives from no private data; `recipient` is None before the peer is known."""
         name = UNIDENTIFIED if recipient is None else recipient.name
-        return self._record(message, Draft(peer=name, method="Attach", kind=_KINDS[type(message)], bytes=0))
+        return self._record(message, Draft(peer=name, method="Attach", kind=codec.kind_of(message), bytes=0))
 
     def release(
         self, message: Private, label: Label, request: Train | Evaluate | AskStatistics, recipient: Recipient
@@ -88,7 +76,7 @@ class Door:
         draft = Draft(
             peer=recipient.name,
             method="Attach",
-            kind=_KINDS[type(message)],
+            kind=codec.kind_of(message),
             bytes=0,
             labels=tuple(sorted(f"{origin.dataset}/{origin.principal}" for origin in label.origins)),
             policy=" ".join(_rule_name(rule) for rule in rules if rule is not None),
