@@ -188,8 +188,8 @@ FAMILIES = (
         _words,
         CLASSES,
     ),
-    Family("lstm", lambda: LastOf(nn.LSTM(4, 5, batch_first=True), 5), drawn(3, 4), CLASSES),
-    Family("gru", lambda: LastOf(nn.GRU(4, 5, batch_first=True), 5), drawn(3, 4), CLASSES),
+    Family("lstm", lambda: LastOf(nn.LSTM(4, 5, batch_first=True), 5), drawn(2, 4), CLASSES),
+    Family("gru", lambda: LastOf(nn.GRU(4, 5, batch_first=True), 5), drawn(2, 4), CLASSES),
     Family(
         "transformer",
         _sequential(

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from plan_families import BY_NAME, FAMILIES, example
+from plan_families import BY_NAME, example
 from torch import nn
 
 from fedpriv.errors import TraceError, UsageError
@@ -36,8 +36,9 @@ class Written(nn.Module):
         return self.then(self.layer(rows), rows)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_weights_are_not_in_the_digest(family):
+@pytest.mark.parametrize("name", ["linear", "residual with batch norm 2d", "embedding with layer norm", "bce", "lstm"])
+def test_weights_are_not_in_the_digest(name):
+    family = BY_NAME[name]
     plans = [
         trace_training(family.build(), family.loss, SGD(lr), example(family.features), example(family.target))
         for lr in (0.1, 0.2)
@@ -138,7 +139,7 @@ def test_a_branch_on_the_number_of_rows_is_refused_with_its_line():
 
 
 def test_a_fixed_number_of_rows_is_refused():
-    with pytest.raises(TraceError, match="rows|trace"):
+    with pytest.raises(TraceError, match=r"rows|trace"):
         traced(Written(lambda out, rows: out + torch.ones(11, 3)))
 
 
