@@ -178,7 +178,8 @@ class Bound:
 
     def step(self, features: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Run one batch and return its loss and metrics by name, one number each."""
-        outputs = self._run(self._fit(features, target), features, target)
+        batch = self._fit(features, target)
+        outputs = self._run(batch, *self._gathered(features, target, slice(None)))
         return {self._plan.outputs[position].name: outputs[position] for position in self._layout.reported}
 
     def epoch(
@@ -197,7 +198,7 @@ class Bound:
         seen = 0
         for start, stop, size in _pieces(count if not drop_last else whole, batch_size, _row_bytes(features, target)):
             rows = slice(start, stop) if order is None else order[start:stop]
-            for name, value in self._pass(*_gathered(features, target, rows), size).items():
+            for name, value in self._pass(*self._gathered(features, target, rows), size).items():
                 totals[name] = totals.get(name, 0.0) + value * size
             seen = stop
         return {name: value / seen for name, value in totals.items()}
@@ -242,6 +243,13 @@ class Bound:
         for position, output in zip(self._layout.changed, self._layout.replacing, strict=True):
             self._values[position] = outputs[output]
         return outputs
+
+    def _gathered(self, features: Tensor, target: Tensor, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Return the chosen rows on the program's device."""
+        device = self.program.device
+        if isinstance(rows, slice):
+            return features[rows].to(device), target[rows].to(device)
+        return features.index_select(0, rows).to(device), target.index_select(0, rows).to(device)
 
     def _fit(self, features: Tensor, target: Tensor) -> int:
         batch = len(features)
@@ -299,9 +307,3 @@ def _pieces(count: int, batch: int, row_bytes: int) -> Sequence[tuple[int, int, 
 
 def _row_bytes(*tensors: Tensor) -> int:
     return sum(each.itemsize * (each.numel() // max(len(each), 1)) for each in tensors)
-
-
-def _gathered(features: Tensor, target: Tensor, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
-    if isinstance(rows, slice):
-        return features[rows], target[rows]
-    return features.index_select(0, rows), target.index_select(0, rows)
