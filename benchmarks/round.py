@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import os
 import signal
@@ -120,7 +121,7 @@ class Federated:
             local=self.job,
             on_round=lambda record: stamps.append(time.perf_counter()),
         )
-        seconds = [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+        seconds = [after - before for before, after in itertools.pairwise(stamps)]
         self.first = self.first or seconds[0]
         return seconds[1:]  # the first of each call traces the plan again; it is reported by itself
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import TypeAlias
 
-Field: TypeAlias = "bytes | str | bool | int | float | None | Sequence[Field]"
+Field: TypeAlias = "bytes | str | bool | int | float | Sequence[Field] | None"
 
 
 def encode(tag: str, *fields: Field) -> bytes:
@@ -25,7 +25,7 @@ def digest(tag: str, *fields: Field) -> bytes:
     return hashlib.sha256(encode(tag, *fields)).digest()
 
 
-def _encode(value: Field) -> bytes:
+def _encode(value: Field) -> bytes:  # noqa: PLR0911 - one for each type
     match value:
         case None:
             return _framed(b"n", b"")

@@ -20,6 +20,7 @@ def checked_name(kind: str, name: str) -> str:
     """Return `name` if it can stand in a certificate, a file name and a ledger entry; raise `UsageError` if not."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{kind} name {name!r} is not usable: 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit"
+            f"{kind} name {name!r} is not usable: 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            "beginning and ending with a letter or digit"
         )
     return name

@@ -48,7 +48,7 @@ _NOT_VALUES = {"indices", "index", "target", "total_weight", "mask", "buffer"}
 """Operands that may have another dtype than the rest."""
 
 
-class ShapeRefused(Exception):  # noqa: N818  a refusal, as in the errors that carry it
+class ShapeRefused(Exception):
     """An argument does not fit its operation; says which."""
 
 

@@ -24,7 +24,7 @@ MAXIMUM_LOCAL_STEPS = 1_000_000
 TRAINING_METRICS = frozenset({"loss"})
 
 
-class Unfit(Exception):  # noqa: N818 - it is an answer, not a failure of ours
+class Unfit(Exception):
     """A request that does not fit its plan or its data set; carries the code that the peer will see."""
 
     def __init__(self, code: ErrorCode) -> None:
