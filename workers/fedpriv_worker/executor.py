@@ -14,7 +14,14 @@ from typing import Protocol
 
 import torch
 
-from fedpriv.errors import OperationNotAllowed, PlanRefused, QuotaExceeded, StepFailed, TorchVersionMismatch
+from fedpriv.errors import (
+    InputMismatch,
+    OperationNotAllowed,
+    PlanRefused,
+    QuotaExceeded,
+    StepFailed,
+    TorchVersionMismatch,
+)
 from fedpriv.ids import DatasetName, PlanDigest
 from fedpriv.plans.interpreter import Program
 from fedpriv.plans.plan import Plan
@@ -81,6 +88,8 @@ class InProcessExecutor:
             return self._outcome(request)
         except training.Unfit as unfit:
             return Broken(unfit.code)
+        except InputMismatch:
+            return Broken(ErrorCode.INPUT_MISMATCH)
         except StepFailed as failure:
             return Broken(ErrorCode.STEP_FAILED, failure.step, failure.operation, on_values=True)
         except PlanRefused as refusal:
