@@ -75,6 +75,13 @@ def decide(ask: Ask, rules: Mapping[DatasetName, Sequence[Rule]]) -> Permit | De
     return Deny(tuple(reasons))
 
 
+def may_receive(recipient: Recipient, rules: Sequence[Rule]) -> bool:
+    """Return whether any of `rules` could ever let something out to `recipient`."""
+    return recipient.role in RECIPIENT_ROLES and any(
+        rule.recipients is None or recipient.name in rule.recipients for rule in rules
+    )
+
+
 def _failed(ask: Ask, rule: Rule) -> Iterator[str]:
     """Yield each condition of `rule` that `ask` does not meet."""
     covers = _RELEASES[type(rule)]

@@ -119,8 +119,7 @@ def _on_hello(state: AwaitingHello, theirs: Hello) -> tuple[State, tuple[Message
         )
     if terms.tls_certificate is not None and terms.tls_certificate != theirs.certificates[0]:
         raise HandshakeFailed("the hello names another certificate than the TLS connection; somebody stands in between")
-    chain = _parsed(theirs.certificates)
-    claimed = identify(chain, terms.credentials.authorities, now=terms.now)
+    chain, claimed = _identified(theirs.certificates, terms)
     if claimed.role not in terms.accepts:
         accepted = " or ".join(sorted(role.value for role in terms.accepts))
         raise HandshakeFailed(f"{claimed.name!r} is a {claimed.role.value}, but only a {accepted} is accepted here")
@@ -152,11 +151,15 @@ def _transcript(state: AwaitingProof, signer: Side) -> bytes:
     return transcript(signer, ours, theirs) if state.side is Side.DIALER else transcript(signer, theirs, ours)
 
 
-def _parsed(certificates: tuple[bytes, ...]) -> list[x509.Certificate]:
+def _identified(certificates: tuple[bytes, ...], terms: Terms) -> tuple[list[x509.Certificate], Peer]:
+    """Return the parsed chain and whom it names; whatever a stranger's certificate provokes is a failed handshake."""
     try:
-        return [x509.load_der_x509_certificate(certificate) for certificate in certificates]
-    except ValueError:
-        raise HandshakeFailed("the hello holds a certificate that is none") from None
+        chain = [x509.load_der_x509_certificate(certificate) for certificate in certificates]
+        return chain, identify(chain, terms.credentials.authorities, now=terms.now)
+    except FedprivError:
+        raise
+    except Exception:  # noqa: BLE001 - the parser raises many kinds, and their text quotes the certificate
+        raise HandshakeFailed("the hello holds a certificate that cannot be read; issue another one") from None
 
 
 async def greet(

@@ -129,6 +129,10 @@ class _Identified:
             raise HandshakeFailed("the peer of this link is not known yet; greet it first")
         return self._peer
 
+    def is_with(self, name: str) -> bool:
+        """Whether the handshake proved the other end to be `name`."""
+        return self._peer is not None and self._peer.name == name
+
     def identify(self, peer: Peer) -> None:
         """Record whom the handshake proved, once; from now on large messages are accepted."""
         if self._peer is not None:

@@ -117,7 +117,7 @@ def test_without_a_rule_nothing_but_handshake_announcement_and_codes_leaves(make
         fleet.federation.fit(network(), dataset="toy", loss=LOSS, rounds=5, local=local())
     with pytest.raises(fp.WorkerRefused):
         fleet.federation.statistics("toy")
-    assert set(fleet.kinds("alice")) == {"hello", "hello-proof", "announcement", "plan-accepted", "failure"}
+    assert set(fleet.kinds("alice")) == {"hello", "hello-proof", "announcement", "failure"}
 
 
 def test_a_rule_for_somebody_else_lets_nothing_out(make_fleet: MakeFleet) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -37,29 +38,43 @@ MAXIMUM_PROGRAMS = 256
 
 
 class Executor(Protocol):
-    """Carries out one request at a time; never raises, never blocks on a peer, keeps plans until it is dropped."""
+    """Carries out one request at a time; never raises, never blocks on a peer, keeps a plan until it is forgotten."""
 
-    def carry_out(self, request: Request) -> Outcome:
-        """Return what `request` came to."""
+    def carry_out(self, request: Request, stopped: Callable[[], bool]) -> Outcome:
+        """Return what `request` came to; give up soon after `stopped` says that nobody waits for it."""
+        ...
+
+    def forget(self, plans: Iterable[PlanDigest]) -> None:
+        """Drop plans that a session had loaded, once each; what other sessions loaded too stays."""
         ...
 
 
 class Programs:
-    """Validated, compiled plans by digest, bounded in number; executors in one process may share them."""
+    """Validated, compiled plans by digest, kept while any session holds them; executors of one process may share."""
 
     def __init__(self, quota: Quota | None = None) -> None:
         self._quota = quota or Quota()
         self._programs: dict[PlanDigest, Program] = {}
+        self._holders: Counter[PlanDigest] = Counter()
         self._lock = threading.Lock()
 
     def load(self, plan: Plan) -> None:
-        """Validate and compile `plan`, once; raise `PlanRefused`."""
+        """Validate and compile `plan` for one more holder; raise `PlanRefused`."""
         with self._lock:
-            if plan.digest in self._programs:
-                return
-            if len(self._programs) >= MAXIMUM_PROGRAMS:
-                raise QuotaExceeded(f"{MAXIMUM_PROGRAMS} plans are loaded already; restart the worker to forget them")
-            self._programs[plan.digest] = Program(validate(plan, self._quota))
+            if plan.digest not in self._programs:
+                if len(self._programs) >= MAXIMUM_PROGRAMS:
+                    raise QuotaExceeded(f"{MAXIMUM_PROGRAMS} plans are loaded already; end a session to free its own")
+                self._programs[plan.digest] = Program(validate(plan, self._quota))
+            self._holders[plan.digest] += 1
+
+    def forget(self, plans: Iterable[PlanDigest]) -> None:
+        """Take one holder from each of `plans`; a plan without holders is dropped."""
+        with self._lock:
+            for digest in plans:
+                self._holders[digest] -= 1
+                if self._holders[digest] <= 0:
+                    del self._holders[digest]
+                    self._programs.pop(digest, None)
 
     def __getitem__(self, digest: PlanDigest) -> Program:
         return self._programs[digest]
@@ -80,37 +95,52 @@ class InProcessExecutor:
         self._programs = programs or Programs()
         self._threads = threads
 
-    def carry_out(self, request: Request) -> Outcome:
+    def forget(self, plans: Iterable[PlanDigest]) -> None:
+        """Drop plans that a session had loaded."""
+        self._programs.forget(plans)
+
+    def carry_out(self, request: Request, stopped: Callable[[], bool]) -> Outcome:
         """Return what `request` came to; every failure is a code."""
         if self._threads is not None and torch.get_num_threads() != (threads := self._threads()):
             torch.set_num_threads(threads)
         try:
-            return self._outcome(request)
-        except training.Unfit as unfit:
-            return Broken(unfit.code)
-        except InputMismatch:
-            return Broken(ErrorCode.INPUT_MISMATCH)
-        except StepFailed as failure:
-            return Broken(ErrorCode.STEP_FAILED, failure.step, failure.operation, on_values=True)
-        except PlanRefused as refusal:
-            return Broken(_code(refusal), refusal.step, refusal.operation)
+            return self._outcome(request, stopped)
         except Exception as error:  # noqa: BLE001 - whatever torch raises, its text quotes values and stays here
-            log.error("request %d failed: %s", request.request, type(error).__name__)  # noqa: TRY400 - no traceback
-            return Broken(ErrorCode.STEP_FAILED, on_values=True)
+            broken = _broken(error)
+            log.warning("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
+            return broken
 
-    def _outcome(self, request: Request) -> Outcome:
+    def _outcome(self, request: Request, stopped: Callable[[], bool]) -> Outcome:
+        if stopped():
+            raise training.Stopped
         match request:
             case OfferPlan(plan=plan):
                 self._programs.load(plan)
                 return Loaded()
             case Train():
                 rows = self._datasets[request.dataset].training
-                return training.train(self._programs[request.plan], rows, request)
+                return training.train(self._programs[request.plan], rows, request, stopped)
             case Evaluate():
                 rows = self._datasets[request.dataset].evaluation
                 return training.evaluate(self._programs[request.plan], rows, request)
             case AskStatistics():
                 return Summed(training.statistics(self._datasets[request.dataset].training, request.kinds))
+
+
+def _broken(error: Exception) -> Broken:
+    """Return the code for `error`; one that we do not know may depend on values."""
+    match error:
+        case training.Unfit():
+            return Broken(error.code)
+        case training.Stopped():
+            return Broken(ErrorCode.SHUTTING_DOWN)
+        case InputMismatch():
+            return Broken(ErrorCode.INPUT_MISMATCH)
+        case PlanRefused():
+            return Broken(_code(error), error.step, error.operation)
+        case StepFailed():
+            return Broken(ErrorCode.STEP_FAILED, error.step, error.operation, on_values=True)
+    return Broken(ErrorCode.STEP_FAILED, on_values=True)
 
 
 def _code(refusal: PlanRefused) -> ErrorCode:

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from fedpriv.ids import DatasetName, PeerName, PlanDigest, WorkerName
 from fedpriv.labels import Label, private
 from fedpriv.plans.plan import Plan
-from fedpriv.policy.decision import Ask, Deny, Recipient, decide
+from fedpriv.policy.decision import Ask, Deny, Recipient, decide, may_receive
 from fedpriv.policy.rules import Rule
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import (
@@ -42,6 +42,7 @@ from fedpriv.wire.messages import (
 
 MAXIMUM_PLANS = 32
 MAXIMUM_RUNNING = 8
+MAXIMUM_ROUND = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,8 @@ def executed(session: Session, number: int, outcome: Outcome) -> Step:
 
 
 def _offered(session: Session, offer: OfferPlan) -> Step:
+    if not any(may_receive(session.peer, rules) for rules in session.facts.rules.values()):
+        return _refuse(session, offer, ErrorCode.RELEASE_DENIED)  # whom no rule names has no use for a plan
     if offer.plan.digest in session.plans:
         return session, (Tell(PlanAccepted(offer.request, offer.plan.digest)),)
     if len(session.plans) >= MAXIMUM_PLANS:
@@ -191,8 +194,11 @@ def _offered(session: Session, offer: OfferPlan) -> Step:
 def _ordered(session: Session, order: Train | Evaluate | AskStatistics) -> Step:
     if order.dataset not in session.facts.datasets:
         return _refuse(session, order, ErrorCode.UNKNOWN_DATASET)
-    if not isinstance(order, AskStatistics) and order.plan not in session.plans:
-        return _refuse(session, order, ErrorCode.UNKNOWN_PLAN)
+    if not isinstance(order, AskStatistics):
+        if order.plan not in session.plans:
+            return _refuse(session, order, ErrorCode.UNKNOWN_PLAN)
+        if not 0 <= order.round < MAXIMUM_ROUND:
+            return _refuse(session, order, ErrorCode.BAD_REQUEST)
     if order.dataset in session.barred:
         return _refuse(session, order, ErrorCode.RELEASE_DENIED)
     asks = _would_release(session.peer, order, _label(session, order))

@@ -9,7 +9,7 @@ result is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
@@ -20,7 +20,7 @@ from fedpriv.wire.messages import ErrorCode, Evaluate, Train
 from fedpriv_worker.datasets import Rows
 from fedpriv_worker.session import Evaluated, Trained
 
-MAXIMUM_LOCAL_STEPS = 1_000_000
+MAXIMUM_EPOCHS = 1000
 TRAINING_METRICS = frozenset({"loss"})
 
 
@@ -32,17 +32,26 @@ class Unfit(Exception):
         self.code = code
 
 
-def train(program: Program, rows: Rows, order: Train) -> Trained:
-    """Run the local epochs of one round; return what changed in the model and the mean loss of its steps."""
+class Stopped(Exception):
+    """The peer that asked is gone, or the worker is closing."""
+
+
+def train(program: Program, rows: Rows, order: Train, stopped: Callable[[], bool]) -> Trained:
+    """Run the local epochs of one round; return what changed in the model and the mean loss of its steps.
+
+    A pass that has no whole batch changes nothing. Raise `Stopped` between two passes when `stopped` says so.
+    """
     _check_fit(program.plan, rows, order.model, order.hyperparameters)
-    _check_work(order, len(rows))
+    _check_order(order)
     generator = torch.Generator().manual_seed(order.seed)
     bound = program.bind(order.model.tensors, order.hyperparameters, generator)
-    losses = []
+    losses: list[float] = []
     for _ in range(order.epochs):
+        if stopped():
+            raise Stopped
         sequence = torch.randperm(len(rows), generator=generator) if order.shuffle else None
         means = bound.epoch(rows.features, rows.target, sequence, order.batch_size, drop_last=order.drop_last)
-        losses.append(means["loss"])
+        losses.append(means.get("loss", 0.0))
     changed = {each.name for each in program.plan.outputs_of(OutputRole.PARAMETER, OutputRole.STATE)}
     trained = bound.state()
     delta = TensorSet({name: trained[name].sub_(order.model[name]) for name in trained if name in changed})
@@ -78,12 +87,11 @@ def statistics(rows: Rows, kinds: Iterable[str]) -> TensorSet:
     return TensorSet({kind: known[kind]() for kind in asked})
 
 
-def _check_work(order: Train, rows: int) -> None:
+def _check_order(order: Train) -> None:
+    """Raise `Unfit` for an order that makes no sense, whatever the rows are: a code must say nothing about them."""
     if order.batch_size < 1 or order.epochs < 1 or not set(order.metrics) <= TRAINING_METRICS:
         raise Unfit(ErrorCode.BAD_REQUEST)
-    if order.drop_last and rows < order.batch_size:
-        raise Unfit(ErrorCode.INPUT_MISMATCH)
-    if order.epochs * -(-rows // order.batch_size) > MAXIMUM_LOCAL_STEPS:
+    if order.epochs > MAXIMUM_EPOCHS:
         raise Unfit(ErrorCode.OVER_QUOTA)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 
-from fedpriv.errors import FedprivError, PeerLost, ReleaseDenied, StorageFailed, WireError
+from fedpriv.errors import FedprivError, PeerLost, ReleaseDenied, StorageFailed, UsageError, WireError
 from fedpriv.ids import WorkerName
 from fedpriv.policy.decision import Recipient
 from fedpriv.sealed import Sealed
@@ -44,6 +45,9 @@ from fedpriv_worker.session import (
 
 log = logging.getLogger("fedpriv.worker")
 
+MAXIMUM_SESSIONS = 8
+"""Sessions that one peer may hold at once."""
+CLOSE_SECONDS = 5.0
 PUBLISH_SECONDS = 1.0
 """The least time between two checkpoints of a ledger, closing aside."""
 
@@ -63,6 +67,7 @@ class Worker:
     ) -> None:
         self.name = name
         self.journal = journal
+        self.closing = False
         facts = Facts(
             name,
             torch.__version__.split("+")[0],
@@ -86,6 +91,9 @@ class Worker:
         self._links.add(link)
         try:
             peer = await greet(side, link, self._credentials, self._seal_greeting)
+            if sum(each.raw is not raw and each.is_with(peer.name) for each in self._links) >= MAXIMUM_SESSIONS:
+                log.warning("%s has %d sessions already; another one is refused", peer.name, MAXIMUM_SESSIONS)
+                return
             log.info("session with %s (%s) begins", peer.name, peer.role.value)
             conversation = Conversation(self, link, Recipient(peer.name, peer.role.value))
             await conversation.run()
@@ -99,10 +107,15 @@ class Worker:
             raise WireError(f"a {type(message).__name__} is no part of the handshake")
         return self._door.tell(message, None)
 
-    async def execute(self, request: Request) -> Outcome:
+    async def execute(self, request: Request, stopped: Callable[[], bool]) -> Outcome:
         """Carry out one request in a thread, one at a time."""
+        loop = asyncio.get_running_loop()
         async with self._executing:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._executor.carry_out, request)
+            return await loop.run_in_executor(self._pool, self._executor.carry_out, request, stopped)
+
+    def forget(self, session: Session) -> None:
+        """Drop what a session that is over had loaded."""
+        self._executor.forget(session.plans)
 
     async def seal(self, action: Tell | Release, recipient: Recipient) -> Sealed:
         """Take a message through the door, off the loop's thread when that waits for a disk."""
@@ -128,10 +141,17 @@ class Worker:
         """Return a new session and its first actions."""
         return open_session(self._facts, recipient)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being carried out."""
+        return self._executing.locked()
+
     async def close(self) -> None:
-        """Close every link, then publish and close the ledger."""
-        for link in tuple(self._links):
-            await link.close()
+        """Stop what is under way, close every link, then publish and close the ledger."""
+        self.closing = True
+        closing = [asyncio.create_task(link.close()) for link in tuple(self._links)]
+        if closing:
+            await asyncio.wait(closing, timeout=CLOSE_SECONDS)
         if self._own_pool is not None:
             self._own_pool.shutdown(wait=False, cancel_futures=True)
         if self._publishing is not None:
@@ -145,7 +165,7 @@ class Worker:
             case Release(message, label, request):
                 try:
                     return self._door.release(message, label, request, recipient)
-                except ReleaseDenied as denial:
+                except (ReleaseDenied, UsageError) as denial:
                     log.warning("release for request %d denied: %s", request.request, denial)
                     return self._door.tell(Failure(request.request, ErrorCode.RELEASE_DENIED), recipient)
 
@@ -159,6 +179,7 @@ class Conversation:
         self._recipient = recipient
         self._executing: dict[asyncio.Task[Outcome], int] = {}
         self._open = True
+        self._over = False
 
     async def run(self) -> None:
         """Go on until the peer closes the link, breaks it, or says what no peer may say."""
@@ -181,8 +202,16 @@ class Conversation:
         except StorageFailed as error:
             log.error("nothing more leaves to %s: %s", self._recipient.name, error)  # noqa: TRY400 - no traceback
         finally:
-            receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
+            self._over = True
+            unfinished: list[asyncio.Task[Any]] = [receiving, *self._executing]
+            for waiting in unfinished:
+                waiting.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
+            self._worker.forget(session)
+
+    def _nobody_waits(self) -> bool:
+        """Whether what is being computed has lost its recipient; read from the training thread."""
+        return self._over or self._worker.closing
 
     async def _receive(self) -> Message | None:
         envelope = await self._link.receive()
@@ -192,14 +221,21 @@ class Conversation:
         for action in actions:
             match action:
                 case Execute(request):
-                    task = asyncio.create_task(self._worker.execute(request))
+                    task = asyncio.create_task(self._worker.execute(request, self._nobody_waits))
                     self._executing[task] = request.request
                 case Tell() | Release():
+                    self._note(action)
                     await self._link.send(await self._worker.seal(action, self._recipient))
                 case Publish():
                     self._worker.publish_soon()
                 case Close():
                     self._open = False
+
+    def _note(self, action: Tell | Release) -> None:
+        """Log a refusal, so that the owner sees what was asked and not given."""
+        if isinstance(action, Tell) and isinstance(action.message, Failure):
+            failure = action.message
+            log.warning("request %d of %s refused: %s", failure.request, self._recipient.name, failure.code.name)
 
 
 async def serve_quietly(worker: Worker, raw: RawLink, side: Side) -> None:
@@ -212,3 +248,5 @@ async def serve_quietly(worker: Worker, raw: RawLink, side: Side) -> None:
         log.warning("link closed, the peer sent bytes that are no message: %s", error)
     except FedprivError as error:
         log.warning("link closed: %s", error)
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes provoke must not end the worker
+        log.error("link closed by a defect of ours: %s", type(error).__name__)  # noqa: TRY400 - its text may quote
