@@ -104,6 +104,10 @@ class HandshakeFailed(PeerLost):
     """The signed hello does not prove who the peer is."""
 
 
+class NotTrusted(HandshakeFailed):
+    """The certificate of whoever listens is not acceptable; waiting does not mend it."""
+
+
 class WorkerRefused(FedprivError):
     """A worker answered a request with an error code; `step` is the plan step that failed, -1 when none did."""
 
@@ -120,6 +124,12 @@ class RoundAbandoned(FedprivError):
     """A round ended below its quorum."""
 
     exit_code = 5
+
+
+class RoundRefused(RoundAbandoned):
+    """A round ended because no owner's rules let an update leave."""
+
+    exit_code = 4
 
 
 class StateInUse(UsageError):

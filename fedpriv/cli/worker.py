@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import signal
 import sys
 from collections.abc import Coroutine
@@ -14,6 +15,7 @@ import torch
 
 from fedpriv.clock import SystemClock
 from fedpriv.entropy import SystemEntropy
+from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
 from fedpriv.policy.rules import in_words
 from fedpriv.transport.credentials import Credentials
@@ -44,6 +46,8 @@ def init(folder: Path, name: str | None) -> None:
 def start(config: Path) -> None:
     """Run a worker until SIGTERM or Ctrl-C; bad input raises before anything is written."""
     settings = load_config(config)
+    if not settings.datasets:
+        raise UsageError(f"no data set yet: add one to {config}, under [[dataset]]")
     datasets = check(settings)
     tls = settings.tls
     credentials = Credentials.from_files(
@@ -114,8 +118,9 @@ async def _dial(worker: Worker, address: str, credentials: Credentials) -> None:
         began = loop.time()
         await serve_quietly(worker, raw, Side.DIALER)
         pause = FIRST_PAUSE_SECONDS if loop.time() - began > SETTLED_SECONDS else min(2 * pause, LONGEST_PAUSE_SECONDS)
-        _say(f"the link ended; dialling again in {pause:g} s")
-        await asyncio.sleep(pause)
+        seconds = pause * (1 - random.random() / 2)  # noqa: S311 - spreads load, guards nothing
+        _say(f"the link ended; dialling again in {seconds:.1f} s")
+        await asyncio.sleep(seconds)
 
 
 def _describe(name: WorkerName, datasets: tuple[Dataset, ...]) -> None:

@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 
-from fedpriv.errors import HandshakeFailed, PeerLost, UsageError
+from fedpriv.errors import HandshakeFailed, NotTrusted, PeerLost, UsageError
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, WELCOME, Stream, StreamLink
 from fedpriv.wire.framing import FRAME_BYTES
 
 TIMEOUT_SECONDS = 20.0
 FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 10.0
 
 _LOOPBACK = ("localhost:", "127.", "[::1]:")
 _SAME_AUTHORITY = "both sides need the same ca.pem"
@@ -27,12 +27,12 @@ _UNTRUSTED = "ended the connection during the TLS handshake; it may not trust ou
 _REFUSALS: Sequence[tuple[str, type[PeerLost], str]] = (
     (
         "certificate_verify_failed",
-        HandshakeFailed,
+        NotTrusted,
         f"shows a certificate that our authority did not issue, or that expired; {_SAME_AUTHORITY}",
     ),
     (
         "hostname verification",
-        HandshakeFailed,
+        NotTrusted,
         "shows a certificate for another name; dial a name that it was issued for, or issue one for this host",
     ),
     ("refused", PeerLost, "does not listen; start the other side, or check the address"),
@@ -92,15 +92,16 @@ async def dial_with_retry(
 ) -> StreamLink:
     """Dial until it works, at most `attempts` times; before each pause call `on_wait(attempt, seconds, reason)`.
 
-    Pauses double up to a minute; each is shortened by up to half, so that many workers do not come back in step.
-    Certificates that are not accepted raise at once: waiting does not mend them.
+    Pauses double up to `LONGEST_PAUSE_SECONDS`; each is shortened by up to half, so that many workers do not come back
+    in step. A listener's certificate that we do not accept raises `NotTrusted` at once: waiting does not mend it. Any
+    other end, during TLS too, may be a restart, a proxy or a port that will be fedpriv's, and is tried again.
     """
     attempt = 0
     while True:
         attempt += 1
         try:
             return await dial(address, credentials, expected_name=expected_name)
-        except HandshakeFailed:
+        except NotTrusted:
             raise
         except PeerLost as error:
             if attempt == attempts:

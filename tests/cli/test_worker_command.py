@@ -51,13 +51,24 @@ def text(section: str = "dial", address: str = "127.0.0.1:1") -> str:
         ({"config": text().replace("name = ", "nmae = ", 1)}, "did you mean 'name'"),
         ({"config": text().replace('"y"', '"z"')}, "'z'"),
         ({"config": text().replace("rows.csv", "other.csv")}, "other.csv"),
+        ({"config": text().partition("[[dataset]]")[0]}, "no data set yet: add one to"),
         ({"config": text().replace('"alice"', '"bob"', 1)}, "'alice'"),
         ({"rows": "a,b,y\n1.0,,true\n"}, "1 row with"),
         ({"rows": "a,b,y\n"}, "no rows"),
         ({"rows": "a,b,y\nx,2.0,true\n"}, "'a'"),
         ({"now": 1_600_000_000.0, "days": 30}, "expired"),
     ],
-    ids=["unknown key", "no target", "no file", "other name", "missing value", "no rows", "text column", "expired"],
+    ids=[
+        "unknown key",
+        "no target",
+        "no file",
+        "no data set",
+        "other name",
+        "missing value",
+        "no rows",
+        "text column",
+        "expired",
+    ],
 )
 def test_bad_input_is_refused_with_its_mend_and_nothing_is_written(
     tmp_path: Path, change: dict[str, object], message: str

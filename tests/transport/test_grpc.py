@@ -11,7 +11,7 @@ import grpc
 import pytest
 from ends import authority, content, coordinator, grpc_ends, listening, message, run, worker
 
-from fedpriv.errors import FedprivError, HandshakeFailed, PeerLost, UsageError, WireError
+from fedpriv.errors import FedprivError, HandshakeFailed, NotTrusted, PeerLost, UsageError, WireError
 from fedpriv.sealed import Envelope, Sealed
 from fedpriv.transport.authority import Authority
 from fedpriv.transport.credentials import Credentials
@@ -344,11 +344,64 @@ def test_dialling_again_succeeds_when_the_other_side_is_back() -> None:
 def test_dialling_again_does_not_wait_for_a_certificate_to_mend_itself() -> None:
     async def scenario() -> None:
         async with listening(echo) as listener:
-            with pytest.raises(HandshakeFailed):
+            with pytest.raises(NotTrusted):
                 await dial_with_retry(
                     listener.address,
                     Authority.create().issue("coordinator-1", Role.COORDINATOR),
                     on_wait=lambda *_: pytest.fail("it waited"),
                 )
+
+    run(scenario())
+
+
+async def tried_twice(address: str, credentials: Credentials) -> str:
+    """Dial twice, and return what was said between."""
+    said: list[str] = []
+
+    async def at_once(_: float) -> None:
+        assert said
+
+    with pytest.raises(PeerLost) as given_up:
+        await dial_with_retry(
+            address, credentials, on_wait=lambda *facts: said.append(facts[2]), attempts=2, sleep=at_once
+        )
+    assert not isinstance(given_up.value, NotTrusted)
+    (reason,) = said
+    return reason
+
+
+def test_a_listener_that_hangs_up_during_tls_is_dialled_again() -> None:
+    async def scenario() -> None:
+        async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            assert "TLS handshake" in await tried_twice(f"127.0.0.1:{port}", coordinator())
+
+    run(scenario())
+
+
+def test_a_listener_that_is_no_fedpriv_is_dialled_again() -> None:
+    async def scenario() -> None:
+        own = worker()
+        server = grpc.aio.server()
+        pair = grpc.ssl_server_credentials([(own.key_pem, own.chain_pem)], own.authorities_pem, True)
+        port = server.add_secure_port("127.0.0.1:0", pair)
+        await server.start()
+        try:
+            assert "no fedpriv" in await tried_twice(f"127.0.0.1:{port}", coordinator())
+        finally:
+            await server.stop(None)
+
+    run(scenario())
+
+
+def test_a_listener_that_does_not_trust_us_is_dialled_again() -> None:
+    async def scenario() -> None:
+        other = Authority.create().issue("coordinator-1", Role.COORDINATOR)
+        mixed = Credentials(other.chain, other.key, coordinator().authorities, other.peer)
+        async with listening(echo) as listener:
+            assert "may not trust our certificate" in await tried_twice(listener.address, mixed)
 
     run(scenario())
