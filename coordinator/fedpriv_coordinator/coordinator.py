@@ -21,11 +21,12 @@ from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import CloseRound, Evaluate, Evaluation, OfferPlan, Train, Update
 from fedpriv_coordinator.course import Course, Part
 from fedpriv_coordinator.experiment import RoundRecord, WorkerRound
-from fedpriv_coordinator.inspection import why_unusable
+from fedpriv_coordinator.inspection import why_unusable, why_unusable_evaluation
 from fedpriv_coordinator.job import Job
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.round import Complete, Terms
 
+TELL_SECONDS = 5.0
 Evaluations = Mapping[WorkerName, Evaluation]
 Traffic = Mapping[WorkerName, tuple[int, int]]
 
@@ -57,7 +58,9 @@ class Coordinator(Generic[S]):
         course = Course(
             Terms(number, job.quorum, job.deadline_seconds),
             contribute=lambda worker: self._contribute(worker, number, model),
-            inspect=lambda worker, update: why_unusable(update, job.changed, job.rows.get(worker)),
+            inspect=lambda worker, update: why_unusable(
+                update, job.changed, job.training_metrics, self._announced_rows(worker)
+            ),
             fold=self._strategy.fold,
             clock=self._clock,
         )
@@ -126,7 +129,16 @@ class Coordinator(Generic[S]):
             reply = await connection.ask(order, timeout_seconds=job.deadline_seconds)
         except (PeerLost, WorkerRefused):
             return None
-        return reply if isinstance(reply, Evaluation) else None
+        if not isinstance(reply, Evaluation):
+            return None
+        unusable = why_unusable_evaluation(reply, job.worker_metrics, self._announced_rows(worker))
+        return None if unusable else reply
+
+    def _announced_rows(self, worker: WorkerName) -> int | None:
+        """Return the rows that `worker` announced for the job's data set; None where it hides them."""
+        connection = self._members.connected.get(worker)
+        datasets = () if connection is None else connection.announcement.datasets
+        return next((each.rows for each in datasets if each.name == self._job.dataset), None)
 
     def _connection(self, worker: WorkerName) -> Connection:
         connection = self._members.connected.get(worker)
@@ -141,11 +153,16 @@ class Coordinator(Generic[S]):
             self._offered.add((connection, plan.digest))
 
     async def _close_round(self, number: int) -> None:
-        for connection in self._members.connected.values():
-            try:
+        """Tell every worker that the round is over; one that does not take it in time loses its connection."""
+        told = (self._tell(connection, number) for connection in self._members.connected.values())
+        await asyncio.gather(*told)
+
+    async def _tell(self, connection: Connection, number: int) -> None:
+        try:
+            async with asyncio.timeout(TELL_SECONDS):
                 await connection.tell(CloseRound(self._job.id, number))
-            except PeerLost:
-                continue  # the next round finds it gone
+        except (PeerLost, TimeoutError):
+            await connection.close()
 
 
 def _record(

@@ -26,9 +26,10 @@ from fedpriv.remote.reach import Reachable
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.runtime import runtime
 from fedpriv.updates import TensorSet
-from fedpriv.wire.messages import Announcement, AskStatistics, Statistics
+from fedpriv.wire.messages import Announcement, AskStatistics, DatasetDescription, Statistics
 from fedpriv_coordinator.coordinator import Concluded, Coordinator
 from fedpriv_coordinator.experiment import Egress, History, JobFacts, Result, RoundRecord
+from fedpriv_coordinator.inspection import why_unusable_statistics
 from fedpriv_coordinator.job import Job, Loss, agreed_schema, load_tensors, model_tensors, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
@@ -167,9 +168,8 @@ class Federation:
 
     def statistics(self, dataset: str, *, purpose: str = "", timeout_seconds: float = 600.0) -> FederatedStatistics:
         """Return count, mean and deviation per column over all workers; every one must allow `statistics`."""
-        name = DatasetName(dataset)
-        agreed_schema(name, self._announced())
-        replies = runtime.run(_ask_statistics(self._members, name, purpose, timeout_seconds))
+        schema = agreed_schema(DatasetName(dataset), self._announced())
+        replies = runtime.run(_ask_statistics(self._members, schema, purpose, timeout_seconds))
         count = sum(float(values["count"]) for values in replies)
         total = torch.stack([values["sum"] for values in replies]).sum(0)
         squares = torch.stack([values["sum-of-squares"] for values in replies]).sum(0)
@@ -243,14 +243,16 @@ class Federation:
 
 
 async def _ask_statistics(
-    members: Membership, dataset: DatasetName, purpose: str, timeout_seconds: float
+    members: Membership, schema: DatasetDescription, purpose: str, timeout_seconds: float
 ) -> list[TensorSet]:
-    ask = AskStatistics(0, dataset, STATISTICS, purpose)
+    ask = AskStatistics(0, schema.name, STATISTICS, purpose)
     replies = []
     for worker, connection in members.connected.items():
         reply = await connection.ask(ask, timeout_seconds=timeout_seconds)
-        if not isinstance(reply, Statistics) or tuple(name for name, _ in reply.values) != STATISTICS:
-            raise WireError(f"worker {worker!r} answered a request for statistics with something else")
+        assert isinstance(reply, Statistics)  # the connection accepts nothing else as an answer
+        unusable = why_unusable_statistics(reply.values, STATISTICS, len(schema.features))
+        if unusable is not None:
+            raise WireError(f"the statistics of worker {worker!r} cannot be used: {unusable}; go on without it")
         replies.append(reply.values)
     return replies
 

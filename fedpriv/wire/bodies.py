@@ -246,6 +246,8 @@ def _numbers(body: Sequence[v1.NamedNumber]) -> dict[str, float]:
 def _text(value: str) -> str:
     if len(value) > MAXIMUM_TEXT:
         raise WireError(f"a text of {len(value)} characters; {MAXIMUM_TEXT} at most are accepted")
+    if not value.isprintable():  # texts reach terminals, logs and reports
+        raise WireError("a text with control characters; only printable ones are accepted")
     return value
 
 
