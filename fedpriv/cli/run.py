@@ -1,20 +1,73 @@
-"""`fedpriv run JOB.toml`: coordinate one job from a file."""
+"""`fedpriv run JOB.toml`: coordinate one job from a file.
+
+Where the run is kept is said at the start and at the end; what ends it early says how to go on. A folder that cannot
+be resumed or written is refused before anything listens.
+"""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from fedpriv.cli.display import RoundDisplay
-from fedpriv.clock import SystemClock
-from fedpriv.errors import UsageError
+from fedpriv.clock import Clock, SystemClock
+from fedpriv.errors import FedprivError, UsageError
 from fedpriv.transport.credentials import Credentials
-from fedpriv_coordinator.config import load_code, load_job
-from fedpriv_coordinator.experiment import HISTORY, Result
+from fedpriv_coordinator.config import Code, JobConfig, load_code, load_job
+from fedpriv_coordinator.experiment import HISTORY, Result, RoundRecord
 from fedpriv_coordinator.federation import Federation
-from fedpriv_coordinator.journal import RunFolder
+from fedpriv_coordinator.journal import POINTER, RunFolder
+
+REMIND_SECONDS = 15.0
+INTERRUPTED = 130
+_CONNECTED = ("worker ", " is connected")
+
+
+class Interrupted(FedprivError):
+    """Somebody pressed Ctrl-C; says how to go on."""
+
+    exit_code = INTERRUPTED
+
+
+class Missing:
+    """Which of the expected workers did not dial in yet; says so every `REMIND_SECONDS` while we wait."""
+
+    def __init__(self, expected: tuple[str, ...], say: Callable[[str], None], clock: Clock) -> None:
+        self._missing = dict.fromkeys(sorted(expected))
+        self._say = say
+        self._clock = clock
+        self._next = clock.monotonic() + REMIND_SECONDS
+
+    def note(self, text: str) -> None:
+        """Pass a note on; learn from it who is there."""
+        before, after = _CONNECTED
+        if text.startswith(before) and text.endswith(after):
+            self._missing.pop(text.removeprefix(before).removesuffix(after), None)
+        self._say(text)
+
+    def remind(self) -> None:
+        """Say who is still missing, if it is time to."""
+        if self._clock.monotonic() < self._next:
+            return
+        self._next = self._clock.monotonic() + REMIND_SECONDS
+        self._say(f"still waiting for {', '.join(self._missing) or 'a worker that went away again'}")
+
+
+class Progress:
+    """How far a run is: the rounds that are whole, for whoever interrupts it."""
+
+    def __init__(self, display: RoundDisplay, reached: int) -> None:
+        self._display = display
+        self.reached = reached
+
+    def on_round(self, record: RoundRecord) -> None:
+        """Show a round that is on disk now."""
+        self.reached = record.number
+        self._display.on_round(record)
 
 
 def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 - the command line's own flags
@@ -23,34 +76,80 @@ def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 
     code = load_code(config)
     credentials = Credentials.from_files(ca=config.tls.ca, certificate=config.tls.certificate, key=config.tls.key)
     folder = config.run_folder(SystemClock().now()) if resume is None else resume
-    if resume is None and (folder / HISTORY).exists():
-        raise UsageError(f"{folder} holds a finished run; choose another folder with run = in {job}")
+    reached = _checked(folder, job, resuming=resume is not None)
     with RoundDisplay(config.rounds, title=config.name) as display:
-        federation = Federation.listen(
-            config.listen, credentials=credentials, workers=config.workers.names, on_note=display.note
-        )
-        with federation:
-            result = federation.fit(
-                code.model,
-                dataset=config.dataset,
-                loss=code.loss,
-                rounds=config.rounds,
-                local=config.local,
-                strategy=config.strategy.make(),
-                evaluate=code.evaluate,
-                worker_metrics=config.worker_metrics,
-                on_round=display.on_round,
-                seed=config.seed,
-                purpose=config.purpose,
-                name=config.name,
-                quorum=config.workers.quorum,
-                deadline_seconds=config.workers.deadline_seconds,
-                run=folder,
-                resume=resume is not None,
-            )
+        display.note(f"the run is kept in {folder}" + (f"; going on after round {reached}" if reached else ""))
+        progress = Progress(display, reached)
+        try:
+            result = _train(config, code, credentials, folder, display, progress, resuming=resume is not None)
+        except KeyboardInterrupt:
+            raise Interrupted(_how_to_go_on(job, folder, progress.reached)) from None
     result.save(folder)
     RunFolder(folder).finish()
     _report(result, folder, as_json=as_json)
+    sys.stderr.write(f"saved in {folder}\n")
+
+
+def _checked(folder: Path, job: Path, *, resuming: bool) -> int:
+    """Return how many rounds `folder` holds; raise `UsageError` when this run cannot be kept there."""
+    if resuming:
+        if (folder / HISTORY).exists() and not (folder / POINTER).exists():
+            raise UsageError(f"{folder}: this run is finished; start another with fedpriv run {job}")
+        return len(RunFolder(folder).load().history.rounds)
+    if (folder / HISTORY).exists():
+        raise UsageError(f"{folder} holds a finished run; choose another folder with run = in {job}")
+    if (folder / POINTER).exists():
+        raise UsageError(f"{folder} holds a run that is not finished; {_resumption(job, folder)}, or choose another")
+    return 0
+
+
+def _train(
+    config: JobConfig,
+    code: Code,
+    credentials: Credentials,
+    folder: Path,
+    display: RoundDisplay,
+    progress: Progress,
+    *,
+    resuming: bool,
+) -> Result:
+    missing = Missing(config.workers.names, display.note, SystemClock())
+    federation = Federation.listen(
+        config.listen,
+        credentials=credentials,
+        workers=config.workers.names,
+        on_note=missing.note,
+        while_waiting=missing.remind,
+    )
+    with federation:
+        return federation.fit(
+            code.model,
+            dataset=config.dataset,
+            loss=code.loss,
+            rounds=config.rounds,
+            local=config.local,
+            strategy=config.strategy.make(),
+            evaluate=code.evaluate,
+            worker_metrics=config.worker_metrics,
+            on_round=progress.on_round,
+            seed=config.seed,
+            purpose=config.purpose,
+            name=config.name,
+            quorum=config.workers.quorum,
+            deadline_seconds=config.workers.deadline_seconds,
+            run=folder,
+            resume=resuming,
+        )
+
+
+def _how_to_go_on(job: Path, folder: Path, reached: int) -> str:
+    if reached == 0:
+        return f"interrupted before the first round was whole; start again with: fedpriv run {shlex.quote(str(job))}"
+    return f"interrupted after round {reached}; {_resumption(job, folder)}"
+
+
+def _resumption(job: Path, folder: Path) -> str:
+    return f"go on with: fedpriv run {shlex.quote(str(job))} --resume {shlex.quote(str(folder))}"
 
 
 def _report(result: Result, folder: Path, *, as_json: bool) -> None:

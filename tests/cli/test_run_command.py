@@ -1,0 +1,141 @@
+"""`fedpriv run`: where a run is kept, who is waited for, and how to go on with one that was interrupted."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+import fedpriv as fp
+from fedpriv.cli.run import Interrupted, Missing, run
+from fedpriv.clock import ManualClock, SystemClock
+from fedpriv.entropy import SystemEntropy
+from fedpriv.errors import UsageError
+from fedpriv.ids import WorkerName
+from fedpriv.transport.authority import Authority
+from fedpriv.transport.dial import dial_with_retry
+from fedpriv.transport.hello import Side
+from fedpriv.transport.runtime import runtime
+from fedpriv.wire.messages import Role
+from fedpriv_worker.datasets import Dataset
+from fedpriv_worker.executor import InProcessExecutor
+from fedpriv_worker.journal import Journal
+from fedpriv_worker.worker import Worker, serve_quietly
+
+JOB = """\
+name = "tumours"
+dataset = "toy"
+model = "model.py:build"
+loss = "torch.nn.functional:binary_cross_entropy_with_logits"
+evaluate = "model.py:evaluate"
+rounds = 3
+run = "kept"
+worker_metrics = ["loss"]
+listen = "{listen}"
+local = {{ epochs = 1, batch_size = 8, optimizer = "sgd", lr = 0.1 }}
+[workers]
+names = ["alice"]
+[tls]
+ca = "coordinator/ca.pem"
+certificate = "coordinator/certificate.pem"
+key = "coordinator/key.pem"
+"""
+MODEL = """\
+from pathlib import Path
+from torch import nn
+calls = []
+def build():
+    return nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
+def evaluate(model):
+    calls.append(1)
+    if len(calls) == 2:
+        raise KeyboardInterrupt
+    return {"calls": len(calls)}
+"""
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def job_file(folder: Path, authority: Authority, listen: str) -> Path:
+    authority.issue("coordinator-1", Role.COORDINATOR).save(folder / "coordinator")
+    (folder / "model.py").write_text(MODEL)
+    (folder / "job.toml").write_text(JOB.format(listen=listen))
+    return folder / "job.toml"
+
+
+@contextmanager
+def dialling_worker(authority: Authority, address: str) -> Iterator[None]:
+    rules = [fp.PlainUpdate(recipients=("coordinator-1",)), fp.Metrics(recipients=("coordinator-1",))]
+    features = torch.linspace(-1, 1, 90).reshape(30, 3)
+    datasets = (Dataset("toy", features, features.sum(1) > 0, release=rules, validation=0.2),)
+    name = WorkerName("alice")
+    journal = Journal.in_memory(worker=name, clock=SystemClock(), entropy=SystemEntropy())
+    credentials = authority.issue("alice", Role.WORKER)
+    worker = Worker(name, datasets, executor=InProcessExecutor(datasets), journal=journal, credentials=credentials)
+
+    async def keep_dialling() -> None:
+        while True:
+            raw = await dial_with_retry(address, credentials, on_wait=lambda *_: None, jitter=lambda: 1.0)
+            await serve_quietly(worker, raw, Side.DIALER)
+
+    task = runtime.start(keep_dialling())
+    try:
+        yield
+    finally:
+        task.cancel()
+        runtime.run(worker.close())
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    authority, address = Authority.create(), free_address()
+    job, kept = job_file(tmp_path, authority, address), tmp_path / "kept"
+    with dialling_worker(authority, address):
+        with pytest.raises(Interrupted) as interrupted:
+            run(job, None, as_json=True)
+        assert interrupted.value.exit_code == 130
+        assert str(interrupted.value) == (f"interrupted after round 1; go on with: fedpriv run {job} --resume {kept}")
+        assert f"the run is kept in {kept}" in capsys.readouterr().err
+        with pytest.raises(UsageError, match="not finished; go on with"):
+            run(job, None, as_json=True)
+        run(job, kept, as_json=True)
+    said = capsys.readouterr()
+    assert f"the run is kept in {kept}; going on after round 1" in said.err
+    assert said.err.endswith(f"saved in {kept}\n")
+    assert json.loads(said.out)["rounds"] == 3
+    with pytest.raises(UsageError, match="this run is finished"):
+        run(job, kept, as_json=True)
+
+
+def test_a_folder_without_a_run_is_refused_before_anything_listens(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        job = job_file(tmp_path, Authority.create(), f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(UsageError, match="holds no run to resume"):
+            run(job, tmp_path / "other", as_json=False)
+
+
+def test_the_missing_workers_are_named_every_fifteen_seconds() -> None:
+    clock, said = ManualClock(), list[str]()
+    missing = Missing(("bob", "alice", "carol"), said.append, clock)
+    missing.remind()
+    missing.note("worker bob is connected")
+    clock.advance(15)
+    missing.remind()
+    missing.remind()
+    missing.note("worker alice is connected")
+    clock.advance(15)
+    missing.remind()
+    assert said == [
+        "worker bob is connected",
+        "still waiting for alice, carol",
+        "worker alice is connected",
+        "still waiting for carol",
+    ]
