@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic
 
+import torch
+
 from fedpriv.clock import Clock
 from fedpriv.errors import PeerLost, WireError, WorkerRefused
 from fedpriv.ids import PlanDigest, WorkerName
@@ -24,7 +26,7 @@ from fedpriv_coordinator.experiment import RoundRecord, WorkerRound
 from fedpriv_coordinator.inspection import why_unusable, why_unusable_evaluation
 from fedpriv_coordinator.job import Job
 from fedpriv_coordinator.membership import Membership
-from fedpriv_coordinator.round import Complete, Terms
+from fedpriv_coordinator.round import Abandoned, Complete, Terms
 
 TELL_SECONDS = 5.0
 Evaluations = Mapping[WorkerName, Evaluation]
@@ -67,8 +69,12 @@ class Coordinator(Generic[S]):
         state = await course.run(tuple(self._members.connected))
         evaluations: Evaluations = {}
         if isinstance(state, Complete):
-            model, self._memory = self._strategy.conclude(model, course.sum, self._memory)
-            evaluations = await self._evaluate(number, model)
+            concluded, memory = self._strategy.conclude(model, course.sum, self._memory)
+            if _is_finite(concluded):
+                model, self._memory = concluded, memory
+                evaluations = await self._evaluate(number, model)
+            else:
+                state = Abandoned(state.terms, "the updates together make a model that is not finite")
         await self._close_round(number)
         seconds = self._clock.monotonic() - started
         complete = isinstance(state, Complete)
@@ -163,6 +169,11 @@ class Coordinator(Generic[S]):
                 await connection.tell(CloseRound(self._job.id, number))
         except (PeerLost, TimeoutError):
             await connection.close()
+
+
+def _is_finite(model: TensorSet) -> bool:
+    """Return whether every number of `model` is finite: one that is not would spread to every worker."""
+    return all(bool(torch.isfinite(tensor).all()) for _, tensor in model if tensor.dtype.is_floating_point)
 
 
 def _record(

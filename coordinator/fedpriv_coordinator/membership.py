@@ -54,12 +54,14 @@ class Membership:
         name = connection.name
         if name not in self.expected:
             raise UsageError(f"worker {name!r} is not one of {', '.join(self.expected)}{nearest(name, self.expected)}")
-        current = self._connections.get(name)
-        if current is not None and current.is_open:
-            raise UsageError(f"a worker named {name!r} is connected already; give each its own name and certificate")
-        if current is not None:
-            self._past.setdefault(name, []).append(_Past(current.bytes_in, current.bytes_out, current.received))
         async with self._changed:
+            current = self._connections.get(name)
+            if current is not None and current.is_open:
+                raise UsageError(
+                    f"a worker named {name!r} is connected already; give each its own name and certificate"
+                )
+            if current is not None:
+                self._past.setdefault(name, []).append(_Past(current.bytes_in, current.bytes_out, current.received))
             self._connections[name] = connection
             self._changed.notify_all()
 

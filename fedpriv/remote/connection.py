@@ -195,6 +195,8 @@ class Connection:
             end = PeerLost(f"worker {self.name!r} sent what no worker may send, so its link was closed: {error}")
         except asyncio.CancelledError:
             end = PeerLost(f"the connection to worker {self.name!r} was closed here")
+        except Exception as error:  # noqa: BLE001 - whatever a worker's bytes provoke, nobody may wait for ever
+            end = PeerLost(f"the link to worker {self.name!r} was closed by a defect of ours, {type(error).__name__}")
         self._finish(end)
         await self._link.close()
 

@@ -56,15 +56,14 @@ class VirtualWorker:
             credentials=process_authority().issue(self.name, Role.WORKER),
             pool=_training_threads(threads),
         )
-        self._serving: set[asyncio.Task[None]] = set()
         _alive.add(self)
 
     async def reach(self, name: PeerName) -> Connection:
         """Return an open connection as `name`; called on the runtime's thread."""
         ours, theirs = memory_pair()
         task = asyncio.create_task(serve_quietly(self._worker, theirs, Side.LISTENER))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        _serving.add(task)
+        task.add_done_callback(_serving.discard)
         credentials = process_authority().issue(name, Role.RESEARCHER)
         return await Connection.open(OpenLink(ours), Side.DIALER, credentials)
 
@@ -85,6 +84,8 @@ class VirtualWorker:
         return f"<VirtualWorker {self.name}>"
 
 
+_serving: set[asyncio.Task[None]] = set()
+"""Sessions under way: asyncio itself would let a task go that nobody else holds."""
 _alive: weakref.WeakSet[VirtualWorker] = weakref.WeakSet()
 
 

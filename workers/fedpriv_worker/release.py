@@ -154,7 +154,7 @@ def _fresh(tensors: TensorSet) -> TensorSet:
     fresh: dict[str, torch.Tensor] = {}
     for name, tensor in tensors:
         own = tensor.detach().contiguous()
-        if own.dtype.is_floating_point and bool(torch.isnan(own).any()):
+        if (own.dtype.is_floating_point or own.dtype.is_complex) and bool(torch.isnan(own).any()):
             own = torch.where(torch.isnan(own), torch.full_like(own, math.nan), own)
         fresh[name] = own
     return TensorSet(fresh)

@@ -151,9 +151,14 @@ Action: TypeAlias = Execute | Tell | Release | Publish | Close
 Step: TypeAlias = tuple[Session, tuple[Action, ...]]
 
 
-def open_session(facts: Facts, peer: Recipient) -> Step:
-    """Return a session with `peer`, whose identity the handshake proved, and the announcement."""
-    return Session(facts, peer), (Tell(Announcement(facts.torch_version, tuple(facts.datasets.values()))),)
+def open_session(facts: Facts, peer: Recipient, barred: frozenset[DatasetName] = frozenset()) -> Step:
+    """Return a session with `peer`, whose identity the handshake proved, and the announcement.
+
+    `barred` is what this peer lost the right to before: a new link does not give it back.
+    """
+    return Session(facts, peer, barred=barred), (
+        Tell(Announcement(facts.torch_version, tuple(facts.datasets.values()))),
+    )
 
 
 def handle(session: Session, message: Message) -> Step:
@@ -178,6 +183,8 @@ def executed(session: Session, number: int, outcome: Outcome) -> Step:
     session = replace(session, running=running)
     if isinstance(outcome, Broken):
         return _broke(session, request, outcome)
+    if not isinstance(request, OfferPlan) and request.dataset in session.barred:
+        return _refuse(session, request, ErrorCode.RELEASE_DENIED)  # barred while it was running
     return _succeeded(session, request, outcome)
 
 

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from fedpriv.errors import FedprivError, PeerLost, ReleaseDenied, StorageFailed, UsageError, WireError
-from fedpriv.ids import WorkerName
-from fedpriv.policy.decision import Recipient
+from fedpriv.ids import DatasetName, PeerName, WorkerName
+from fedpriv.policy.decision import Recipient, may_receive
 from fedpriv.sealed import Sealed
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import Side, greet
-from fedpriv.transport.link import RawLink, SealedLink
+from fedpriv.transport.link import STRANGER_MESSAGE_BYTES, RawLink, SealedLink
 from fedpriv.wire import codec
 from fedpriv.wire.messages import ErrorCode, Failure, Hello, HelloProof, Message, Request
 from fedpriv_worker.datasets import Dataset
@@ -81,6 +81,7 @@ class Worker:
         self._own_pool = ThreadPoolExecutor(1, thread_name_prefix=f"fedpriv-{name}") if pool is None else None
         self._pool = pool or self._own_pool
         self._links: set[SealedLink] = set()
+        self._barred: dict[PeerName, frozenset[DatasetName]] = {}
         self._executing = asyncio.Lock()
         self._published = -PUBLISH_SECONDS
         self._publishing: asyncio.Task[None] | None = None
@@ -94,9 +95,11 @@ class Worker:
             if sum(each.raw is not raw and each.is_with(peer.name) for each in self._links) >= MAXIMUM_SESSIONS:
                 log.warning("%s has %d sessions already; another one is refused", peer.name, MAXIMUM_SESSIONS)
                 return
+            recipient = Recipient(peer.name, peer.role.value)
+            if not any(may_receive(recipient, rules) for rules in self._facts.rules.values()):
+                raw.maximum_message_bytes = STRANGER_MESSAGE_BYTES  # no rule names it: it has nothing large to ask
             log.info("session with %s (%s) begins", peer.name, peer.role.value)
-            conversation = Conversation(self, link, Recipient(peer.name, peer.role.value))
-            await conversation.run()
+            await Conversation(self, link, recipient).run()
             log.info("session with %s ends", peer.name)
         finally:
             self._links.discard(link)
@@ -114,8 +117,9 @@ class Worker:
             return await loop.run_in_executor(self._pool, self._executor.carry_out, request, stopped)
 
     def forget(self, session: Session) -> None:
-        """Drop what a session that is over had loaded."""
+        """Drop what a session that is over had loaded; remember what its peer lost the right to."""
         self._executor.forget(session.plans)
+        self._barred[session.peer.name] = session.barred
 
     async def seal(self, action: Tell | Release, recipient: Recipient) -> Sealed:
         """Take a message through the door, off the loop's thread when that waits for a disk."""
@@ -139,7 +143,7 @@ class Worker:
 
     def greeting(self, recipient: Recipient) -> tuple[Session, tuple[Action, ...]]:
         """Return a new session and its first actions."""
-        return open_session(self._facts, recipient)
+        return open_session(self._facts, recipient, self._barred.get(recipient.name, frozenset()))
 
     @property
     def is_busy(self) -> bool:
@@ -149,6 +153,7 @@ class Worker:
     async def close(self) -> None:
         """Stop what is under way, close every link, then publish and close the ledger."""
         self.closing = True
+        await self._publish()
         closing = [asyncio.create_task(link.close()) for link in tuple(self._links)]
         if closing:
             await asyncio.wait(closing, timeout=CLOSE_SECONDS)

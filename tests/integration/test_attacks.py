@@ -1,0 +1,262 @@
+"""A peer that holds a valid certificate and no good intentions; each test is named after what it must not reach."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fleets import toy
+from torch import nn
+
+import fedpriv as fp
+from fedpriv.errors import PeerLost
+from fedpriv.ids import DatasetName, JobId
+from fedpriv.learning.local import SGD
+from fedpriv.plans.plan import Plan
+from fedpriv.plans.tracing import TensorExample, trace_training
+from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.hello import Side, greet
+from fedpriv.transport.link import OpenLink
+from fedpriv.transport.memory import memory_pair
+from fedpriv.transport.runtime import runtime
+from fedpriv.updates import TensorSet
+from fedpriv.wire import codec
+from fedpriv.wire.messages import ErrorCode, Failure, Hello, Message, OfferPlan, PlanAccepted, Role, Train, Update
+from fedpriv_worker.worker import MAXIMUM_SESSIONS, serve_quietly
+
+Make = Callable[..., fp.VirtualWorker]
+UNIFORM = (fp.PlainUpdate(recipients=("mallory",), weight="uniform"),)
+
+
+class Attacker:
+    """A researcher's end of a link that says whatever it likes."""
+
+    def __init__(self, link: OpenLink, serving: asyncio.Task[None]) -> None:
+        self.link, self.serving = link, serving
+
+    @classmethod
+    async def connect(cls, worker: fp.VirtualWorker, name: str = "mallory") -> Attacker:
+        ours, theirs = memory_pair()
+        serving = asyncio.create_task(serve_quietly(worker._worker, theirs, Side.LISTENER))
+        link = OpenLink(ours)
+        await greet(Side.DIALER, link, Credentials.throwaway(name, Role.RESEARCHER), codec.encode)
+        await link.receive()
+        return cls(link, serving)
+
+    async def say(self, message: Message) -> None:
+        await self.link.send(codec.encode(message))
+
+    async def hear(self) -> Message:
+        envelope = await self.link.receive()
+        assert envelope is not None
+        return codec.decode(envelope)
+
+    async def ask(self, message: Message) -> Message:
+        await self.say(message)
+        return await self.hear()
+
+
+def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    runtime.run(scenario(), timeout_seconds=60)
+
+
+@pytest.fixture
+def virtual() -> Iterator[Make]:
+    made: list[fp.VirtualWorker] = []
+
+    def make(dataset: fp.Dataset | None = None) -> fp.VirtualWorker:
+        made.append(fp.VirtualWorker("alice", [dataset or toy(64, release=UNIFORM)]))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def plan(width: int = 4) -> Plan:
+    model = nn.Sequential(nn.Linear(width, 1), nn.Flatten(0))
+    rows, target = TensorExample("float32", (width,)), TensorExample("float32", ())
+    return trace_training(model, F.binary_cross_entropy_with_logits, SGD(lr=0.1), rows, target)
+
+
+def order(number: int = 2, **fields: object) -> Train:
+    model = TensorSet({"0.weight": torch.zeros(1, 4), "0.bias": torch.zeros(1)})
+    request = Train(
+        request=number, job=JobId("j"), round=1, dataset=DatasetName("toy"), plan=PLAN.digest, epochs=1, batch_size=8,
+        shuffle=False, drop_last=False, seed=0, hyperparameters={"lr": 0.1}, metrics=(), purpose="", model=model,
+    )  # fmt: skip
+    return replace(request, **fields)
+
+
+PLAN = plan()
+
+
+def test_codes_say_nothing_about_a_hidden_row_count(virtual: Make) -> None:
+    hidden = fp.Dataset("toy", torch.zeros(37, 4), torch.zeros(37), rows="hidden", release=UNIFORM)
+    worker = virtual(hidden)
+
+    async def scenario() -> None:
+        attacker = await Attacker.connect(worker)
+        await attacker.ask(OfferPlan(1, PLAN))
+        answers = []
+        for number, batch in enumerate((1, 36, 37, 38, 1000), start=2):
+            probe = order(number, batch_size=batch, drop_last=True, epochs=1_000_001)
+            answers.append(await attacker.ask(probe))
+        assert {answer.code for answer in answers if isinstance(answer, Failure)} == {ErrorCode.OVER_QUOTA}
+        assert len(answers) == 5
+        update = await attacker.ask(order(99, batch_size=1000, drop_last=True))
+        assert isinstance(update, Update)
+        assert update.weight == 1.0
+
+    play(scenario)
+
+
+def test_whom_no_rule_names_cannot_fill_the_table_of_plans(virtual: Make) -> None:
+    worker = virtual()
+
+    async def scenario() -> None:
+        stranger = await Attacker.connect(worker, "stranger")
+        answer = await stranger.ask(OfferPlan(1, PLAN))
+        assert isinstance(answer, Failure)
+        assert answer.code is ErrorCode.RELEASE_DENIED
+
+    play(scenario)
+
+
+def test_plans_of_a_session_that_is_over_are_forgotten(virtual: Make) -> None:
+    worker = virtual()
+    programs = worker._worker._executor._programs
+
+    async def scenario() -> None:
+        attacker = await Attacker.connect(worker)
+        assert isinstance(await attacker.ask(OfferPlan(1, PLAN)), PlanAccepted)
+        loaded = PLAN.digest in programs._programs
+        await attacker.link.close()
+        await attacker.serving
+        assert loaded
+        assert PLAN.digest not in set(programs._programs)
+
+    play(scenario)
+
+
+def test_one_peer_cannot_hold_every_session(virtual: Make) -> None:
+    worker = virtual()
+
+    async def scenario() -> None:
+        for _ in range(MAXIMUM_SESSIONS):
+            await Attacker.connect(worker)
+        ours, theirs = memory_pair()
+        refused = asyncio.create_task(serve_quietly(worker._worker, theirs, Side.LISTENER))
+        link = OpenLink(ours)
+        await greet(Side.DIALER, link, Credentials.throwaway("mallory", Role.RESEARCHER), codec.encode)
+        assert await link.receive() is None
+        await refused
+        await Attacker.connect(worker, "honest")
+
+    play(scenario)
+
+
+def test_work_of_a_peer_that_left_is_given_up(virtual: Make) -> None:
+    worker = virtual()
+    executor = worker._worker._executor
+    passes, two = [], threading.Event()
+
+    def counting(request: Any, stopped: Callable[[], bool]) -> Any:
+        def asked() -> bool:
+            passes.append(request.request)
+            if len(passes) >= 3:
+                two.set()
+                left.wait(30)
+            return stopped()
+
+        return executor.__class__.carry_out(executor, request, asked)
+
+    left = threading.Event()
+
+    async def scenario() -> None:
+        attacker = await Attacker.connect(worker)
+        await attacker.ask(OfferPlan(1, PLAN))
+        executor.carry_out = counting
+        for number in range(2, 8):
+            await attacker.say(order(number, epochs=1000))
+        await asyncio.to_thread(two.wait, 30)
+        await attacker.link.close()
+        await attacker.serving
+        left.set()
+        honest = await Attacker.connect(worker)
+        assert isinstance(await honest.ask(OfferPlan(1, PLAN)), PlanAccepted)
+        assert len(passes) < 10
+
+    play(scenario)
+
+
+def test_a_round_number_that_no_ledger_can_hold_is_refused_and_the_session_goes_on(virtual: Make) -> None:
+    worker = virtual()
+
+    async def scenario() -> None:
+        attacker = await Attacker.connect(worker)
+        await attacker.ask(OfferPlan(1, PLAN))
+        answer = await attacker.ask(order(2, round=1 << 62))
+        assert isinstance(answer, Failure)
+        assert answer.code is ErrorCode.BAD_REQUEST
+        assert isinstance(await attacker.ask(order(3)), Update)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("change", [(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"), (b"\x30\x82", b"\x30\x83")])
+def test_a_certificate_that_cannot_be_parsed_ends_one_link_and_not_the_worker(
+    virtual: Make, change: tuple[bytes, bytes]
+) -> None:
+    worker = virtual()
+    good = Credentials.throwaway("mallory", Role.RESEARCHER).chain_der[0]
+    bad = good.replace(*change, 1)
+    assert bad != good
+
+    async def scenario() -> None:
+        for chain in ((bad,), (good, bad)):
+            ours, theirs = memory_pair()
+            serving = asyncio.create_task(serve_quietly(worker._worker, theirs, Side.LISTENER))
+            await ours.send(codec.encode(Hello(chain, b"n" * 32)))
+            assert await ours.receive() is None
+            await serving
+        await Attacker.connect(worker)
+
+    play(scenario)
+
+
+def test_text_that_would_drive_a_terminal_does_not_decode() -> None:
+    envelope = codec.encode(Failure(1, ErrorCode.STEP_FAILED, 1, "\x1b]0;owned\x07"))
+    with pytest.raises(fp.FedprivError, match="control characters"):
+        codec.decode(envelope)
+
+
+def test_a_peer_that_grants_no_window_does_not_hold_a_run_up(virtual: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fedpriv.remote.connection import Connection
+    from fedpriv.wire.messages import CloseRound
+    from fedpriv_coordinator import coordinator
+
+    stalled = virtual(toy(20, release=(fp.PlainUpdate(recipients=("me",)),)))
+    tell = Connection.tell
+
+    async def stalling(self: Connection, message: Any) -> None:
+        if isinstance(message, CloseRound):
+            await asyncio.Event().wait()
+        await tell(self, message)
+
+    monkeypatch.setattr(Connection, "tell", stalling)
+    monkeypatch.setattr(coordinator, "TELL_SECONDS", 0.1)
+    with fp.Federation([stalled]) as federation, pytest.raises((fp.RoundAbandoned, PeerLost)):
+        federation.fit(
+            nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)),
+            dataset="toy",
+            loss=F.binary_cross_entropy_with_logits,
+            rounds=2,
+            deadline_seconds=0.5,
+        )
