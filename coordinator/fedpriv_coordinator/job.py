@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from fedpriv import canonical
-from fedpriv.errors import UsageError, nearest
+from fedpriv.errors import TraceError, UsageError, nearest
 from fedpriv.ids import DatasetName, JobId, WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.plans.plan import InputRole, OutputRole, Plan
 from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_training
 from fedpriv.updates import TensorSet, TensorSpec
 from fedpriv.wire.messages import Announcement, DatasetDescription
+from fedpriv_coordinator.fitting import check_code, disagreement, explained
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 METRICS: Mapping[str, Loss] = {"accuracy": accuracy}
@@ -73,12 +74,10 @@ def agreed_schema(dataset: DatasetName, announced: Mapping[WorkerName, Announcem
         found[worker] = by_name[dataset]
     (first, schema), *others = found.items()
     for worker, other in others:
-        for field in ("features", "feature_shape", "feature_dtype", "target", "target_dtype", "classes"):
-            if getattr(other, field) != getattr(schema, field):
-                raise UsageError(
-                    f"workers {first!r} and {worker!r} disagree on {field} of data set {dataset!r}: "
-                    f"{getattr(schema, field)!r:.200} and {getattr(other, field)!r:.200}; bring them to one schema"
-                )
+        if apart := disagreement(first, schema, worker, other):
+            raise UsageError(
+                f"workers {first!r} and {worker!r} disagree on data set {dataset!r}: {apart}; bring them to one schema"
+            )
     return schema
 
 
@@ -97,14 +96,18 @@ def prepare(
     announced: Mapping[WorkerName, Announcement],
 ) -> Job:
     """Return the job; trace the model and loss once. Raise `UsageError` for whatever cannot work."""
+    check_code(model, loss, local)
     _check_terms(rounds, quorum, len(announced), deadline_seconds, worker_metrics)
     name = DatasetName(dataset)
     schema = agreed_schema(name, announced)
     features = TensorExample(schema.feature_dtype, schema.feature_shape)
     target = TensorExample(schema.target_dtype, ())
-    training = trace_training(model, loss, local.optimizer, features, target)
     chosen = {name: metric for name, metric in METRICS.items() if name in worker_metrics}
-    evaluation = trace_evaluation(model, loss, chosen, features, target) if worker_metrics else None
+    try:
+        training = trace_training(model, loss, local.optimizer, features, target)
+        evaluation = trace_evaluation(model, loss, chosen, features, target) if worker_metrics else None
+    except TraceError as error:
+        raise explained(error, model, schema) from error
     return Job(
         id=_job_id(training, dataset, purpose, seed),
         purpose=purpose,

@@ -186,6 +186,8 @@ class LocalTraining:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        if not isinstance(self.optimizer, Optimizer):
+            raise UsageError(_not_ours(self.optimizer))
 
 
 def _adam_step(
@@ -222,6 +224,16 @@ def _check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay:
     _not_negative("weight_decay", weight_decay)
     if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
         raise UsageError(f"betas are {betas!r}; they must be two numbers from 0 up to but not including 1")
+
+
+def _not_ours(given: object) -> str:
+    """Return what to write instead of `given`, which is no optimiser that a plan can hold."""
+    named = given if isinstance(given, type) else type(given)
+    ours = next((each for each in (AdamW, Adam, SGD) if each.__name__ == named.__name__), Adam)
+    full = f"{named.__module__}.{named.__qualname__}".removeprefix("builtins.")
+    what = f"the class {full}" if isinstance(given, type) else f"of type {full}"
+    numbers = "lr=0.1" if ours is SGD else "lr=0.001"
+    return f"optimizer is {what}; the optimiser becomes part of a plan: use fp.{ours.__name__}({numbers})"
 
 
 def _positive(name: str, value: float) -> None:

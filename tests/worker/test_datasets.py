@@ -104,6 +104,19 @@ def test_codes_stay_whole_numbers_when_declared():
     assert made.describe().features == (Column("x0", "integer"), Column("x1", "integer"))
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64])
+def test_whole_numbers_in_memory_stay_whole_numbers(kind):
+    values, target = np.array([[1, 2], [3, 4]], dtype=kind), np.array([0.0, 1.0])
+    for features in (values, torch.from_numpy(values)):
+        assert Dataset("rows", features, target).features.dtype is torch.int64
+    assert Dataset("rows", values, target, features_dtype="float32").features.dtype is torch.float32
+
+
+def test_yes_and_no_are_float_features():
+    made = Dataset("rows", torch.tensor([[True, False], [False, True]]), torch.zeros(2))
+    assert made.features.dtype is torch.float32
+
+
 def test_tensors_are_copied_fresh_contiguous_and_without_gradient():
     given_features = torch.ones(3, 4, requires_grad=True)
     given_target = torch.zeros(4)

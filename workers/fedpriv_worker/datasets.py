@@ -44,6 +44,8 @@ class Rows:
 class Dataset:
     """Private rows under a name, with what their owner lets out of them.
 
+    Features become float32, or int64 where they are integers of any width (tokens and other codes: cast in `forward`
+    what is a quantity); `features_dtype` says otherwise. Files declare theirs, float32 unless they say int64.
     Targets become float32 from bool and float, int64 from integers and text. `classes` is the number or the names of
     the classes, declared by the owner: they are announced, so they are never taken from the data. The `validation`
     share of the rows is held out, the same rows at every start. Tensors are copied: what the caller does to theirs
@@ -78,7 +80,7 @@ class Dataset:
         columns: Sequence[str | Column] | None = None,
         target_name: str = "target",
         classes: int | Sequence[str] | None = None,
-        features_dtype: FeaturesDtype = "float32",
+        features_dtype: FeaturesDtype | None = None,
         budget: object = None,
     ) -> None:
         if budget is not None:
@@ -89,7 +91,8 @@ class Dataset:
         labels = _as_tensor(name, "target", _numbered(name, target_name, target, kept_classes))
         _check_shapes(name, given, labels)
         kept_columns = _columns(name, given, columns, target_name)
-        kept_features = _features(name, given, features_dtype, [column.name for column in kept_columns])
+        dtype = features_dtype or _natural_dtype(given)
+        kept_features = _features(name, given, dtype, [column.name for column in kept_columns])
         kept_target, kind = _target(name, labels, target_name, kept_classes)
         training, evaluation = _split(name, kept_features, kept_target, validation)
         values: dict[str, object] = {
@@ -220,6 +223,11 @@ def _columns(
     if twice:
         raise DataError(f"data set {name!r} has two columns called {twice[0]!r}; rename or remove one")
     return columns
+
+
+def _natural_dtype(features: torch.Tensor) -> FeaturesDtype:
+    """Return int64 for integers; float32 for floats and for yes and no."""
+    return "float32" if features.is_floating_point() or features.dtype is torch.bool else "int64"
 
 
 def _features(name: str, features: torch.Tensor, dtype: FeaturesDtype, columns: Sequence[str]) -> torch.Tensor:
