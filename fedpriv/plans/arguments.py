@@ -50,6 +50,8 @@ def call(operation: Operation, bound: dict[str, Any]) -> Any:  # noqa: ANN401  w
         keywords["device"] = torch.device("meta")
     if operation.name == "aten._native_batch_norm_legit_functional.default":
         return _batch_norm_shapes(bound)  # torch has no meta kernel for it
+    if operation.name == "aten._native_batch_norm_legit_no_training.default":
+        return _batch_norm_shapes({**bound, "training": False})[:3]  # torch's names statistics that no kernel gives
     assert operation.overload is not None
     return operation.overload(*positional, **keywords)
 

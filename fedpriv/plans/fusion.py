@@ -155,9 +155,11 @@ def _factor_into_sum(block: Block, node: Node, sole: dict[int, Node]) -> Node | 
 
 
 def _fits(block: Block, operand: Slot, node: Node) -> bool:
-    """Whether an operand alone has the shape and dtype of the result, in floating point."""
-    meta, result = block.metas[operand.index], block.metas[node.results[0]]
-    return meta.dtype == result.dtype and meta.dtype.is_floating_point and meta.shape == result.shape  # type: ignore[no-any-return]
+    """Whether an operand alone has the shape, layout and dtype of the result, in floating point."""
+    meta: torch.Tensor = block.metas[operand.index]
+    result: torch.Tensor = block.metas[node.results[0]]
+    alike = meta.shape == result.shape and meta.stride() == result.stride()
+    return alike and meta.dtype == result.dtype and meta.dtype.is_floating_point
 
 
 def _product_into_sum(block: Block, node: Node, sole: dict[int, Node]) -> Node | None:

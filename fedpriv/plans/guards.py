@@ -139,7 +139,19 @@ def _integer(bound: Bound, *names: str) -> None:
         _need(bound[name].dtype in {torch.int64, torch.int32}, f"{name} must hold int32 or int64 indices")
 
 
+def _filled(bound: Bound) -> None:
+    for name, value in bound.items():
+        _need(not isinstance(value, torch.Tensor) or value.numel() > 0, f"{name} is empty")
+
+
+def _single_or_double(source: torch.Tensor) -> None:
+    # with less, the dtype of the statistics depends on the device
+    _need(source.dtype in {torch.float32, torch.float64}, "statistics need float32 or float64")
+
+
 def _layer_norm(bound: Bound) -> None:
+    _filled(bound)
+    _single_or_double(bound["input"])
     source, normalized = bound["input"], tuple(bound["normalized_shape"])
     inner = math.prod(normalized)
     _need(
@@ -152,6 +164,7 @@ def _layer_norm(bound: Bound) -> None:
 
 
 def _group_norm(bound: Bound) -> None:
+    _filled(bound)
     source = bound["input"] if "input" in bound else bound["X"]
     rows, channels, inner, groups = bound["N"], bound["C"], bound["HxW"], bound["group"]
     _need(
@@ -165,6 +178,8 @@ def _group_norm(bound: Bound) -> None:
 
 def _batch_norm(bound: Bound) -> None:
     source = bound["input"]
+    _single_or_double(source)
+    _need(source.numel() > 0, "input is empty")
     _need(source.dim() >= 2, "input needs a channel dimension")
     channels = source.shape[1]
     _length(bound, channels, "weight", "bias", "running_mean", "running_var")
@@ -180,6 +195,7 @@ def _batch_norm(bound: Bound) -> None:
 
 
 def _pool_backward(bound: Bound) -> None:
+    _filled(bound)
     _integer(bound, "indices")
     _same(bound, "grad_output", "indices")
     _need(bound["self"].dim() == bound["grad_output"].dim(), "grad_output and self differ in dimensions")
@@ -187,13 +203,14 @@ def _pool_backward(bound: Bound) -> None:
 
 
 def _average_pool_backward(bound: Bound) -> None:
+    _filled(bound)
     _need(bound["self"].dim() == bound["grad_output"].dim(), "grad_output and self differ in dimensions")
     _need(bound["self"].shape[:-2] == bound["grad_output"].shape[:-2], "grad_output and self differ in channels")
 
 
 def _embedding(bound: Bound) -> None:
     _integer(bound, "indices")
-    _need(bound["weight"].dim() == 2 and bound["weight"].shape[0] > 0, "weight must have rows and columns")
+    _need(bound["weight"].dim() == 2 and bound["weight"].numel() > 0, "weight must have rows and columns")
 
 
 def _embedding_backward(bound: Bound) -> None:
@@ -313,16 +330,29 @@ def _leaky_noise(bound: Bound) -> None:
     _same(bound, "self", "noise")
 
 
+def _prelu(bound: Bound) -> None:
+    _same(bound, "self", "grad_output")
+    _spreads(bound, "weight", tuple(bound["self"].shape))
+
+
 def _same_backward(bound: Bound) -> None:
     first, *others = [
         name for name, value in bound.items() if isinstance(value, torch.Tensor) and name not in {"weight", "buffer"}
     ]
-    _same(bound, first, *others)
-    if bound.get("buffer") is not None:
-        _need(bound["buffer"].numel() in {0, bound["self"].numel()}, "buffer does not fit self")
+    _same(bound, first, *others, *(["buffer"] if "buffer" in bound else []))
 
 
 _RULES: Mapping[str, Callable[[Bound], None]] = {
+    **{
+        f"aten.{name}.default": _filled
+        for name in (
+            "convolution", "convolution_backward", "max_pool2d_with_indices", "adaptive_max_pool2d", "avg_pool2d",
+            "_adaptive_avg_pool2d", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
+            "dot", "mv",
+        )
+    },
+    "aten._prelu_kernel.default": _prelu,
+    "aten._prelu_kernel_backward.default": _prelu,
     "aten.native_layer_norm.default": _layer_norm,
     "aten.native_layer_norm_backward.default": _layer_norm,
     "aten.native_group_norm.default": _group_norm,

@@ -76,6 +76,7 @@ def infer(plan: Plan, batch: int, quota: Quota) -> Inference:
             slots.extend(results)
             memory.run(index, step, known, filled, slots, cost.workspace_of(known, arguments, tensors))
     _check_outputs(plan, slots)
+    memory.leave(plan, slots)
     return Inference(batch, tuple(slots), memory.peak, work)
 
 
@@ -187,6 +188,12 @@ class _Memory:
         for slot in {self._root[each] for each in (*step_slots(step), *filled)}:
             if slot in self._bytes and self._readers[slot] <= index:
                 self._live -= self._bytes.pop(slot)
+
+    def leave(self, plan: Plan, slots: Sequence[Abstract]) -> None:
+        """Count the copies that leave a plain function; a view leaves as all that it shows."""
+        leaving = [slots[each.slot] for each in plan.outputs if each.role is OutputRole.RESULT]
+        fresh = sum(cost.nbytes(each) for each in leaving if isinstance(each, torch.Tensor))
+        self._grow(fresh, 0, -1, "")
 
     def _grow(self, fresh: int, scratch: int, step: int, name: str) -> None:
         self._live += fresh

@@ -129,13 +129,16 @@ class Program:
             if BATCH in each.shape[:1] and value.dim()
         ]
         batch = rows[0] if rows else 1
+        if batch < 1:
+            raise InputMismatch("a batch has no rows; give one at least")
         for each, value in zip(inputs, arguments, strict=True):
             _check(each, value, batch)
-        block = self.block(max(batch, 1))
+        block = self.block(batch)
         with torch.inference_mode():
             engine = Engine(block, {}, generator, self.device)
             return [
-                each.clone() for each in engine.run([*(each.to(self.device) for each in arguments), *self.constants])
+                each.clone()
+                for each in engine.run([*(each.to(self.device).contiguous() for each in arguments), *self.constants])
             ]
 
 
@@ -245,11 +248,14 @@ class Bound:
         return outputs
 
     def _gathered(self, features: Tensor, target: Tensor, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
-        """Return the chosen rows on the program's device."""
+        """Return the chosen rows on the program's device, contiguous as kernels take them to be."""
         device = self.program.device
         if isinstance(rows, slice):
-            return features[rows].to(device), target[rows].to(device)
-        return features.index_select(0, rows).to(device), target.index_select(0, rows).to(device)
+            return features[rows].to(device).contiguous(), target[rows].to(device).contiguous()
+        return (
+            features.index_select(0, rows).to(device).contiguous(),
+            target.index_select(0, rows).to(device).contiguous(),
+        )
 
     def _fit(self, features: Tensor, target: Tensor) -> int:
         batch = len(features)

@@ -2,7 +2,8 @@
 
 Where a kernel would raise or reach beyond a tensor because of a value, this makes it total: an index is brought
 into range, a target outside the classes counts as ignored, a probability outside 0 to 1 is clipped. Memory that
-torch would leave unwritten is zeroed. Random operations draw from the worker's generator, never the global one.
+torch would leave unwritten is zeroed; a kernel that may ignore strides gets operands without gaps or repeats, and
+so does the next batch. Random operations draw from the worker's generator, never the global one.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from fedpriv.plans.arguments import MEMORY_FORMATS
 from fedpriv.plans.blocks import GENERATOR, Block, Node
 from fedpriv.plans.inference import Inference
 from fedpriv.plans.operations import Operation, operation
-from fedpriv.plans.plan import Argument, Dtype, InputRole, Plan, Slot, Step
+from fedpriv.plans.plan import Argument, Dtype, InputRole, OutputRole, Plan, Slot, Step
 from fedpriv.updates import DTYPES
 
+CARRIED = frozenset({OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER})
+"""Outputs that are inputs of the next batch."""
 Rule: TypeAlias = "Callable[[Lowering, dict[str, Any]], tuple[Any, ...]]"
 
 
@@ -36,6 +39,7 @@ class Lowering:
         self._is = dict[int, Any]()
         self._step = -1
         self._producers: dict[int, Node] = {}
+        self._dense: dict[int, Slot] = {}
         self.block = Block(
             metas=list(inference.slots),
             nodes=[],
@@ -48,7 +52,11 @@ class Lowering:
         for index, step, filled in plan.walk():
             self._step = index
             self._lower(operation(step.operation), step, filled)
-        self.block.outputs = [self._at(Slot(each.slot)).index for each in plan.outputs]
+        self._step = -1
+        for each in plan.outputs:
+            left: Slot = self._at(Slot(each.slot))
+            # what is carried comes back as an input, which every step takes for contiguous
+            self.block.outputs.append((self._laid_out(left) if each.role in CARRIED else left).index)
 
     def call(self, name: str, *arguments: Any) -> Any:  # noqa: ANN401  a slot, or several
         """Append a node and return the slot of its result, or a tuple of slots."""
@@ -76,6 +84,8 @@ class Lowering:
         if known.arithmetic is not None:
             return  # sizes are numbers by now
         given = self._arguments(known, step)
+        if known.contiguous:
+            given = {name: self._laid_out(value) for name, value in given.items()}
         rule = RULES.get(known.name)
         if rule is None:
             self._append(Node(known.name, list(given.values()), tuple(filled), self._step))
@@ -83,6 +93,16 @@ class Lowering:
         results = rule(self, given)
         for slot, result in zip(filled, results, strict=True):
             self._is[slot] = result
+
+    def _laid_out(self, value: Any) -> Any:  # noqa: ANN401  any argument of any node
+        """Return `value` with a copy in place of each tensor whose elements do not lie one after the other."""
+        if isinstance(value, tuple):
+            return tuple(self._laid_out(each) for each in value)
+        if not isinstance(value, Slot) or self.meta(value).is_contiguous():
+            return value
+        if value.index not in self._dense:
+            self._dense[value.index] = self.call("aten.clone.default", value, torch.contiguous_format)
+        return self._dense[value.index]
 
     def _arguments(self, known: Operation, step: Step) -> dict[str, Any]:
         positional = [each for each in known.parameters if not each.keyword]
@@ -266,6 +286,9 @@ def _batch_norm(low: Lowering, given: dict[str, Any]) -> tuple[Any, ...]:
         # one value per channel has no variance: normalise, and leave the running statistics as they are
         plain = [given[each] for each in ("input", "weight", "bias", "training", "momentum", "eps")]
         return *low.call("aten._native_batch_norm_legit.no_stats", *plain), given["running_mean"], given["running_var"]
+    if not given["training"]:
+        plain = [given[each] for each in ("input", "weight", "bias", "running_mean", "running_var", "momentum", "eps")]
+        return *_batch_norm_evaluated(low, plain), given["running_mean"], given["running_var"]
     node = low.block.make(
         "aten._native_batch_norm_legit_functional.default",
         *given.values(),
@@ -276,9 +299,22 @@ def _batch_norm(low: Lowering, given: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(Slot(each) for each in node.results)
 
 
+def _batch_norm_evaluated(low: Lowering, given: list[Any]) -> tuple[Any, ...]:
+    # what the kernel returns as saved statistics has another shape on each device; nothing may rely on it
+    normalised, *_ = low.call("aten._native_batch_norm_legit_no_training.default", *given)
+    blank = low.call("aten.zeros.default", (0,), low.meta(given[3]).dtype)
+    return normalised, blank, blank
+
+
+def _log_sigmoid_backward(low: Lowering, given: dict[str, Any]) -> tuple[Any, ...]:
+    # the buffer of the forward pass has another shape on each device
+    slope = low.call("aten.sigmoid.default", low.call("aten.neg.default", given["self"]))
+    return (low.call("aten.mul.Tensor", given["grad_output"], slope),)
+
+
 def _batch_norm_metas(low: Lowering, given: dict[str, Any]) -> list[torch.Tensor]:
     source, mean, variance = (low.meta(given[each]) for each in ("input", "running_mean", "running_var"))
-    saved = torch.empty(source.shape[1] if given["training"] else 0, dtype=mean.dtype, device="meta")
+    saved = torch.empty(source.shape[1], dtype=mean.dtype, device="meta")
     return [torch.empty_like(source), saved, saved.clone(), torch.empty_like(mean), torch.empty_like(variance)]
 
 
@@ -300,6 +336,10 @@ RULES: Mapping[str, Rule] = {
     "aten.max_pool2d_with_indices_backward.default": _pool_backward("aten.max_pool2d_with_indices.default"),
     "aten.adaptive_max_pool2d_backward.default": _pool_backward("aten.adaptive_max_pool2d.default"),
     "aten._native_batch_norm_legit_functional.default": _batch_norm,
+    "aten._native_batch_norm_legit_no_training.default": lambda low, given: _batch_norm_evaluated(
+        low, list(given.values())
+    ),
+    "aten.log_sigmoid_backward.default": _log_sigmoid_backward,
     **{
         name: _indexed(name)
         for name in (

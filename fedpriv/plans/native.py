@@ -7,6 +7,7 @@ one process share the cores. It computes what `engine` computes; a failure says 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ _DTYPE_CODES = {
     torch.bool: 11,
     torch.bfloat16: 15,
 }
+_WORD = re.compile(r"[a-z]+(:[0-9]+)?")
 _FORMAT_CODES = {torch.contiguous_format: 0, torch.preserve_format: 1}
 
 
@@ -255,6 +257,8 @@ class _Writer:
             if kind == "None":
                 self._top.append(f"{name} : NoneType = prim::Constant()")
             else:
+                if kind in {"str", "Device"} and not _WORD.fullmatch(value):
+                    raise ValueError("a word of ours may not end the text it stands in")
                 shown = f'"{value}"' if kind in {"str", "Device"} else str(int(value))
                 self._top.append(f"{name} : {kind} = prim::Constant[value={shown}]()")
         return self._constants[key]

@@ -83,6 +83,8 @@ class Operation:
     values: Values
     random: bool
     zeroed: bool
+    contiguous: bool
+    """Whether the kernel may read memory as if strides did not exist; then `lowering` lays operands out."""
     work: Work
     same: tuple[tuple[str, str], ...]
     parameters: tuple[Parameter, ...]
@@ -173,6 +175,7 @@ def _operation(row: dict[str, str]) -> Operation:
         values=Values(row["values"]),
         random=row["random"] == "yes",
         zeroed=row["memory"] == "zeroed",
+        contiguous=row["strides"] != "any",
         work=Work(row["work"]),
         same=tuple((pair.split("=")[0], pair.split("=")[1]) for pair in row["same"].split()),
         parameters=parameters_of(overload) if overload else _arithmetic_parameters(name),

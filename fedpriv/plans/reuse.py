@@ -121,4 +121,5 @@ def _write_in_place(block: Block, owned: set[int]) -> None:
 def _takes(target: torch.Tensor, result: torch.Tensor) -> bool:
     """Whether a result fits into the memory of `target`, each element in a place of its own."""
     overlaps = any(step == 0 and size > 1 for size, step in zip(target.shape, target.stride(), strict=True))
-    return target.shape == result.shape and target.dtype == result.dtype and not overlaps
+    alike = target.shape == result.shape and target.dtype == result.dtype
+    return alike and target.stride() == result.stride() and not overlaps

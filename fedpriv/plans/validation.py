@@ -22,6 +22,8 @@ __all__ = ["CheckedPlan", "Quota", "torch_minor", "validate"]
 
 MAXIMUM_NAME = 512
 MAXIMUM_RESULTS = 4096
+SLOTS_PER_STEP = 4
+"""Results that a plan may have, for each step that the owner grants."""
 _REPLACES = {
     OutputRole.PARAMETER: InputRole.PARAMETER,
     OutputRole.STATE: InputRole.STATE,
@@ -60,7 +62,7 @@ def validate(plan: Plan, quota: Quota | None = None, *, batches: Iterable[int] =
     _check_inputs(plan)
     for constant in plan.constants:
         _check_constant(constant)
-    _check_steps(plan)
+    _check_steps(plan, checked.quota)
     _check_outputs(plan)
     for batch in batches:
         checked.at(batch)
@@ -98,6 +100,8 @@ def _check_inputs(plan: Plan) -> None:
         names.add(each.name)
         if each.dtype not in DTYPES:
             raise PlanRefused(f"input {each.name[:40]!r} has the unknown dtype {each.dtype[:32]!r}")
+        if BATCH in each.shape[1:]:
+            raise PlanRefused(f"input {each.name[:40]!r} may have the batch as its first dimension only")
         if BATCH in each.shape and each.role not in _ROWS:
             raise PlanRefused(f"input {each.name[:40]!r} is not per row, so its shape cannot depend on the batch")
         if each.role in {InputRole.FEATURES, InputRole.TARGET} and each.shape[:1] != (BATCH,):
@@ -120,11 +124,18 @@ def _check_constant(constant: Constant) -> None:
         raise PlanRefused("a constant of dtype bool holds bytes other than 0 and 1")
 
 
-def _check_steps(plan: Plan) -> None:
+def _check_steps(plan: Plan, quota: Quota) -> None:
+    most = plan.first_step_slot + SLOTS_PER_STEP * quota.maximum_steps
     for index, step, filled in plan.walk():
         operation(step.operation, step=index)
         if not 1 <= step.results <= MAXIMUM_RESULTS:
             raise PlanRefused(f"step {index} has {step.results} results", step=index, operation=step.operation)
+        if filled.stop > most:
+            raise QuotaExceeded(
+                f"the steps give more than {SLOTS_PER_STEP * quota.maximum_steps} results",
+                step=index,
+                operation=step.operation,
+            )
         for slot in step_slots(step):
             if not 0 <= slot < filled.start:
                 raise PlanRefused(
