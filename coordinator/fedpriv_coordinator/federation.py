@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from fedpriv.clock import SystemClock
-from fedpriv.errors import PeerLost, RoundAbandoned, UsageError, WireError
+from fedpriv.errors import PeerLost, RoundAbandoned, RoundRefused, UsageError, WireError
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.strategies import FedAvg, Strategy
@@ -220,11 +220,8 @@ class Federation:
             except PeerLost as loss:
                 raise RoundAbandoned(f"round {number} cannot begin: {loss}") from None
         concluded = runtime.run(coordinator.run_round(number, course.model))
-        if concluded.abandoned and _is_hopeless((*course.history.rounds, concluded.record), job.rounds):
-            raise RoundAbandoned(
-                f"the run ends with round {number}, which was abandoned because {concluded.abandoned}: "
-                f"{_reasons(concluded.record)}"
-            )
+        if concluded.abandoned:
+            _end_if_hopeless((*course.history.rounds, concluded.record), concluded.abandoned, job)
         return concluded
 
     def _announced(self) -> dict[WorkerName, Announcement]:
@@ -272,13 +269,17 @@ def _start(folder: RunFolder | None, model: TensorSet, plan: str, *, resume: boo
     return saved
 
 
-def _is_hopeless(rounds: Sequence[RoundRecord], planned: int) -> bool:
-    """Return whether to give up after an abandoned round: all refused, too many in a row, or nothing ever came."""
-    last = rounds[-MAXIMUM_ABANDONED:]
-    refused = bool(rounds[-1].workers) and all(part.status == "refused" for part in rounds[-1].workers)
-    in_a_row = len(last) == MAXIMUM_ABANDONED and all(record.outcome == "abandoned" for record in last)
-    nothing = len(rounds) == planned and all(record.outcome == "abandoned" for record in rounds)
-    return refused or in_a_row or nothing
+def _end_if_hopeless(rounds: Sequence[RoundRecord], why: str, job: Job) -> None:
+    """Raise after an abandoned round that too many refused, that followed too many others, or that was the last."""
+    last, recent = rounds[-1], rounds[-MAXIMUM_ABANDONED:]
+    message = f"the run ends with round {last.number}, which was abandoned because {why}: {_reasons(last)}"
+    willing = sum(part.status != "refused" for part in last.workers)
+    if last.workers and willing < job.quorum:
+        raise RoundRefused(message)  # owners decided; asking again does not change that
+    in_a_row = len(recent) == MAXIMUM_ABANDONED and all(record.outcome == "abandoned" for record in recent)
+    nothing = len(rounds) == job.rounds and all(record.outcome == "abandoned" for record in rounds)
+    if in_a_row or nothing:
+        raise RoundAbandoned(message)
 
 
 def _reasons(record: RoundRecord) -> str:
