@@ -310,9 +310,20 @@ def blocks(language: str) -> list[str]:
 def test_the_job_in_the_readme_is_one_that_loads(tmp_path):
     from fedpriv_coordinator.config import load_job
 
-    (job,) = blocks("toml")
+    (job,) = (block for block in blocks("toml") if "[workers]" in block)
     (tmp_path / "job.toml").write_text(job)
     assert load_job(tmp_path / "job.toml").name == "tumours"
+
+
+def test_the_data_set_in_the_readme_is_one_that_loads(tmp_path):
+    from fedpriv_worker.config import load_config
+    from fedpriv_worker.template import write_template
+
+    (dataset,) = (block for block in blocks("toml") if "[[dataset]]" in block)
+    path = write_template(tmp_path, "st-elsewhere")
+    path.write_text(f"{path.read_text()}\n{dataset}")
+    (loaded,) = load_config(path).datasets
+    assert [rule.name for rule in loaded.release] == ["plain-update", "metrics"]
 
 
 @pytest.mark.slow
@@ -322,7 +333,6 @@ def test_the_python_in_the_readme_runs(tmp_path):
         finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path)
         assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "runs" / "first" / "report.html").exists()
-    assert (tmp_path / "st-elsewhere" / "key.pem").exists()
 
 
 def test_the_pages_name_only_files_that_are_there():

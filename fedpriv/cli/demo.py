@@ -7,6 +7,7 @@ lets out what its `worker.toml` says. At the end each ledger is verified from it
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -245,8 +246,8 @@ def _explain(note: Callable[[str], None], names: Sequence[str], held: Sequence[S
     rows = ", ".join(f"{name} {len(share.target)}" for name, share in zip(names, held, strict=True))
     note(f"{len(names)} workers hold rows of 569 real patients: {rows}; the rest is for evaluation only")
     if not plain:
-        note("this version has no secure aggregation yet: running as --plain")
-    note("in this demo the coordinator sees each update: every worker.toml allows it plain-update, statistics, metrics")
+        note("this version has one mode: the coordinator sees each update (--plain)")
+    note("every worker.toml of this demo allows the coordinator plain-update, statistics and metrics")
 
 
 def _report(result: Result, baseline: dict[str, float], seconds: float, *, as_json: bool) -> None:
@@ -277,5 +278,13 @@ def _report(result: Result, baseline: dict[str, float], seconds: float, *, as_js
     sys.stdout.write(
         f"accuracy {accuracy:.4f} on held-out patients; {baseline['accuracy']:.4f} with all rows in one place\n"
         f"{seconds:.1f} s; everything is in {result.run}: open report.html, or\n"
-        f"  fedpriv audit show {result.run}\n  fedpriv audit verify {result.run}\n"
+        f"  {_command()} audit show {result.run}\n  {_command()} audit verify {result.run}\n"
     )
+
+
+def _command() -> str:
+    """Return how to call `fedpriv` from the shell that this runs in."""
+    if shutil.which("fedpriv"):
+        return "fedpriv"
+    beside = Path(sys.executable).with_name("fedpriv")
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)

@@ -19,8 +19,9 @@ from rich.text import Text
 
 from fedpriv_coordinator.experiment import LedgerSummary, RoundRecord, size_text
 
-_HEADERS = ("round", "loss", "accuracy", "left workers", "sent", "seconds")
-_WIDTHS = (9, 9, 10, 14, 11, 9)
+_HEADERS = ("round", "training loss", "accuracy", "left workers", "sent", "seconds")
+_WIDTHS = (9, 15, 10, 14, 11, 9)
+_BLIND = "no metrics asked for: set worker_metrics or evaluate"
 _PLAIN_WIDTH = 200  # characters: a pipe has no width, so that nothing is wrapped or cut
 
 
@@ -31,6 +32,7 @@ class RoundDisplay:
         stream = sys.stderr if stream is None else stream
         self._rounds = rounds
         self._lost: set[str] = set()
+        self._hinted = False
         self._console = Console(file=stream, highlight=False, width=None if stream.isatty() else _PLAIN_WIDTH)
         self._live = Progress(
             TextColumn("{task.description}"),
@@ -60,10 +62,13 @@ class RoundDisplay:
             self.note(change)
         if not self._console.is_terminal:
             self._print(Text(_plain(record, self._rounds)))
-            return
-        cells = (f"{record.number}/{self._rounds}", *_numbers(record))
-        self._print(Text(_row(cells), style="yellow" if record.outcome == "abandoned" else ""))
-        self._live.update(self._task, completed=record.number)
+        else:
+            cells = (f"{record.number}/{self._rounds}", *_numbers(record))
+            self._print(Text(_row(cells), style="yellow" if record.outcome == "abandoned" else ""))
+            self._live.update(self._task, completed=record.number)
+        if not self._hinted and _is_blind(record):
+            self._hinted = True
+            self.note(_BLIND)
 
     def note(self, text: str) -> None:
         """Show one line about the run as a whole."""
@@ -126,9 +131,14 @@ def _numbers(record: RoundRecord) -> tuple[str, ...]:
 def _plain(record: RoundRecord, rounds: int) -> str:
     loss, accuracy, received, sent, seconds = _numbers(record)
     return (
-        f"round {record.number}/{rounds}  loss {loss}  accuracy {accuracy}  "
+        f"round {record.number}/{rounds}  training loss {loss}  accuracy {accuracy}  "
         f"left workers {received}  sent {sent}  {seconds} s"
     )
+
+
+def _is_blind(record: RoundRecord) -> bool:
+    """Return whether a whole round says nothing of how good the model is."""
+    return record.outcome == "complete" and record.loss is None and not record.metrics and not record.worker_metrics
 
 
 def _figure(value: float | None) -> str:

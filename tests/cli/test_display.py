@@ -19,8 +19,10 @@ def part(worker, status="folded", reason=""):
     return WorkerRound(worker, status, 1.0, 4000, 3900, 0.1, {}, reason)
 
 
-def record(number, *parts, outcome="complete", loss=0.5, metrics=None):
-    return RoundRecord(number, outcome, 0.25, loss, metrics or {}, {"accuracy": 0.875}, 12_600, 11_900, parts)
+def record(number, *parts, outcome="complete", loss=0.5, metrics=None, blind=False):
+    own = {} if blind else {"accuracy": 0.875}
+    loss = None if blind else loss
+    return RoundRecord(number, outcome, 0.25, loss, metrics or {}, own, 12_600, 11_900, parts)
 
 
 def shown(*records):
@@ -33,7 +35,7 @@ def shown(*records):
 
 def test_a_round_is_one_plain_line_where_no_terminal_is():
     assert shown(record(3, part("alice"), metrics={"accuracy": 0.9375})) == [
-        "round 3/20  loss 0.5000  accuracy 0.9375  left workers 12.6 kB  sent 11.9 kB  0.25 s"
+        "round 3/20  training loss 0.5000  accuracy 0.9375  left workers 12.6 kB  sent 11.9 kB  0.25 s"
     ]
 
 
@@ -44,6 +46,18 @@ def test_the_accuracy_of_the_workers_stands_in_where_the_coordinator_evaluates_n
 @pytest.mark.parametrize(("loss", "text"), [(None, "loss - "), (math.nan, "loss nan "), (3.2e38, "loss 3.2e+38 ")])
 def test_a_loss_that_is_missing_or_diverged_still_has_a_line(loss, text):
     assert text in shown(record(1, loss=loss))[0]
+
+
+def test_a_run_that_measures_nothing_is_told_so_once():
+    lines = shown(record(1, blind=True, outcome="abandoned"), record(2, blind=True), record(3, blind=True))
+    hint = "no metrics asked for: set worker_metrics or evaluate"
+    assert [line for line in lines if hint in line] == [hint]
+    assert lines.index(hint) > next(at for at, line in enumerate(lines) if line.startswith("round 2/20"))
+
+
+@pytest.mark.parametrize("measured", [{"metrics": {"auc": 0.9}}, {"loss": 0.1}])
+def test_a_run_that_measures_anything_is_not_called_blind(measured):
+    assert not any("no metrics" in line for line in shown(record(1, **measured)))
 
 
 def test_a_lost_worker_is_told_once_and_its_return_too():
