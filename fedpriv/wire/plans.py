@@ -6,6 +6,8 @@ single step is looked at. Whether a plan may run is not judged here: that is `pl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.message import DecodeError
 
 from fedpriv.errors import WireError
@@ -23,7 +25,14 @@ from fedpriv.plans.plan import (
 )
 from fedpriv.wire.v1 import plan_pb2 as v1
 
-MAXIMUM_PLAN_BYTES = 8 << 20
+MAXIMUM_PLAN_BYTES = 3 << 20
+MAXIMUM_STEPS = 20_000
+MAXIMUM_ENDS = 20_000
+"""Inputs, outputs and constants, of each."""
+MAXIMUM_ARGUMENTS = 200_000
+"""Arguments and keywords of all steps together, those in lists included."""
+MAXIMUM_STEP_ARGUMENTS = 8192
+MAXIMUM_RANK = 64
 MAXIMUM_DEPTH = 4
 
 
@@ -56,8 +65,12 @@ def decode_plan(data: bytes) -> Plan:
         message.ParseFromString(data)
     except DecodeError:
         raise WireError("a plan is not a protobuf Plan") from None
+    _check_counts(message)
+    message.DiscardUnknownFields()
+    if message.SerializeToString(deterministic=True) != data:
+        raise WireError("a plan has unknown, repeated or reordered fields; both sides need the same fedpriv")
     try:
-        plan = Plan(
+        return Plan(
             tuple(Input(i.name, InputRole(i.role), i.dtype, tuple(i.shape)) for i in message.inputs),
             tuple(Output(o.name, OutputRole(o.role), o.slot) for o in message.outputs),
             tuple(Constant(c.dtype, tuple(c.shape), c.content) for c in message.constants),
@@ -66,9 +79,39 @@ def decode_plan(data: bytes) -> Plan:
         )
     except ValueError:
         raise WireError("a plan has an input or output with an unknown role") from None
-    if encode_plan(plan) != data:
-        raise WireError("a plan has unknown, repeated or reordered fields; both sides need the same fedpriv")
-    return plan
+
+
+def _check_counts(message: v1.Plan) -> None:
+    """Refuse a plan of too many parts before one object is made for any of them."""
+    ends = (message.inputs, message.outputs, message.constants)
+    if len(message.steps) > MAXIMUM_STEPS or any(len(each) > MAXIMUM_ENDS for each in ends):
+        raise WireError(f"a plan of {len(message.steps)} steps, {'/'.join(str(len(each)) for each in ends)} ends")
+    if any(len(each.shape) > MAXIMUM_RANK for several in (message.inputs, message.constants) for each in several):
+        raise WireError(f"a plan has a shape of more than {MAXIMUM_RANK} dimensions")
+    left = MAXIMUM_ARGUMENTS
+    for step in message.steps:
+        here = _count(step.arguments, MAXIMUM_DEPTH) + len(step.keywords)
+        here += sum(
+            _count(keyword.value.list.items, MAXIMUM_DEPTH) for keyword in step.keywords[:MAXIMUM_STEP_ARGUMENTS]
+        )
+        left -= here
+        if here > MAXIMUM_STEP_ARGUMENTS or left < 0:
+            raise WireError(
+                f"a plan has more than {MAXIMUM_STEP_ARGUMENTS} arguments in a step or {MAXIMUM_ARGUMENTS} in all"
+            )
+
+
+def _count(arguments: Sequence[v1.PlanArgument], depth: int) -> int:
+    """Return how many arguments there are, lists included; more than a step may have is enough to know."""
+    total = len(arguments)
+    if total > MAXIMUM_STEP_ARGUMENTS or not depth:
+        return total
+    for each in arguments:
+        if each.HasField("list"):
+            total += _count(each.list.items, depth - 1)
+            if total > MAXIMUM_STEP_ARGUMENTS:
+                return total
+    return total
 
 
 def _unpack_step(step: v1.PlanStep) -> Step:

@@ -16,7 +16,7 @@ from fedpriv.learning.local import Adam
 from fedpriv.plans.plan import Constant, Dtype, Input, InputRole, Output, OutputRole, Plan, Slot, Step
 from fedpriv.plans.tracing import TensorExample, trace_training
 from fedpriv.plans.validation import Quota, validate
-from fedpriv.wire.plans import MAXIMUM_DEPTH, decode_plan, encode_plan
+from fedpriv.wire.plans import MAXIMUM_DEPTH, MAXIMUM_PLAN_BYTES, decode_plan, encode_plan
 
 MODEL = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(), nn.Flatten(), nn.Linear(72, 3))
 TRACED = trace_training(MODEL, F.cross_entropy, Adam(), TensorExample("float32", (1, 8, 8)), TensorExample("int64"))
@@ -99,6 +99,48 @@ def test_random_bytes_are_refused(data):
     except WireError:
         return
     assert encode_plan(plan) == data
+
+
+EMPTY_STEP, EMPTY_ARGUMENT = b"\x22\x00", b"\x12\x00"
+
+
+def framed(tag: bytes, content: bytes) -> bytes:
+    length, size = bytearray(), len(content)
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    return tag + bytes([*length, size]) + content
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        EMPTY_STEP * (MAXIMUM_PLAN_BYTES // 2),
+        framed(b"\x22", EMPTY_ARGUMENT * (MAXIMUM_PLAN_BYTES // 2 - 8)),
+        framed(b"\x22", EMPTY_ARGUMENT * 8000) * 200,
+        b"\x0a\x00" * 100_000,
+    ],
+)
+def test_a_plan_of_very_many_parts_is_refused_at_once(data):
+    best = 1.0
+    for _ in range(3):
+        begun = time.perf_counter()
+        with pytest.raises(WireError):
+            decode_plan(data)
+        best = min(best, time.perf_counter() - begun)
+    assert best < 0.25
+
+
+def test_a_shape_of_very_many_dimensions_is_refused():
+    wide = Plan((Input("x", InputRole.ARGUMENT, "float32", (1,) * 65),), (), (), (), "2.13")
+    with pytest.raises(WireError, match="dimensions"):
+        decode_plan(encode_plan(wide))
+
+
+def test_unknown_fields_are_refused_wherever_they_stand():
+    for data in (BYTES + b"\xf8\x07\x01", b"\xf8\x07\x01" + BYTES, BYTES + framed(b"\x22", b"\xf8\x07\x01")):
+        with pytest.raises(WireError, match="unknown"):
+            decode_plan(data)
 
 
 def test_nesting_is_bounded():
