@@ -28,7 +28,12 @@ from fedpriv.storage.verification import LedgerReport, find_ledgers, read_entrie
 DEFAULT_ROWS = 100
 PLAIN_WIDTH = 200  # columns where there is no terminal to ask
 
-app = typer.Typer(help="Read and verify what left the workers.", no_args_is_help=True)
+app = typer.Typer(
+    help="Read and verify what left the workers.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 Where = Annotated[Path, typer.Argument(metavar="RUN|LEDGER", help="A run, a worker's state, or a ledger folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
@@ -154,7 +159,12 @@ def _print_report(report: LedgerReport, *, as_json: bool) -> None:
             )
         )  # fmt: skip  # one line per group of fields
         return
-    tail = f" ({report.entries - report.signed} not signed yet)" if report.entries > report.signed else ""
+    newer = report.entries - report.signed
+    tail = (
+        f", {newer:,} of them newer than the last checkpoint (signed with a later round, or when the worker stops)"
+        if newer
+        else ""
+    )
     what = f"{report.entries:,} entries{tail}, {report.message_bytes:,} bytes, root {report.root.hex()}"
     _console().print(_printable(f"{report.origin}: ok: {what}"), soft_wrap=True)
     if not report.pinned:

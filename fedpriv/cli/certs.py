@@ -16,7 +16,10 @@ from fedpriv.transport.authority import Authority
 from fedpriv.wire.messages import Role
 
 app = typer.Typer(
-    help="Make an authority, and certificates for workers, coordinators and researchers.", no_args_is_help=True
+    help="Make an authority, and certificates for workers, coordinators and researchers.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

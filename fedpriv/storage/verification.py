@@ -23,6 +23,8 @@ from fedpriv.storage.tiles import CHECKPOINT, TILE, VKEY, TileFolder, parse_tile
 
 LEDGER = "ledger"
 LEDGERS = "ledgers"
+STATE = "state"
+WORKERS = "workers"
 JOURNAL = "journal.sqlite"
 ATTEMPTS = 3  # a running worker publishes while we read
 
@@ -55,15 +57,16 @@ class _Seen:
 
 
 def find_ledgers(path: Path) -> list[Path]:
-    """Return the ledger folders of a run, a worker's state folder or a ledger itself; raise `UsageError` if none."""
-    if _is_ledger(path):
-        return [path]
-    if _is_ledger(path / LEDGER):
-        return [path / LEDGER]
-    found = sorted(folder for folder in (path / LEDGERS).glob("*") if _is_ledger(folder))
+    """Return the ledgers of a run, of a worker's own or state folder, or `path` itself; raise `UsageError` if none."""
+    for single in (path, path / LEDGER, path / STATE / LEDGER):
+        if _is_ledger(single):
+            return [single]
+    kept = [*(path / LEDGERS).glob("*"), *(path / WORKERS).glob(f"*/{STATE}/{LEDGER}")]
+    found = sorted(folder for folder in kept if _is_ledger(folder))
     if not found:
         raise UsageError(
-            f"{path} is no ledger; give a run's folder, a worker's state folder, or a folder that holds {CHECKPOINT!r}"
+            f"{path} holds no ledger; give a run's folder, the folder of a worker or its state, or one that holds "
+            f"{CHECKPOINT!r}"
         )
     return found
 
@@ -151,8 +154,8 @@ class _Replay:
             for tile in self.log.partial_tiles():
                 self._compare(tile)  # names the entry, where the tiles still tell
             raise VerificationFailed(
-                f"the {self.log.size} entries have the root {self.log.root().hex()}, but {CHECKPOINT} signs "
-                f"{self._checkpoint.root.hex()}"
+                f"something was changed after it was signed: the {self.log.size} entries have the root "
+                f"{self.log.root().hex()}, but {CHECKPOINT} signs {self._checkpoint.root.hex()}"
             )
 
     def _compare(self, tile: Tile) -> None:
@@ -219,7 +222,12 @@ def _shown(files: TileFolder, verifier: VerifierKey) -> Checkpoint:
     note = files.checkpoint()
     if note is None:
         raise VerificationFailed(f"{files.path}/{CHECKPOINT} is missing: nothing says how many entries there were")
-    checkpoint = open_checkpoint(note, verifier)
+    try:
+        checkpoint = open_checkpoint(note, verifier)
+    except VerificationFailed as error:
+        raise VerificationFailed(
+            f"{CHECKPOINT} was changed after it was signed, or another key signed it: {error}"
+        ) from error
     if not checkpoint.origin.startswith(ORIGIN_PREFIX):
         raise VerificationFailed(f"line 1 of {CHECKPOINT}: {checkpoint.origin!r} is not the ledger of a worker")
     return checkpoint
@@ -258,7 +266,7 @@ def _decoded(number: int, content: bytes) -> Entry:
     try:
         entry = decode_entry(content)
     except VerificationFailed as error:
-        raise VerificationFailed(f"entry {number}: {error}") from error
+        raise VerificationFailed(f"entry {number}: {error}; it was changed after it was written") from error
     if entry.seq != number:
         raise VerificationFailed(f"entry {number} says that it is number {entry.seq}: entries were moved or removed")
     return entry
@@ -272,8 +280,9 @@ def _difference(tile: Tile, width: int, found: bytes) -> str:
             for i in range(width)
             if found[i * HASH_BYTES :][:HASH_BYTES] != tile.content[i * HASH_BYTES :][:HASH_BYTES]
         )
-        return f"entry {tile.index * TILE_WIDTH + at} does not have the hash that {name} holds for it"
-    return f"{name} is not what its entries yield"
+        number = tile.index * TILE_WIDTH + at
+        return f"entry {number} was changed after it was signed: it does not have the hash that {name} holds for it"
+    return f"{name} does not match the tree: it was changed after it was signed, or is not what its entries yield"
 
 
 def _is_ledger(path: Path) -> bool:

@@ -161,6 +161,15 @@ def test_help_and_audit_import_neither_torch_nor_grpc(arguments):
     assert not {"torch", "grpc", "numpy", "matplotlib"} & imported
 
 
+@pytest.mark.parametrize("words", [["audit"], ["audit", "verify"], ["certs"], ["certs", "issue"]])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_of_every_sub_command_answers_and_offers_no_completion(capsys, words, option):
+    code, out, _ = run(capsys, *words, option)
+    assert code == 0
+    assert f"Usage: fedpriv {words[0]}" in out
+    assert "completion" not in out
+
+
 STOPPED_READER = """
 import os
 from fedpriv.cli import app

@@ -127,7 +127,7 @@ def test_verify_prints_json(run):
 def test_verify_counts_what_is_recorded_but_not_signed(tmp_path):
     made = Journal.open(tmp_path, worker=WorkerName("bob"), clock=ManualClock(), entropy=SeededEntropy(b""))
     made.append(Draft(peer="c", method="attach", kind="update", bytes=5), b"", [])
-    assert "ok: 1 entries (1 not signed yet), 5 bytes" in audit("verify", tmp_path).stdout
+    assert "ok: 1 entries, 1 of them newer than the last checkpoint" in audit("verify", tmp_path).stdout
     made.close()
     assert "ok: 1 entries, 5 bytes" in audit("verify", tmp_path).stdout
 
@@ -138,7 +138,7 @@ def test_a_changed_ledger_is_exit_code_3_names_the_entry_and_does_not_hide_the_o
     verified = audit("verify", run)
     assert isinstance(verified.exception, VerificationFailed)
     assert verified.exception.exit_code == 3
-    assert "alice: entry 1 does not have the hash" in str(verified.exception)
+    assert "alice: entry 1 was changed after it was signed" in str(verified.exception)
     assert verified.stdout.startswith("fedpriv.ledger/bob: ok")
 
 
@@ -161,3 +161,11 @@ def test_auditing_needs_no_torch(run):
     command = [sys.executable, "-c", program, "verify", str(run)]
     finished = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     assert finished.stdout.splitlines()[-1] == "False"
+
+
+def test_the_folder_of_a_worker_and_of_a_demo_lead_to_the_ledgers(tmp_path):
+    journal("alice").export(tmp_path / "workers" / "alice" / "state" / "ledger")
+    journal("bob").export(tmp_path / "workers" / "bob" / "state" / "ledger")
+    assert audit("verify", tmp_path / "workers" / "bob").stdout.startswith("fedpriv.ledger/bob: ok")
+    assert audit("verify", tmp_path).stdout.count(": ok: ") == 2
+    assert audit("show", tmp_path / "workers" / "alice").exit_code == 0

@@ -144,7 +144,10 @@ def test_the_first_changed_entry_is_named(tmp_path):
     content = bundle.read_bytes()
     at = content.index(b'"seq":17,')
     bundle.write_bytes(content[:at] + content[at:].replace(b'"time":1767', b'"time":1768', 1))
-    with pytest.raises(VerificationFailed, match="entry 17 does not have the hash that tile/0/000 holds"):
+    with pytest.raises(
+        VerificationFailed,
+        match="entry 17 was changed after it was signed: it does not have the hash that tile/0/000 holds",
+    ):
         verify_ledger(tmp_path, key=None)
 
 
@@ -152,7 +155,10 @@ def test_a_changed_entry_in_the_last_bundle_is_named(tmp_path):
     in_memory(5).export(tmp_path)
     bundle = tmp_path / "tile" / "entries" / "000.p" / "5"
     bundle.write_bytes(bundle.read_bytes().replace(b'"bytes":100', b'"bytes":900', 1))
-    with pytest.raises(VerificationFailed, match=r"entry 0 does not have the hash that tile/0/000\.p/5 holds"):
+    with pytest.raises(
+        VerificationFailed,
+        match=r"entry 0 was changed after it was signed: it does not have the hash that tile/0/000\.p/5 holds",
+    ):
         verify_ledger(tmp_path, key=None)
 
 
@@ -355,5 +361,5 @@ def test_ledgers_are_found_in_runs_states_and_by_themselves(tmp_path):
 def test_what_is_no_ledger_says_so(tmp_path, where):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="is no ledger"):
+    with pytest.raises(UsageError, match="holds no ledger"):
         find_ledgers(Path(tmp_path / where))
