@@ -106,6 +106,10 @@ class Block:
                 shown.append(self._meta(value))
         return shown
 
+    def shown(self, node: Node) -> list[Any]:
+        """Return the arguments of `node` with a meta tensor in place of each value."""
+        return self._meta_arguments(node.name, node.arguments)
+
     def _meta(self, value: Any) -> Any:  # noqa: ANN401  any argument of any node
         if isinstance(value, Slot):
             return self.metas[value.index]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -14,6 +15,15 @@ import torch
 from fedpriv.plans.operations import Operation, Work
 
 _SORT_FACTOR = 64
+WRITES_REGION = frozenset({"aten.index_put.default", "aten._unsafe_index_put.default"})
+COMPOSED = frozenset(
+    f"aten.{name}"
+    for name in (
+        "logsumexp.default", "std.correction", "var.correction", "var_mean.correction", "constant_pad_nd.default",
+        "xlogy.Tensor", "nan_to_num.default", "celu.default", "logaddexp.default", "lerp.Tensor", "prod.default", "prod.dim_int",
+    )
+)  # fmt: skip
+"""Operations that torch may make of several, with an intermediate."""
 
 
 def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
@@ -40,7 +50,7 @@ def work_of(operation: Operation, arguments: Mapping[str, Any], results: Sequenc
         case Work.NONE:
             return 0
         case Work.LINEAR:
-            return elements
+            return elements + (_region(arguments) if operation.name in WRITES_REGION else 0)
         case Work.MATMUL:
             return elements + math.prod(results[0].shape) * operands[-2].shape[-1]
         case Work.CONVOLUTION:
@@ -61,11 +71,32 @@ def workspace_of(operation: Operation, arguments: Mapping[str, Any], results: Se
         taps: int = math.prod(weight.shape[1:]) * arguments["groups"]
         spatial = max(math.prod(each.shape[2:]) for each in (*operands, *results) if each.dim() > 2)
         return 2 * sum(map(nbytes, (*operands, *results))) + taps * spatial * weight.dtype.itemsize
-    if operation.work in {Work.MATMUL, Work.SORT}:
-        return sum(map(nbytes, operands))  # a copy where strides do not suit the kernel
+    if operation.view or operation.work is Work.NONE:
+        return 0
+    if operation.contiguous or operation.work in {Work.MATMUL, Work.SORT} or operation.name in COMPOSED:
+        # operands laid out one after the other, indices brought into range, one intermediate of the whole shape
+        whole = _broadcast(operands) if operation.name in COMPOSED else 0
+        region = _region(arguments) * 8 if operation.name in WRITES_REGION else 0
+        return 2 * sum(map(nbytes, operands)) + whole + region
     if operation.name.endswith("_backward.default"):
         return max(map(nbytes, operands), default=0)
+    if len({each.dtype for each in (*operands, *results)}) > 1:  # operands become the dtype of the rest
+        widest = max(each.dtype.itemsize for each in (*operands, *results))
+        return sum(math.prod(each.shape) * widest for each in operands if each.dim())
     return 0
+
+
+def _broadcast(operands: Sequence[torch.Tensor]) -> int:
+    """Return the bytes of one tensor over which every operand spreads."""
+    sizes = zip_longest(*(each.shape[::-1] for each in operands), fillvalue=1)
+    widest: int = max((each.dtype.itemsize for each in operands), default=0)
+    return math.prod(map(max, sizes)) * widest
+
+
+def _region(arguments: Mapping[str, Any]) -> int:
+    """Return how many elements advanced indices address."""
+    source: torch.Tensor = arguments["self"]
+    return math.prod(torch.ops.aten.index.Tensor(source, list(arguments["indices"])).shape)
 
 
 def _convolution_work(arguments: Mapping[str, Any], results: Sequence[torch.Tensor]) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fedpriv.plans import cost
 from fedpriv.plans.blocks import GENERATOR, Block, Node, Scalar
 from fedpriv.plans.plan import Slot
 from fedpriv.plans.reuse import reuse
@@ -25,6 +26,10 @@ _SHAPED = {
     "aten.permute.default",
     "aten.transpose.int",
 }
+MAXIMUM_HOISTED = 64 << 20
+"""Bytes of what is computed once and kept through the loop."""
+MAXIMUM_ROWWISE = 4
+"""Nodes that run on a whole piece of the rows at once: each takes as much as the piece."""
 _LIKE = {"aten.ones_like.default": 1, "aten.zeros_like.default": 0}
 _SUM, _MM, _ADD, _SUB, _MUL, _TIMES = (
     "aten.sum.dim_IntList",
@@ -216,13 +221,18 @@ def _move_out(block: Block, changed: set[int], rows: set[int]) -> None:
     inner = changed | rows
     alike = set(rows)
     rest: list[Node] = []
+    hoisted = 0
     for node in block.nodes:
         _without_source(block, node)
         operands = set(node.operands())
         if GENERATOR not in node.arguments and not operands & inner:
-            block.once.append(node)
-            continue
-        if node.name == "aten.clamp.default" and operands <= alike and not any(map(_is_slot, node.arguments[1:])):
+            size = sum(map(cost.nbytes, cost.tensors_in(block.metas[each] for each in node.results)))
+            if hoisted + size <= MAXIMUM_HOISTED:
+                hoisted += size
+                block.once.append(node)
+                continue
+        clamps = node.name == "aten.clamp.default" and not any(map(_is_slot, node.arguments[1:]))
+        if clamps and operands <= alike and len(block.rowwise) < MAXIMUM_ROWWISE:
             block.rowwise.append(node)
             alike.update(node.results)
         else:

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fedpriv.errors import InputMismatch, PlanRefused, StepFailed, UsageError
+from fedpriv.errors import InputMismatch, PlanRefused, QuotaExceeded, StepFailed, UsageError
 from fedpriv.plans import native
 from fedpriv.plans.blocks import Block
 from fedpriv.plans.engine import Engine
+from fedpriv.plans.footprint import peak_bytes
 from fedpriv.plans.fusion import fused
 from fedpriv.plans.lowering import lowered
 from fedpriv.plans.plan import BATCH, Constant, Input, InputRole, OutputRole, Plan
@@ -97,9 +98,19 @@ class Program:
         try:
             block = lowered(self.plan, inference)
             specialise(block)
-            return block if plain else fused(block, self.layout.changed, self.layout.replacing, self.layout.rows)
+            if plain:
+                return block
+            block = fused(block, self.layout.changed, self.layout.replacing, self.layout.rows)
+            needed = peak_bytes(block)
         except Exception:  # noqa: BLE001  torch raises anything for dtypes and shapes that its own checks let through
             raise PlanRefused(f"the plan cannot be prepared for {batch} rows") from None
+        granted = self.checked.quota.maximum_bytes
+        if needed > granted:
+            raise QuotaExceeded(
+                f"the plan as it runs needs {needed} bytes at once for {batch} rows, the owner grants {granted}; "
+                "use a smaller batch or model"
+            )
+        return block
 
     def native(self, batch: int) -> native.Native | None:
         """Return the loop over batches of this size as one call, or None where torch cannot express it."""

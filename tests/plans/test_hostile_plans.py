@@ -12,7 +12,7 @@ from fedpriv.plans.interpreter import Program
 from fedpriv.plans.lowering import lowered
 from fedpriv.plans.operations import table
 from fedpriv.plans.plan import BATCH, Dtype, Input, InputRole, Output, OutputRole, Plan, Slot, Step
-from fedpriv.plans.validation import Quota, torch_minor, validate
+from fedpriv.plans.validation import CheckedPlan, Quota, torch_minor, validate
 
 VERSION = torch_minor(torch.__version__)
 FLOAT, WHOLE = (("dtype", Dtype("float32")),), (("dtype", Dtype("int64")),)
@@ -188,3 +188,96 @@ def test_the_size_of_what_an_expanded_result_becomes_is_counted():
     draft = Draft((1,))
     with pytest.raises(QuotaExceeded, match="bytes at once"):
         validate(draft.plan(draft.step("aten.expand.default", Slot(0), (1 << 20, 1 << 14))))
+
+
+BIG = 3000
+
+
+def _expanded(draft: Draft, value: float = 1.0, keywords=FLOAT, shape: tuple[int, ...] = (BIG, BIG)) -> Slot:
+    return draft.step("aten.expand.default", draft.full((1,) * len(shape), value, keywords), shape)
+
+
+def _through_nll(draft: Draft) -> Slot:
+    target = draft.full((BIG,), 0, WHOLE)
+    return draft.step("aten.nll_loss_forward.default", _expanded(draft), target, None, 1, -100, results=2)
+
+
+def _through_logsumexp(draft: Draft) -> Slot:
+    return draft.step("aten.logsumexp.default", _expanded(draft), (0, 1))
+
+
+def _through_clamped_index(draft: Draft) -> Slot:
+    index = _expanded(draft, 0, WHOLE, (BIG * BIG,))
+    grad = _expanded(draft, 1.0, FLOAT, (BIG * BIG, 1))
+    return draft.step("aten.embedding_dense_backward.default", grad, index, 3, -1, False)
+
+
+def _through_promotion(draft: Draft) -> Slot:
+    return draft.step("aten.sum.default", _expanded(draft, 1, WHOLE), keywords=(("dtype", Dtype("float64")),))
+
+
+@pytest.mark.parametrize("make", [_through_nll, _through_logsumexp, _through_clamped_index, _through_promotion])
+def test_what_a_kernel_makes_of_one_expanded_number_is_counted(make):
+    draft = Draft((1,))
+    plan = draft.plan(make(draft))
+    assert validate(plan).at(1).peak_bytes >= BIG * BIG * 4
+    with pytest.raises(QuotaExceeded, match="bytes at once"):
+        validate(plan, Quota(maximum_bytes=BIG * BIG * 4 - 1))
+
+
+def test_a_loss_of_operands_that_would_spread_is_refused():
+    draft = Draft((BIG, 1), (1, BIG))
+    for name in ("mse_loss", "smooth_l1_loss", "huber_loss"):
+        with pytest.raises(PlanRefused, match="differ in shape"):
+            validate(draft.plan(draft.step(f"aten.{name}.default", Slot(0), Slot(1))))
+        draft.steps.clear()
+
+
+def test_the_places_that_an_index_writes_to_are_counted_as_work():
+    draft = Draft((4,))
+    index = draft.full((BIG, 1), 0, WHOLE), draft.full((1, BIG), 0, WHOLE)
+    draft.step("aten.index_put.default", draft.full((1, 1)), index, draft.full(()))
+    with pytest.raises(QuotaExceeded, match="elementary operations"):
+        validate(draft.plan(Slot(5)), Quota(maximum_work=BIG * BIG))
+
+
+def _trained(*steps: Step, result: int) -> Plan:
+    inputs = (
+        Input("features", InputRole.FEATURES, "float32", (BATCH, 1)),
+        Input("target", InputRole.TARGET, "float32", (BATCH,)),
+    )
+    return Plan(inputs, (Output("loss", OutputRole.LOSS, result),), (), steps, VERSION)
+
+
+def test_constants_are_moved_out_of_the_loop_only_while_they_fit():
+    steps, last = [Step("aten.sum.default", (Slot(0),))], 2
+    for each in range(12):
+        steps.append(Step("aten.full.default", ((2_500_000,), float(each)), FLOAT))
+        steps.append(Step("aten.mul.Tensor", (Slot(last + 1), Slot(last))))
+        steps.append(Step("aten.sum.default", (Slot(last + 2),)))
+        last += 3
+    block = Program(validate(_trained(*steps, result=last))).block(2)
+    kept = sum(block.metas[value].numel() * 4 for node in block.once for value in node.results)
+    assert kept <= 64 << 20
+
+
+def test_a_plan_that_takes_more_as_it_runs_than_as_it_is_written_is_refused():
+    steps, last = [Step("aten.sum.default", (Slot(0),))], 2
+    for each in range(40):  # what two steps compute alike is computed once, and kept in between
+        steps.append(Step("aten.expand.default", (Slot(2), (250_000,))))
+        steps.append(Step("aten.mul.Scalar", (Slot(last + 1), float(each % 20))))
+        steps.append(Step("aten.sum.default" if each < 20 else "aten.mean.default", (Slot(last + 2),)))
+        last += 3
+    checked = validate(_trained(*steps, result=last), Quota(maximum_bytes=8_000_000))
+    with pytest.raises(QuotaExceeded, match="as it runs"):
+        Program(_kept_alive(checked, steps)).block(2)
+
+
+def _kept_alive(checked: CheckedPlan, steps: list[Step]) -> CheckedPlan:
+    """Return the plan with every sum added up, so that none is dropped as unread."""
+    sums = [3 * each + 2 for each in range(1, (len(steps) - 1) // 3 + 1)]
+    more, last = list(steps), sums[0]
+    for each in sums[1:]:
+        more.append(Step("aten.add.Tensor", (Slot(last), Slot(each))))
+        last = 2 + len(more) - 1
+    return validate(_trained(*more, result=last), checked.quota)
