@@ -247,6 +247,8 @@ def _summary(result: Result) -> Iterator[str]:
     for name, value in rounds[-1].metrics.items() if rounds else ():
         beside = f" (all rows in one place: {baseline[name]:.4f})" if name in baseline else ""
         yield f"  {name} {value:.4f}{beside}"
+    for name, value in rounds[-1].worker_metrics.items() if rounds else ():
+        yield f"  {name} {value:.4f} on the workers' own validation rows"
     received, sent = (sum(getattr(record, name) for record in rounds) for name in ("bytes_in", "bytes_out"))
     yield f"  received {size_text(received)} from the workers, sent {size_text(sent)} to them"
     for lost in result.lost:

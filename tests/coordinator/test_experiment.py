@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -161,6 +162,12 @@ def test_printing_a_result_says_what_happened_and_what_left():
     assert "accuracy 0.9500 (all rows in one place: 0.9700)" in str(
         result(History(HISTORY.rounds[:4], {"accuracy": 0.97}))
     )
+
+
+def test_printing_a_result_says_what_the_workers_measured():
+    measured = replace(result().history.rounds[-1], worker_metrics={"accuracy": 0.875})
+    text = str(replace(result(), history=History((measured,))))
+    assert "accuracy 0.8750 on the workers' own validation rows" in text
 
 
 def test_a_result_without_rounds_prints():
