@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import grpc
 from cryptography import x509
@@ -27,7 +27,7 @@ MAXIMUM_LINKS = 1024
 _STREAMS_PER_CONNECTION = 8
 _STOP_GRACE_SECONDS = 2.0
 
-_Context = grpc.aio.ServicerContext[bytes, bytes]
+_Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
 class Listener:
