@@ -91,8 +91,7 @@ class Dataset:
         labels = _as_tensor(name, "target", _numbered(name, target_name, target, kept_classes))
         _check_shapes(name, given, labels)
         kept_columns = _columns(name, given, columns, target_name)
-        dtype = features_dtype or _natural_dtype(given)
-        kept_features = _features(name, given, dtype, [column.name for column in kept_columns])
+        kept_features = _features(name, given, features_dtype, [column.name for column in kept_columns])
         kept_target, kind = _target(name, labels, target_name, kept_classes)
         training, evaluation = _split(name, kept_features, kept_target, validation)
         values: dict[str, object] = {
@@ -230,8 +229,9 @@ def _natural_dtype(features: torch.Tensor) -> FeaturesDtype:
     return "float32" if features.is_floating_point() or features.dtype is torch.bool else "int64"
 
 
-def _features(name: str, features: torch.Tensor, dtype: FeaturesDtype, columns: Sequence[str]) -> torch.Tensor:
+def _features(name: str, features: torch.Tensor, dtype: FeaturesDtype | None, columns: Sequence[str]) -> torch.Tensor:
     """Return a contiguous copy of `features` as `dtype`; raise `DataError` counting rows that are not finite."""
+    dtype = dtype or _natural_dtype(features)
     if dtype == "int64":
         if features.is_floating_point():
             raise DataError(
