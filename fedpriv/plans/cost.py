@@ -20,7 +20,8 @@ COMPOSED = frozenset(
     f"aten.{name}"
     for name in (
         "logsumexp.default", "std.correction", "var.correction", "var_mean.correction", "constant_pad_nd.default",
-        "xlogy.Tensor", "nan_to_num.default", "celu.default", "logaddexp.default", "lerp.Tensor", "prod.default", "prod.dim_int",
+        "xlogy.Tensor", "nan_to_num.default", "celu.default", "logaddexp.default", "lerp.Tensor", "prod.default",
+        "prod.dim_int",
     )
 )  # fmt: skip
 """Operations that torch may make of several, with an intermediate."""

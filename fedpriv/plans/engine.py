@@ -1,7 +1,8 @@
 """Runs a block one node at a time in Python: the reference, and the one that knows which step failed.
 
 Each node became a torch overload, the registers it reads and those it fills; a register is emptied after its
-last use. `native` runs the same block as one call and must agree with this.
+last use, and a result of another shape than inferred ends the run. `native` runs the same block as one call and
+must agree with this.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ class Engine:
         self._operations = block.operations
         last = _last_uses(block)
         self._calls = [
-            (_call(node, scalars, generator, device), node.results, last.get(position, ()), node)
+            (
+                _call(node, scalars, generator, device),
+                node.results,
+                tuple(_shape(block.metas[each]) for each in node.results),
+                last.get(position, ()),
+                node,
+            )
             for position, node in enumerate(block.every_node())
         ]
 
@@ -37,13 +44,13 @@ class Engine:
         registers: list[Any] = [*inputs, *([None] * (self._size - len(inputs)))]
         node: Node | None = None
         try:
-            for function, results, dead, node in self._calls:  # noqa: B007  named for the handler below
+            for function, results, shapes, dead, node in self._calls:  # noqa: B007  named for the handler below
                 produced = function(registers)
-                if len(results) == 1 and not isinstance(produced, tuple | list):
-                    registers[results[0]] = produced
-                else:
-                    for register, value in zip(results, produced, strict=True):
-                        registers[register] = value
+                several = produced if isinstance(produced, tuple | list) else (produced,)
+                for register, value, shape in zip(results, several, shapes, strict=True):
+                    if value is not None and shape is not None and value.shape != shape:
+                        raise ValueError("a kernel gave another shape than its checks foresaw")  # noqa: TRY301  one handler
+                    registers[register] = value
                 for register in dead:
                     registers[register] = None
         except Exception:  # noqa: BLE001  torch raises anything, and its text can quote values
@@ -96,6 +103,10 @@ def _closure(
         )
 
     return general
+
+
+def _shape(meta: Any) -> torch.Size | None:  # noqa: ANN401  a meta tensor, or nothing
+    return meta.shape if isinstance(meta, torch.Tensor) else None
 
 
 class _Register(int):

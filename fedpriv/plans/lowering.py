@@ -301,9 +301,15 @@ def _batch_norm(low: Lowering, given: dict[str, Any]) -> tuple[Any, ...]:
 
 def _batch_norm_evaluated(low: Lowering, given: list[Any]) -> tuple[Any, ...]:
     # what the kernel returns as saved statistics has another shape on each device; nothing may rely on it
-    normalised, *_ = low.call("aten._native_batch_norm_legit_no_training.default", *given)
+    node = low.block.make(
+        "aten._native_batch_norm_legit_no_training.default",
+        *given,
+        step=low._step,  # noqa: SLF001  the same object's rule
+        results=tuple(low.block.new(each) for each in (torch.empty_like(low.meta(given[0])), None, None)),
+    )
+    low._append(node)  # noqa: SLF001  the same object's rule
     blank = low.call("aten.zeros.default", (0,), low.meta(given[3]).dtype)
-    return normalised, blank, blank
+    return Slot(node.results[0]), blank, blank
 
 
 def _log_sigmoid_backward(low: Lowering, given: dict[str, Any]) -> tuple[Any, ...]:
