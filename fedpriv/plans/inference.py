@@ -18,6 +18,7 @@ import torch._dynamo  # torch loads it at the first meta call: now, rather than 
 from fedpriv.errors import PlanRefused, QuotaExceeded
 from fedpriv.plans import cost, guards
 from fedpriv.plans.arguments import bind, call
+from fedpriv.plans.kernels import ShapeRefused
 from fedpriv.plans.operations import Operation, operation
 from fedpriv.plans.plan import BATCH, Constant, Input, OutputRole, Plan, Step, step_slots
 from fedpriv.updates import DTYPES
@@ -97,7 +98,7 @@ def _results(known: Operation, step: Step, arguments: dict[str, Any], index: int
         _check_count(known, step, arguments)
         produced = call(known, arguments)
         guards.check_results(arguments, produced if isinstance(produced, tuple | list) else (produced,))
-    except guards.ShapeRefused as refused:
+    except ShapeRefused as refused:
         raise PlanRefused(f"step {index} ({step.operation}): {refused}", step=index, operation=step.operation) from None
     except Exception:  # noqa: BLE001  torch raises anything at all for shapes that do not fit
         raise PlanRefused(
@@ -122,7 +123,7 @@ def _check_count(known: Operation, step: Step, arguments: dict[str, Any]) -> Non
         length = tensor.shape[arguments["dim"]]
         count = -(-length // arguments["split_size"]) if "split_size" in arguments else length
         if max(count, 1 if "split_size" in arguments else 0) != step.results:
-            raise guards.ShapeRefused(f"{count} results, not {step.results}")
+            raise ShapeRefused(f"{count} results, not {step.results}")
 
 
 def _is_abstract(known: Operation, value: object) -> bool:
