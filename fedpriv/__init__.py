@@ -26,6 +26,7 @@ first used, so that `import fedpriv` costs nothing.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from fedpriv_coordinator.experiment import History, Result
     from fedpriv_coordinator.federation import Federation
     from fedpriv_worker.datasets import Dataset
+
+logging.getLogger("fedpriv").addHandler(logging.NullHandler())  # a library speaks only where it is asked to
 
 _HOMES = {
     "fedpriv.errors": (

@@ -107,7 +107,7 @@ class InProcessExecutor:
             return self._outcome(request, stopped)
         except Exception as error:  # noqa: BLE001 - whatever torch raises, its text quotes values and stays here
             broken = _broken(error)
-            log.warning("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
+            log.info("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
             return broken
 
     def _outcome(self, request: Request, stopped: Callable[[], bool]) -> Outcome:
