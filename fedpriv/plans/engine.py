@@ -48,7 +48,7 @@ class Engine:
                 produced = function(registers)
                 several = produced if isinstance(produced, tuple | list) else (produced,)
                 for register, value, shape in zip(results, several, shapes, strict=True):
-                    if value is not None and shape is not None and value.shape != shape:
+                    if shape is not None and (value is None or value.shape != shape):
                         raise ValueError("a kernel gave another shape than its checks foresaw")  # noqa: TRY301  one handler
                     registers[register] = value
                 for register in dead:
