@@ -43,7 +43,6 @@ class Job:
     evaluation: Plan | None
     worker_metrics: tuple[str, ...]
     changed: tuple[TensorSpec, ...]
-    rows: Mapping[WorkerName, int | None]
 
     @property
     def hyperparameters(self) -> Mapping[str, float]:
@@ -121,7 +120,6 @@ def prepare(
         evaluation=evaluation,
         worker_metrics=tuple(worker_metrics),
         changed=changed_specs(training),
-        rows={worker: _rows(announcement, name) for worker, announcement in announced.items()},
     )
 
 
@@ -157,10 +155,6 @@ def _check_terms(
         if metric not in WORKER_METRICS:
             close = nearest(metric, WORKER_METRICS)
             raise UsageError(f"worker metric {metric!r} is not known{close}; use some of {', '.join(WORKER_METRICS)}")
-
-
-def _rows(announcement: Announcement, dataset: DatasetName) -> int | None:
-    return next(description.rows for description in announcement.datasets if description.name == dataset)
 
 
 def _job_id(plan: Plan, dataset: str, purpose: str, seed: int) -> JobId:
