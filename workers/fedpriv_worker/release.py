@@ -58,7 +58,7 @@ UNIDENTIFIED = "unidentified"
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The one way out of a worker. Safe to call from one thread at a time."""
+    """The one way out of a worker. Safe to call from any thread: it keeps nothing but the journal, which is."""
 
     facts: Facts
     journal: Journal
@@ -112,7 +112,7 @@ class Door:
                 return replace(message, values=_fresh(message.values))
 
     def _announced_weight(self, request: Train | Evaluate | AskStatistics, rows: int) -> float:
-        """Return the weight of an evaluation: as exact as the owner announces rows, and 1 where rows are hidden."""
+        """Return the weight of an evaluation: its rows rounded down to tens, and 1 where the owner hides rows."""
         announced = self.facts.datasets[request.dataset].rows
         if announced is None:
             return 1.0
