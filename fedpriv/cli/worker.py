@@ -48,6 +48,11 @@ def start(config: Path) -> None:
     settings = load_config(config)
     if not settings.datasets:
         raise UsageError(f"no data set yet: add one to {config}, under [[dataset]]")
+    if settings.worker.device != "cpu":
+        raise UsageError(
+            f"{config}: [worker] device is {settings.worker.device!r}, but this version computes on the cpu alone; "
+            'write device = "cpu" or remove the line'
+        )
     datasets = check(settings)
     tls = settings.tls
     credentials = Credentials.from_files(

@@ -50,6 +50,7 @@ def text(section: str = "dial", address: str = "127.0.0.1:1") -> str:
     [
         ({"config": text().replace("name = ", "nmae = ", 1)}, "did you mean 'name'"),
         ({"config": text().replace('"y"', '"z"')}, "'z'"),
+        ({"config": text().replace("[dial]", 'device = "cuda:0"\n[dial]')}, "cpu alone"),
         ({"config": text().replace("rows.csv", "other.csv")}, "other.csv"),
         ({"config": text().partition("[[dataset]]")[0]}, "no data set yet: add one to"),
         ({"config": text().replace('"alice"', '"bob"', 1)}, "'alice'"),
@@ -61,6 +62,7 @@ def text(section: str = "dial", address: str = "127.0.0.1:1") -> str:
     ids=[
         "unknown key",
         "no target",
+        "a device",
         "no file",
         "no data set",
         "other name",

@@ -19,7 +19,7 @@ _TEMPLATE = """\
 [worker]
 name = "{name}"                        # as in the certificate
 state = "state/"                       # journal, ledger and keys; one process at a time
-device = "cpu"                         # or "cuda:0", "mps"
+device = "cpu"                         # the only one in this version
 # threads = 4                          # processor threads for training; torch decides otherwise
 
 # Keep exactly one of [dial] and [listen].
