@@ -24,6 +24,7 @@ class Arrivals:
         self._limit = memory_bytes
         self._held: dict[WorkerName, TensorSet] = {}
         self._spilled: dict[WorkerName, Path] = {}
+        self._files = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def put(self, worker: WorkerName, update: TensorSet) -> None:
@@ -34,7 +35,8 @@ class Arrivals:
             return
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="fedpriv-arrivals-")
-        path = Path(self._folder.name) / f"{len(self._spilled)}.safetensors"
+        path = Path(self._folder.name) / f"{self._files}.safetensors"
+        self._files += 1
         save_file({name: tensor.contiguous() for name, tensor in update}, path)
         self._spilled[worker] = path
 

@@ -42,3 +42,15 @@ def test_names_of_tensors_and_their_order_survive_a_file() -> None:
     taken = arrivals.take(B)
     assert sorted(name for name, _ in taken) == ["a", "z/a.b"]
     arrivals.close()
+
+
+def test_a_file_that_was_taken_makes_no_room_for_another_to_be_overwritten() -> None:
+    arrivals = Arrivals(memory_bytes=1)
+    for worker, value in ((A, 1.0), (B, 2.0), (C, 3.0)):
+        arrivals.put(worker, update(value))
+    arrivals.take(B)
+    late = WorkerName("d")
+    arrivals.put(late, update(4.0))
+    assert torch.equal(arrivals.take(C)["w"], update(3.0)["w"])
+    assert torch.equal(arrivals.take(late)["w"], update(4.0)["w"])
+    arrivals.close()
