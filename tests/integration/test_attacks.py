@@ -28,6 +28,7 @@ from fedpriv.transport.runtime import runtime
 from fedpriv.updates import TensorSet
 from fedpriv.wire import codec
 from fedpriv.wire.messages import ErrorCode, Failure, Hello, Message, OfferPlan, PlanAccepted, Role, Train, Update
+from fedpriv_worker.session import Broken
 from fedpriv_worker.worker import MAXIMUM_SESSIONS, serve_quietly
 
 Make = Callable[..., fp.VirtualWorker]
@@ -192,6 +193,30 @@ def test_work_of_a_peer_that_left_is_given_up(virtual: Make) -> None:
         honest = await Attacker.connect(worker)
         assert isinstance(await honest.ask(OfferPlan(1, PLAN)), PlanAccepted)
         assert len(passes) < 10
+
+    play(scenario)
+
+
+def test_a_bar_holds_in_other_sessions_of_the_same_peer_open_and_new(virtual: Make) -> None:
+    worker = virtual()
+    executor = worker._worker._executor
+
+    async def scenario() -> None:
+        first, beside = await Attacker.connect(worker), await Attacker.connect(worker)
+        for attacker in (first, beside):
+            assert isinstance(await attacker.ask(OfferPlan(1, PLAN)), PlanAccepted)
+        carry_out, executor.carry_out = executor.carry_out, lambda *_: Broken(ErrorCode.STEP_FAILED, on_values=True)
+        assert isinstance(await first.ask(order(2)), Failure)
+        executor.carry_out = carry_out
+        await first.link.close()
+        await first.serving
+        for attacker in (beside, await Attacker.connect(worker)):
+            await attacker.ask(OfferPlan(3, PLAN))
+            answer = await attacker.ask(order(4))
+            assert isinstance(answer, Failure)
+            assert answer.code is ErrorCode.RELEASE_DENIED
+            await attacker.link.close()
+            await attacker.serving
 
     play(scenario)
 

@@ -151,14 +151,9 @@ Action: TypeAlias = Execute | Tell | Release | Publish | Close
 Step: TypeAlias = tuple[Session, tuple[Action, ...]]
 
 
-def open_session(facts: Facts, peer: Recipient, barred: frozenset[DatasetName] = frozenset()) -> Step:
-    """Return a session with `peer`, whose identity the handshake proved, and the announcement.
-
-    `barred` is what this peer lost the right to before: a new link does not give it back.
-    """
-    return Session(facts, peer, barred=barred), (
-        Tell(Announcement(facts.torch_version, tuple(facts.datasets.values()))),
-    )
+def open_session(facts: Facts, peer: Recipient) -> Step:
+    """Return a session with `peer`, whose identity the handshake proved, and the announcement."""
+    return Session(facts, peer), (Tell(Announcement(facts.torch_version, tuple(facts.datasets.values()))),)
 
 
 def handle(session: Session, message: Message) -> Step:

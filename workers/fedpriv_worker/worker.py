@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -117,9 +118,18 @@ class Worker:
             return await loop.run_in_executor(self._pool, self._executor.carry_out, request, stopped)
 
     def forget(self, session: Session) -> None:
-        """Drop what a session that is over had loaded; remember what its peer lost the right to."""
+        """Drop what a session that is over had loaded."""
         self._executor.forget(session.plans)
-        self._barred[session.peer.name] = session.barred
+
+    def with_bars(self, session: Session) -> Session:
+        """Return the session knowing what its peer lost the right to, in this session or beside it."""
+        barred = self._barred.get(session.peer.name, frozenset())
+        return session if barred <= session.barred else replace(session, barred=session.barred | barred)
+
+    def keep_bars(self, session: Session) -> None:
+        """Remember what the peer of `session` lost the right to, for as long as this worker runs."""
+        if session.barred:
+            self._barred[session.peer.name] = self._barred.get(session.peer.name, frozenset()) | session.barred
 
     async def seal(self, action: Tell | Release, recipient: Recipient) -> Sealed:
         """Take a message through the door, off the loop's thread when that waits for a disk."""
@@ -143,12 +153,7 @@ class Worker:
 
     def greeting(self, recipient: Recipient) -> tuple[Session, tuple[Action, ...]]:
         """Return a new session and its first actions."""
-        return open_session(self._facts, recipient, self._barred.get(recipient.name, frozenset()))
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a request is being carried out."""
-        return self._executing.locked()
+        return open_session(self._facts, recipient)
 
     async def close(self) -> None:
         """Stop what is under way, close every link, then publish and close the ledger."""
@@ -195,13 +200,15 @@ class Conversation:
             while self._open:
                 await asyncio.wait({receiving, *self._executing}, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in self._executing if task.done()]:
+                    session = self._worker.with_bars(session)
                     session, actions = executed(session, self._executing.pop(task), task.result())
+                    self._worker.keep_bars(session)
                     await self._perform(actions)
                 if receiving.done():
                     message = receiving.result()
                     if message is None:
                         return
-                    session, actions = handle(session, message)
+                    session, actions = handle(self._worker.with_bars(session), message)
                     await self._perform(actions)
                     receiving = asyncio.create_task(self._receive())
         except StorageFailed as error:
