@@ -28,6 +28,7 @@ from fedpriv.transport.runtime import runtime
 from fedpriv.updates import TensorSet
 from fedpriv.wire import codec
 from fedpriv.wire.messages import ErrorCode, Failure, Hello, Message, OfferPlan, PlanAccepted, Role, Train, Update
+from fedpriv_worker.executor import Programs
 from fedpriv_worker.session import Broken
 from fedpriv_worker.worker import MAXIMUM_SESSIONS, serve_quietly
 
@@ -130,18 +131,19 @@ def test_whom_no_rule_names_cannot_fill_the_table_of_plans(virtual: Make) -> Non
     play(scenario)
 
 
-def test_plans_of_a_session_that_is_over_are_forgotten(virtual: Make) -> None:
+def test_a_full_table_of_plans_forgets_the_oldest_and_refuses_nobody(
+    virtual: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedpriv_worker.executor.MAXIMUM_PROGRAMS", 2)
     worker = virtual()
-    programs = worker._worker._executor._programs
+    worker._worker._executor._programs = programs = Programs()
 
     async def scenario() -> None:
         attacker = await Attacker.connect(worker)
-        assert isinstance(await attacker.ask(OfferPlan(1, PLAN)), PlanAccepted)
-        loaded = PLAN.digest in programs._programs
-        await attacker.link.close()
-        await attacker.serving
-        assert loaded
-        assert PLAN.digest not in set(programs._programs)
+        for number, width in enumerate((4, 5, 6, 7)):
+            assert isinstance(await attacker.ask(OfferPlan(number, plan(width))), PlanAccepted)
+        assert set(programs._programs) == {plan(6).digest, plan(7).digest}
+        assert isinstance(await attacker.ask(order(9)), Update)
 
     play(scenario)
 
@@ -168,7 +170,7 @@ def test_work_of_a_peer_that_left_is_given_up(virtual: Make) -> None:
     executor = worker._worker._executor
     passes, two = [], threading.Event()
 
-    def counting(request: Any, stopped: Callable[[], bool]) -> Any:
+    def counting(request: Any, plan: Any, stopped: Callable[[], bool]) -> Any:
         def asked() -> bool:
             passes.append(request.request)
             if len(passes) >= 3:
@@ -176,7 +178,7 @@ def test_work_of_a_peer_that_left_is_given_up(virtual: Make) -> None:
                 left.wait(30)
             return stopped()
 
-        return executor.__class__.carry_out(executor, request, asked)
+        return executor.__class__.carry_out(executor, request, plan, asked)
 
     left = threading.Event()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from fleets import RESEARCHER, MakeFleet, dialling_fleet, make_worker, toy
 from torch import nn
 
 import fedpriv as fp
-from fedpriv.ids import PlanDigest
+from fedpriv.plans.plan import Plan
 from fedpriv.plans.validation import Quota
 from fedpriv.transport.authority import Authority
 from fedpriv.transport.dial import dial
@@ -42,16 +42,13 @@ class Hanging:
         self.inner, self.left = inner, at
         self.reached, self.go = threading.Event(), threading.Event()
 
-    def forget(self, plans: Iterable[PlanDigest]) -> None:
-        self.inner.forget(plans)
-
-    def carry_out(self, request: Request, stopped: Callable[[], bool]) -> Outcome:
+    def carry_out(self, request: Request, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
         if isinstance(request, Train):
             self.left -= 1
             if self.left == 0:
                 self.reached.set()
                 self.go.wait(30)
-        return self.inner.carry_out(request, stopped)
+        return self.inner.carry_out(request, plan, stopped)
 
 
 def hang(worker: fp.VirtualWorker, at: int) -> Hanging:

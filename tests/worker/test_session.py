@@ -109,7 +109,7 @@ def test_a_session_opens_with_the_announcement_alone() -> None:
 def test_a_permitted_request_is_executed_and_its_result_released_with_the_data_sets_label() -> None:
     order = train(metrics=("loss",))
     running, actions = handle(session(), order)
-    assert actions == (Execute(order),)
+    assert actions == (Execute(order, plan()),)
     delta = TensorSet({"w": torch.ones(1)})
     after, actions = executed(running, 1, Trained(50, {"loss": 0.5}, delta))
     assert actions == (Release(Update(1, 1, 50.0, {"loss": 0.5}, delta), LABEL, order),)
@@ -143,7 +143,7 @@ def test_unknown_data_sets_and_plans_are_refused_by_code() -> None:
 def test_a_plan_is_known_only_after_it_was_validated() -> None:
     fresh = session(ALL, plan(1.0))
     offered, actions = handle(fresh, OfferPlan(3, plan()))
-    assert actions == (Execute(OfferPlan(3, plan())),)
+    assert actions == (Execute(OfferPlan(3, plan()), plan()),)
     assert refusal(handle(offered, train())[1]) is ErrorCode.UNKNOWN_PLAN
     refused, actions = executed(offered, 3, Broken(ErrorCode.OPERATION_NOT_ALLOWED, 2, "aten.item.default"))
     assert actions == (Tell(Failure(3, ErrorCode.OPERATION_NOT_ALLOWED, 2, "aten.item.default")),)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -38,46 +38,31 @@ MAXIMUM_PROGRAMS = 256
 
 
 class Executor(Protocol):
-    """Carries out one request at a time; never raises, never blocks on a peer, keeps a plan until it is forgotten."""
+    """Carries out one request at a time; never raises and never blocks on a peer."""
 
-    def carry_out(self, request: Request, stopped: Callable[[], bool]) -> Outcome:
-        """Return what `request` came to; give up soon after `stopped` says that nobody waits for it."""
-        ...
-
-    def forget(self, plans: Iterable[PlanDigest]) -> None:
-        """Drop plans that a session had loaded, once each; what other sessions loaded too stays."""
+    def carry_out(self, request: Request, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
+        """Return what `request` came to, run with `plan`; give up soon after `stopped` says that nobody waits."""
         ...
 
 
 class Programs:
-    """Validated, compiled plans by digest, kept while any session holds them; executors of one process may share."""
+    """Compiled plans by digest: the ones used last, at most `MAXIMUM_PROGRAMS`; executors of one process may share."""
 
     def __init__(self, quota: Quota | None = None) -> None:
         self._quota = quota or Quota()
-        self._programs: dict[PlanDigest, Program] = {}
-        self._holders: Counter[PlanDigest] = Counter()
+        self._programs: OrderedDict[PlanDigest, Program] = OrderedDict()
         self._lock = threading.Lock()
 
-    def load(self, plan: Plan) -> None:
-        """Validate and compile `plan` for one more holder; raise `PlanRefused`."""
+    def of(self, plan: Plan | None) -> Program:
+        """Return `plan` validated and compiled, now or before; raise `PlanRefused`."""
+        assert plan is not None  # the session executes no training without one
         with self._lock:
             if plan.digest not in self._programs:
-                if len(self._programs) >= MAXIMUM_PROGRAMS:
-                    raise QuotaExceeded(f"{MAXIMUM_PROGRAMS} plans are loaded already; end a session to free its own")
                 self._programs[plan.digest] = Program(validate(plan, self._quota))
-            self._holders[plan.digest] += 1
-
-    def forget(self, plans: Iterable[PlanDigest]) -> None:
-        """Take one holder from each of `plans`; a plan without holders is dropped."""
-        with self._lock:
-            for digest in plans:
-                self._holders[digest] -= 1
-                if self._holders[digest] <= 0:
-                    del self._holders[digest]
-                    self._programs.pop(digest, None)
-
-    def __getitem__(self, digest: PlanDigest) -> Program:
-        return self._programs[digest]
+                if len(self._programs) > MAXIMUM_PROGRAMS:
+                    self._programs.popitem(last=False)
+            self._programs.move_to_end(plan.digest)
+            return self._programs[plan.digest]
 
 
 class InProcessExecutor:
@@ -95,34 +80,29 @@ class InProcessExecutor:
         self._programs = programs or Programs()
         self._threads = threads
 
-    def forget(self, plans: Iterable[PlanDigest]) -> None:
-        """Drop plans that a session had loaded."""
-        self._programs.forget(plans)
-
-    def carry_out(self, request: Request, stopped: Callable[[], bool]) -> Outcome:
+    def carry_out(self, request: Request, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
         """Return what `request` came to; every failure is a code."""
         if self._threads is not None and torch.get_num_threads() != (threads := self._threads()):
             torch.set_num_threads(threads)
         try:
-            return self._outcome(request, stopped)
+            return self._outcome(request, plan, stopped)
         except Exception as error:  # noqa: BLE001 - whatever torch raises, its text quotes values and stays here
             broken = _broken(error)
             log.info("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
             return broken
 
-    def _outcome(self, request: Request, stopped: Callable[[], bool]) -> Outcome:
+    def _outcome(self, request: Request, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
         if stopped():
             raise training.Stopped
         match request:
-            case OfferPlan(plan=plan):
-                self._programs.load(plan)
+            case OfferPlan():
+                self._programs.of(plan)
                 return Loaded()
             case Train():
                 rows = self._datasets[request.dataset].training
-                return training.train(self._programs[request.plan], rows, request, stopped)
+                return training.train(self._programs.of(plan), rows, request, stopped)
             case Evaluate():
-                rows = self._datasets[request.dataset].evaluation
-                return training.evaluate(self._programs[request.plan], rows, request)
+                return training.evaluate(self._programs.of(plan), self._datasets[request.dataset].evaluation, request)
             case AskStatistics():
                 return Summed(training.statistics(self._datasets[request.dataset].training, request.kinds))
 

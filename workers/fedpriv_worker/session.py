@@ -116,9 +116,10 @@ Outcome: TypeAlias = Loaded | Trained | Evaluated | Summed | Broken
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Carry out `request`, then report the outcome."""
+    """Carry out `request` with the plan that it offers or names, if any, then report the outcome."""
 
     request: Request
+    plan: Plan | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,12 @@ def _start(session: Session, request: Request) -> Step:
         return _refuse(session, request, ErrorCode.BAD_REQUEST)
     if len(session.running) >= MAXIMUM_RUNNING:
         return _refuse(session, request, ErrorCode.OVER_QUOTA)
-    return replace(session, running={**session.running, request.request: request}), (Execute(request),)
+    plan = None if isinstance(request, AskStatistics) else _plan(session, request)
+    return replace(session, running={**session.running, request.request: request}), (Execute(request, plan),)
+
+
+def _plan(session: Session, request: OfferPlan | Train | Evaluate) -> Plan:
+    return request.plan if isinstance(request, OfferPlan) else session.plans[request.plan]
 
 
 def _would_release(peer: Recipient, order: Train | Evaluate | AskStatistics, label: Label) -> tuple[Ask, ...]:

@@ -24,7 +24,7 @@ from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import Side, greet
 from fedpriv.transport.link import STRANGER_MESSAGE_BYTES, RawLink, SealedLink
 from fedpriv.wire import codec
-from fedpriv.wire.messages import ErrorCode, Failure, Hello, HelloProof, Message, Request
+from fedpriv.wire.messages import ErrorCode, Failure, Hello, HelloProof, Message
 from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.executor import Executor
 from fedpriv_worker.journal import Journal
@@ -111,15 +111,12 @@ class Worker:
             raise WireError(f"a {type(message).__name__} is no part of the handshake")
         return self._door.tell(message, None)
 
-    async def execute(self, request: Request, stopped: Callable[[], bool]) -> Outcome:
+    async def execute(self, action: Execute, stopped: Callable[[], bool]) -> Outcome:
         """Carry out one request in a thread, one at a time."""
         loop = asyncio.get_running_loop()
         async with self._executing:
-            return await loop.run_in_executor(self._pool, self._executor.carry_out, request, stopped)
-
-    def forget(self, session: Session) -> None:
-        """Drop what a session that is over had loaded."""
-        self._executor.forget(session.plans)
+            carry_out = self._executor.carry_out
+            return await loop.run_in_executor(self._pool, carry_out, action.request, action.plan, stopped)
 
     def with_bars(self, session: Session) -> Session:
         """Return the session knowing what its peer lost the right to, in this session or beside it."""
@@ -219,7 +216,6 @@ class Conversation:
             for waiting in unfinished:
                 waiting.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
-            self._worker.forget(session)
 
     def _nobody_waits(self) -> bool:
         """Whether what is being computed has lost its recipient; read from the training thread."""
@@ -232,9 +228,9 @@ class Conversation:
     async def _perform(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
             match action:
-                case Execute(request):
-                    task = asyncio.create_task(self._worker.execute(request, self._nobody_waits))
-                    self._executing[task] = request.request
+                case Execute():
+                    task = asyncio.create_task(self._worker.execute(action, self._nobody_waits))
+                    self._executing[task] = action.request.request
                 case Tell() | Release():
                     self._note(action)
                     await self._link.send(await self._worker.seal(action, self._recipient))
