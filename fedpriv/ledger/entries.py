@@ -45,7 +45,8 @@ class Draft:
     """What the door knows of a message before it has a number; `bytes` is its exact size on the wire.
 
     `labels` are "data set/principal", sorted, each once. `plan`, `model` and `sid` are hexadecimal or empty; `round` is
-    -1 outside a round.
+    -1 outside a round. `source` is the number of the entry that records these bytes already: an earlier one of this
+    ledger when a message is sent again, the sender's own in a ledger of what was received; -1 otherwise.
     """
 
     peer: str
@@ -62,6 +63,7 @@ class Draft:
     dp: PrivacySpend = NO_SPEND
     purpose: str = ""
     legal_basis: str = ""
+    source: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def encode_entry(entry: Entry) -> bytes:
         f'"dp":{{"event":{q(d.dp.event)},"limit":{q(d.dp.limit)},"relation":{q(d.dp.relation)},"spent":{q(d.dp.spent)}}},'
         f'"kind":{q(d.kind)},"labels":[{",".join(map(q, d.labels))}],"legal_basis":{q(d.legal_basis)},'
         f'"method":{q(d.method)},"model":"{d.model}","peer":{q(d.peer)},"plan":"{d.plan}","policy":{q(d.policy)},'
-        f'"purpose":{q(d.purpose)},"round":{d.round},"seq":{entry.seq},"sid":"{d.sid}","time":{entry.time},'
+        f'"purpose":{q(d.purpose)},"round":{d.round},"seq":{entry.seq},"sid":"{d.sid}","source":{d.source},"time":{entry.time},'
         f'"v":{entry.v},"worker":{q(entry.worker)}}}'
     )
     try:
@@ -123,6 +125,7 @@ def decode_entry(data: bytes) -> Entry:
         dp=PrivacySpend(_text(dp, "event"), _text(dp, "relation"), _text(dp, "spent"), _text(dp, "limit")),
         purpose=_text(found, "purpose"),
         legal_basis=_text(found, "legal_basis"),
+        source=_integer(found, "source"),
     )
     entry = Entry(
         draft,
@@ -186,8 +189,14 @@ def _check(entry: Entry) -> None:
     draft = entry.draft
     if entry.v != VERSION:
         raise UsageError(f"entry {entry.seq} has version {entry.v}; this fedpriv knows version {VERSION}")
-    for name, value in (("bytes", draft.bytes), ("seq", entry.seq), ("time", entry.time), ("round", draft.round)):
-        if not (-1 if name == "round" else 0) <= value <= MAXIMUM_INTEGER:
+    for name, value, least in (
+        ("bytes", draft.bytes, 0),
+        ("seq", entry.seq, 0),
+        ("time", entry.time, 0),
+        ("round", draft.round, -1),
+        ("source", draft.source, -1),
+    ):
+        if not least <= value <= MAXIMUM_INTEGER:
             raise UsageError(f"entry {entry.seq}: {name} is {value}, outside what a ledger can hold")
     if not _FOUR_HEX.fullmatch(f"{draft.plan} {draft.model} {draft.sid} {entry.digest}"):
         raise UsageError(
