@@ -23,14 +23,18 @@ from fedpriv.wire.codec import decode, encode, kind_of
 from fedpriv.wire.framing import envelope_bytes
 from fedpriv.wire.messages import (
     Announcement,
+    AskCheckpoint,
+    AskMock,
     AskStatistics,
-    CloseRound,
+    Checkpoint,
     ErrorCode,
     Evaluate,
     Evaluation,
     Failure,
     Goodbye,
     Message,
+    Mock,
+    Notice,
     OfferPlan,
     PlanAccepted,
     Reply,
@@ -47,6 +51,8 @@ _ANSWERS: Mapping[type[Request], type[Reply]] = {
     Train: Update,
     Evaluate: Evaluation,
     AskStatistics: Statistics,
+    AskMock: Mock,
+    AskCheckpoint: Checkpoint,
 }
 
 _ADVICE: Mapping[ErrorCode, str] = {
@@ -62,6 +68,8 @@ _ADVICE: Mapping[ErrorCode, str] = {
     ErrorCode.TORCH_VERSION: "it runs another torch version than the plan was traced with; install the same one",
     ErrorCode.STORAGE_FULL: "its ledger's disk is full and nothing leaves unrecorded; its owner must free space",
     ErrorCode.SHUTTING_DOWN: "it is shutting down; ask again when it is back",
+    ErrorCode.APPROVAL_PENDING: "its owner has been asked (fedpriv worker requests); run again when they approved",
+    ErrorCode.RELEASE_LOST: "it made this result once and lost it in a crash, and makes it never again; go on without",
 }
 
 
@@ -163,7 +171,7 @@ class Connection:
             raise self._refusal(answer)
         return answer
 
-    async def tell(self, message: CloseRound | Goodbye) -> None:
+    async def tell(self, message: Notice) -> None:
         """Send a message that has no reply."""
         self._check_open()
         await self._link.send(encode(message))
@@ -204,7 +212,7 @@ class Connection:
         message = decode(envelope)
         _count(self.received, message, envelope)
         match message:
-            case PlanAccepted() | Update() | Evaluation() | Statistics() | Failure():
+            case PlanAccepted() | Update() | Evaluation() | Statistics() | Mock() | Checkpoint() | Failure():
                 waiting = self._waiting.get(message.request)
                 if waiting is None or waiting.reply.done():
                     return

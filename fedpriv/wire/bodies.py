@@ -22,6 +22,9 @@ MAXIMUM_CERTIFICATES = 4
 MAXIMUM_CERTIFICATE_BYTES = 8192
 MAXIMUM_TEXT = 4096
 MAXIMUM_ITEMS = 16_384
+MAXIMUM_NOTE_BYTES = 1 << 16
+MAXIMUM_SIGNATURE_BYTES = 1024
+MAXIMUM_PROOF_HASHES = 64
 _DIGEST_BYTES = 32
 
 
@@ -54,9 +57,7 @@ def _pack_hello_proof(proof: m.HelloProof, body: v1.HelloProof) -> None:
 
 
 def _hello_proof(body: v1.HelloProof, _: TensorSet) -> m.HelloProof:
-    if len(body.signature) > 256:
-        raise WireError(f"a signature of {len(body.signature)} bytes; 256 at most are accepted")
-    return m.HelloProof(body.signature)
+    return m.HelloProof(_short(body.signature, 256, "a signature"))
 
 
 def _pack_announcement(announcement: m.Announcement, body: v1.Announcement) -> None:
@@ -167,12 +168,36 @@ def _ask_statistics(body: v1.AskStatistics, _: TensorSet) -> m.AskStatistics:
     return m.AskStatistics(body.request, DatasetName(_text(body.dataset)), _texts(body.kinds), _text(body.purpose))
 
 
+def _pack_ask_mock(ask: m.AskMock, body: v1.AskMock) -> None:
+    body.request, body.dataset = ask.request, ask.dataset
+
+
+def _ask_mock(body: v1.AskMock, _: TensorSet) -> m.AskMock:
+    return m.AskMock(body.request, DatasetName(_text(body.dataset)))
+
+
+def _pack_ask_checkpoint(ask: m.AskCheckpoint, body: v1.AskCheckpoint) -> None:
+    body.request, body.held = ask.request, ask.held
+
+
+def _ask_checkpoint(body: v1.AskCheckpoint, _: TensorSet) -> m.AskCheckpoint:
+    return m.AskCheckpoint(body.request, _short(body.held, MAXIMUM_NOTE_BYTES, "a note"))
+
+
 def _pack_close_round(close: m.CloseRound, body: v1.CloseRound) -> None:
     body.job, body.round = close.job, close.round
 
 
 def _close_round(body: v1.CloseRound, _: TensorSet) -> m.CloseRound:
     return m.CloseRound(JobId(_text(body.job)), body.round)
+
+
+def _pack_cosigned(cosigned: m.Cosigned, body: v1.Cosigned) -> None:
+    body.vkey, body.signature = cosigned.vkey, cosigned.signature
+
+
+def _cosigned(body: v1.Cosigned, _: TensorSet) -> m.Cosigned:
+    return m.Cosigned(_text(body.vkey), _short(body.signature, MAXIMUM_SIGNATURE_BYTES, "a signature line"))
 
 
 def _pack_plan_accepted(accepted: m.PlanAccepted, body: v1.PlanAccepted) -> None:
@@ -207,6 +232,26 @@ def _pack_statistics(statistics: m.Statistics, body: v1.Statistics) -> None:
 
 def _statistics(body: v1.Statistics, tensors: TensorSet) -> m.Statistics:
     return m.Statistics(body.request, tensors)
+
+
+def _pack_mock(mock: m.Mock, body: v1.Mock) -> None:
+    body.request = mock.request
+
+
+def _mock(body: v1.Mock, tensors: TensorSet) -> m.Mock:
+    return m.Mock(body.request, tensors)
+
+
+def _pack_checkpoint(checkpoint: m.Checkpoint, body: v1.Checkpoint) -> None:
+    body.request, body.note, body.vkey = checkpoint.request, checkpoint.note, checkpoint.vkey
+    body.proof.extend(checkpoint.proof)
+
+
+def _checkpoint(body: v1.Checkpoint, _: TensorSet) -> m.Checkpoint:
+    proof = tuple(body.proof)
+    if len(proof) > MAXIMUM_PROOF_HASHES or any(len(each) != _DIGEST_BYTES for each in proof):
+        raise WireError(f"a proof of other than at most {MAXIMUM_PROOF_HASHES} hashes of {_DIGEST_BYTES} bytes")
+    return m.Checkpoint(body.request, _short(body.note, MAXIMUM_NOTE_BYTES, "a note"), proof, _text(body.vkey))
 
 
 def _pack_failure(failure: m.Failure, body: v1.Failure) -> None:
@@ -261,6 +306,12 @@ def _bounded(items: Sequence[Any]) -> Iterable[Any]:
     return items
 
 
+def _short(value: bytes, most: int, what: str) -> bytes:
+    if len(value) > most:
+        raise WireError(f"{what} of {len(value)} bytes; {most} at most are accepted")
+    return value
+
+
 def _digest(value: bytes) -> PlanDigest:
     if len(value) != _DIGEST_BYTES:
         raise WireError(f"a plan digest of {len(value)} bytes; it has {_DIGEST_BYTES}")
@@ -282,5 +333,10 @@ KINDS: Mapping[type, Kind] = {
     m.Statistics: Kind("statistics", _pack_statistics, _statistics, tensors="values"),
     m.Failure: Kind("failure", _pack_failure, _failure),
     m.Goodbye: Kind("goodbye", _pack_goodbye, _goodbye),
+    m.AskCheckpoint: Kind("ask_checkpoint", _pack_ask_checkpoint, _ask_checkpoint),
+    m.Checkpoint: Kind("checkpoint", _pack_checkpoint, _checkpoint),
+    m.Cosigned: Kind("cosigned", _pack_cosigned, _cosigned),
+    m.AskMock: Kind("ask_mock", _pack_ask_mock, _ask_mock),
+    m.Mock: Kind("mock", _pack_mock, _mock, tensors="values"),
 }
 KINDS_BY_FIELD: Mapping[str, Kind] = {kind.field: kind for kind in KINDS.values()}

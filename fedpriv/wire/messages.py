@@ -34,6 +34,8 @@ class ErrorCode(Enum):
     TORCH_VERSION = 10
     STORAGE_FULL = 11
     SHUTTING_DOWN = 12
+    APPROVAL_PENDING = 13
+    RELEASE_LOST = 14
 
 
 class Role(Enum):
@@ -158,11 +160,35 @@ class AskStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class AskMock:
+    """Ask for the stand-in of `dataset` that its owner wrote for anybody to read."""
+
+    request: int
+    dataset: DatasetName
+
+
+@dataclass(frozen=True, slots=True)
+class AskCheckpoint:
+    """Ask for the worker's signed checkpoint; `held` is the one that the sender cosigned last, b"" if none."""
+
+    request: int
+    held: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class CloseRound:
-    """Tell the worker that a round is over, so that it publishes its ledger's checkpoint."""
+    """Acknowledge all that was released for a round: it is saved here, so nothing of it is asked for again."""
 
     job: JobId
     round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigned:
+    """A witness's signature line for the checkpoint that the worker showed last, without newline, and its `vkey`."""
+
+    vkey: str
+    signature: bytes = field(repr=False)
 
 
 # --- replies ---------------------------------------------------------------------------------------------------------
@@ -206,6 +232,24 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Mock:
+    """The stand-in of a data set: "features" of shape (rows, ...) and "target" of shape (rows,)."""
+
+    request: int
+    values: TensorSet = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The worker's signed checkpoint as a note, its consistency with what the asker held, and the ledger's `vkey`."""
+
+    request: int
+    note: bytes = field(repr=False)
+    proof: tuple[bytes, ...] = field(repr=False)
+    vkey: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A request was not carried out. `step` is the plan step that failed, -1 when none did; `operation` its name."""
 
@@ -221,6 +265,7 @@ class Goodbye:
 
 
 Handshake: TypeAlias = Hello | HelloProof
-Request: TypeAlias = OfferPlan | Train | Evaluate | AskStatistics
-Reply: TypeAlias = PlanAccepted | Update | Evaluation | Statistics | Failure
-Message: TypeAlias = Handshake | Announcement | Request | CloseRound | Reply | Goodbye
+Request: TypeAlias = OfferPlan | Train | Evaluate | AskStatistics | AskMock | AskCheckpoint
+Notice: TypeAlias = CloseRound | Cosigned | Goodbye
+Reply: TypeAlias = PlanAccepted | Update | Evaluation | Statistics | Mock | Checkpoint | Failure
+Message: TypeAlias = Handshake | Announcement | Request | Notice | Reply

@@ -63,6 +63,13 @@ EXAMPLES: list[m.Message] = [
     m.Failure(1, m.ErrorCode.STEP_FAILED, 0, "aten.addmm.default"),
     m.Failure(1, m.ErrorCode.OVER_QUOTA),
     m.Goodbye(),
+    m.AskCheckpoint(5, "o\n1\nr\n\n— o s\n".encode()),
+    m.AskCheckpoint(5, b""),
+    m.Checkpoint(5, b"note", (bytes(32), bytes(range(32))), "fedpriv.ledger/bob+0a0b0c0d+AQ=="),
+    m.Checkpoint(5, b"x" * 65_536, (bytes(32),) * 64, ""),
+    m.Cosigned("fedpriv.witness/me+0a0b0c0d+BA==", "— fedpriv.witness/me c2ln".encode()),
+    m.AskMock(6, NAME),
+    m.Mock(6, TensorSet({"features": torch.ones(4, 2), "target": torch.zeros(4)})),
 ]
 
 
@@ -222,6 +229,16 @@ PAYLOAD = (memoryview(bytearray(8)),)
             ).SerializeToString(),
             (),
         ),
+        (session_pb2.Header(ask_checkpoint=session_pb2.AskCheckpoint(held=bytes(65_537))).SerializeToString(), ()),
+        (session_pb2.Header(checkpoint=session_pb2.Checkpoint(note=bytes(65_537))).SerializeToString(), ()),
+        (session_pb2.Header(checkpoint=session_pb2.Checkpoint(proof=[bytes(31)])).SerializeToString(), ()),
+        (session_pb2.Header(checkpoint=session_pb2.Checkpoint(proof=[bytes(33)])).SerializeToString(), ()),
+        (session_pb2.Header(checkpoint=session_pb2.Checkpoint(proof=[bytes(32)] * 65)).SerializeToString(), ()),
+        (session_pb2.Header(checkpoint=session_pb2.Checkpoint(vkey="a\nb")).SerializeToString(), ()),
+        (session_pb2.Header(cosigned=session_pb2.Cosigned(signature=bytes(1025))).SerializeToString(), ()),
+        (session_pb2.Header(cosigned=session_pb2.Cosigned(vkey="x" * 4097)).SerializeToString(), ()),
+        (session_pb2.Header(ask_mock=session_pb2.AskMock(dataset="\x1b[2J")).SerializeToString(), ()),
+        (session_pb2.Header(mock=session_pb2.Mock()).SerializeToString(), PAYLOAD),
         (session_pb2.Header(offer_plan=session_pb2.OfferPlan(plan=b"\xff\xff")).SerializeToString(), ()),
     ],
 )

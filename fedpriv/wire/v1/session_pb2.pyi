@@ -23,6 +23,8 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CODE_TORCH_VERSION: _ClassVar[ErrorCode]
     ERROR_CODE_STORAGE_FULL: _ClassVar[ErrorCode]
     ERROR_CODE_SHUTTING_DOWN: _ClassVar[ErrorCode]
+    ERROR_CODE_APPROVAL_PENDING: _ClassVar[ErrorCode]
+    ERROR_CODE_RELEASE_LOST: _ClassVar[ErrorCode]
 ERROR_CODE_UNSPECIFIED: ErrorCode
 ERROR_CODE_BAD_REQUEST: ErrorCode
 ERROR_CODE_UNKNOWN_DATASET: ErrorCode
@@ -36,6 +38,8 @@ ERROR_CODE_STEP_FAILED: ErrorCode
 ERROR_CODE_TORCH_VERSION: ErrorCode
 ERROR_CODE_STORAGE_FULL: ErrorCode
 ERROR_CODE_SHUTTING_DOWN: ErrorCode
+ERROR_CODE_APPROVAL_PENDING: ErrorCode
+ERROR_CODE_RELEASE_LOST: ErrorCode
 
 class Frame(_message.Message):
     __slots__ = ("header_bytes", "payload_bytes", "entry", "entry_key", "chunk")
@@ -52,7 +56,7 @@ class Frame(_message.Message):
     def __init__(self, header_bytes: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., entry: _Optional[int] = ..., entry_key: _Optional[bytes] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("hello", "hello_proof", "announcement", "offer_plan", "train", "evaluate", "ask_statistics", "close_round", "plan_accepted", "update", "evaluation", "statistics", "failure", "goodbye")
+    __slots__ = ("hello", "hello_proof", "announcement", "offer_plan", "train", "evaluate", "ask_statistics", "close_round", "plan_accepted", "update", "evaluation", "statistics", "failure", "goodbye", "ask_checkpoint", "checkpoint", "cosigned", "ask_mock", "mock")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HELLO_PROOF_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +71,11 @@ class Header(_message.Message):
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    ASK_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    COSIGNED_FIELD_NUMBER: _ClassVar[int]
+    ASK_MOCK_FIELD_NUMBER: _ClassVar[int]
+    MOCK_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     hello_proof: HelloProof
     announcement: Announcement
@@ -81,7 +90,12 @@ class Header(_message.Message):
     statistics: Statistics
     failure: Failure
     goodbye: Goodbye
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., offer_plan: _Optional[_Union[OfferPlan, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., ask_statistics: _Optional[_Union[AskStatistics, _Mapping]] = ..., close_round: _Optional[_Union[CloseRound, _Mapping]] = ..., plan_accepted: _Optional[_Union[PlanAccepted, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    ask_checkpoint: AskCheckpoint
+    checkpoint: Checkpoint
+    cosigned: Cosigned
+    ask_mock: AskMock
+    mock: Mock
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., offer_plan: _Optional[_Union[OfferPlan, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., ask_statistics: _Optional[_Union[AskStatistics, _Mapping]] = ..., close_round: _Optional[_Union[CloseRound, _Mapping]] = ..., plan_accepted: _Optional[_Union[PlanAccepted, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ask_checkpoint: _Optional[_Union[AskCheckpoint, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., cosigned: _Optional[_Union[Cosigned, _Mapping]] = ..., ask_mock: _Optional[_Union[AskMock, _Mapping]] = ..., mock: _Optional[_Union[Mock, _Mapping]] = ...) -> None: ...
 
 class NamedNumber(_message.Message):
     __slots__ = ("name", "value")
@@ -286,3 +300,47 @@ class Failure(_message.Message):
 class Goodbye(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class AskCheckpoint(_message.Message):
+    __slots__ = ("request", "held")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    held: bytes
+    def __init__(self, request: _Optional[int] = ..., held: _Optional[bytes] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("request", "note", "proof", "vkey")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    VKEY_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    note: bytes
+    proof: _containers.RepeatedScalarFieldContainer[bytes]
+    vkey: str
+    def __init__(self, request: _Optional[int] = ..., note: _Optional[bytes] = ..., proof: _Optional[_Iterable[bytes]] = ..., vkey: _Optional[str] = ...) -> None: ...
+
+class Cosigned(_message.Message):
+    __slots__ = ("vkey", "signature")
+    VKEY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    vkey: str
+    signature: bytes
+    def __init__(self, vkey: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class AskMock(_message.Message):
+    __slots__ = ("request", "dataset")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    dataset: str
+    def __init__(self, request: _Optional[int] = ..., dataset: _Optional[str] = ...) -> None: ...
+
+class Mock(_message.Message):
+    __slots__ = ("request", "values")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    values: _tensor_pb2.TensorSet
+    def __init__(self, request: _Optional[int] = ..., values: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ...) -> None: ...
