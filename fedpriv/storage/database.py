@@ -1,49 +1,115 @@
-"""SQLite as fedpriv uses it: what a commit returned from is on the disk.
+"""SQLite as fedpriv uses it: what a transaction returned from is on the disk.
 
 Write-ahead log with synchronous=FULL, foreign keys on, one writing process (the folder's lock sees to that). The file
 carries an application id and a schema version; another program's or a newer version's file is refused, never altered.
+What the tables hold is said by the modules that own them.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from fedpriv.errors import StorageFailed, UsageError
 
 APPLICATION_ID = 0x46445056  # "FDPV"
+VERSION = 2
 BUSY_SECONDS = 10.0
 
 
-def open_database(path: Path, *, schema: str, version: int) -> sqlite3.Connection:
-    """Open `path` for writing, creating it (0600) with `schema` if it is new; raise `StorageFailed` or `UsageError`."""
-    with storage_errors(f"open {path}"):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            _configure(connection)
-            _migrate(connection, path, schema, version)
-        except BaseException:
-            connection.close()
-            raise
-    return connection
+class Database:
+    """One SQLite file, or memory, shared by the threads of a process: one transaction at a time.
 
+    A transaction that is begun inside another of the same thread joins it, so that several tables change together or
+    not at all.
+    """
 
-def open_for_reading(path: Path, *, version: int) -> sqlite3.Connection:
-    """Open an existing database without writing to it, whether or not its worker runs."""
-    # Without a -wal file the database was closed cleanly, and reading it as immutable creates no files beside it.
-    how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
-    with storage_errors(f"read {path}"):
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._lock = threading.RLock()
+        self._depth = 0
+        self.failures = 0
+        """How many transactions failed: after one, the file, not anyone's memory, says what was kept."""
+
+    @classmethod
+    def open(cls, path: Path, *, schema: str) -> Self:
+        """Open `path` for writing, creating it (0600) with `schema` if it is new.
+
+        Raise `StorageFailed`, or `UsageError` for a file that is not ours or not of this version.
+        """
+        with storage_errors(f"open {path}"):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                _configure(connection)
+                _migrate(connection, path, schema)
+            except BaseException:
+                connection.close()
+                raise
+        return cls(connection)
+
+    @classmethod
+    def open_for_reading(cls, path: Path) -> Self:
+        """Open an existing database without writing to it, whether or not its worker runs."""
+        # Without a -wal file it was closed cleanly, and reading it as immutable creates no files beside it.
+        how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
+        with storage_errors(f"read {path}"):
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
+            try:
+                _check_version(connection, path)
+            except BaseException:
+                connection.close()
+                raise
+        return cls(connection)
+
+    @classmethod
+    def in_memory(cls, *, schema: str) -> Self:
+        """Return a database that lasts as long as the process."""
+        with storage_errors("make a database in memory"):
+            connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            connection.executescript(schema)
+        return cls(connection)
+
+    @contextmanager
+    def reading(self, action: str) -> Iterator[sqlite3.Connection]:
+        """Read; `action` says in an error what could not be done, as in "read the journal"."""
+        with self._lock, storage_errors(action):
+            yield self._connection
+
+    @contextmanager
+    def writing(self, action: str) -> Iterator[sqlite3.Connection]:
+        """Write in one durable transaction: everything is kept when this returns, nothing if it raises."""
+        with self._lock:
+            if self._depth:
+                yield self._connection
+                return
+            self._depth += 1
+            try:
+                with storage_errors(action):
+                    yield from self._transaction()
+            finally:
+                self._depth -= 1
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock, storage_errors("close the database"):
+            self._connection.close()
+
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
-            _check_version(connection, path, version)
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield self._connection
+            self._connection.execute("COMMIT")
         except BaseException:
-            connection.close()
+            self.failures += 1
+            with suppress(sqlite3.Error):  # the first error is the one to report; SQLite may have rolled back itself
+                self._connection.execute("ROLLBACK")
             raise
-    return connection
 
 
 @contextmanager
@@ -64,24 +130,24 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_autocheckpoint=200")
 
 
-def _migrate(connection: sqlite3.Connection, path: Path, schema: str, version: int) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path, schema: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
         for statement in schema.split(";"):
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={version}")
+        connection.execute(f"PRAGMA user_version={VERSION}")
     else:
-        _check_version(connection, path, version)
+        _check_version(connection, path)
     connection.execute("COMMIT")
 
 
-def _check_version(connection: sqlite3.Connection, path: Path, version: int) -> None:
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:
         raise UsageError(f"{path} is not a fedpriv database; choose another state folder")
-    if found != version:
+    if found != VERSION:
         raise UsageError(
-            f"{path} has schema version {found}, this fedpriv reads {version}; use the version that wrote it"
+            f"{path} has schema version {found}, this fedpriv reads {VERSION}; use the version that wrote it"
         )

@@ -19,7 +19,8 @@ from fedpriv.ledger.checkpoint import ORIGIN_PREFIX, Checkpoint, VerifierKey, op
 from fedpriv.ledger.entries import Entry, decode_entry
 from fedpriv.ledger.log import ENTRIES, TILE_HEIGHT, TILE_WIDTH, Log, Tile, decode_bundle, encode_bundle
 from fedpriv.ledger.merkle import HASH_BYTES
-from fedpriv.storage.rows import SqliteRows
+from fedpriv.storage.database import Database
+from fedpriv.storage.rows import Rows
 from fedpriv.storage.tiles import CHECKPOINT, TILE, VKEY, TileFolder, parse_tile_path, tile_path
 
 LEDGER = "ledger"
@@ -56,7 +57,7 @@ class _Seen:
 
     checkpoint: Checkpoint
     key: VerifierKey
-    journal: SqliteRows | None
+    journal: Rows | None
 
 
 def find_ledgers(path: Path) -> list[Path]:
@@ -213,13 +214,13 @@ def _looking(files: TileFolder, key: str | None) -> Iterator[_Seen]:
 
 
 @contextmanager
-def _journal_beside(files: TileFolder) -> Iterator[SqliteRows | None]:
+def _journal_beside(files: TileFolder) -> Iterator[Rows | None]:
     path = files.path.parent / JOURNAL
     if files.path.name != LEDGER or not path.exists():
         yield None
         return
     try:
-        journal = SqliteRows.open_for_reading(path)
+        journal = Rows(Database.open_for_reading(path))
         try:
             yield journal
         finally:

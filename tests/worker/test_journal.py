@@ -379,11 +379,11 @@ def test_a_journal_that_cannot_publish_on_close_still_frees_its_folder(tmp_path)
 
 def test_a_read_only_journal_refuses_every_message(tmp_path):
     journal = opened(tmp_path)
-    journal._rows._connection.execute("PRAGMA query_only=ON")
+    journal._rows._database._connection.execute("PRAGMA query_only=ON")
     for _ in range(2):
         with pytest.raises(StorageFailed, match="cannot append to the journal"):
             journal.append(DRAFT, b"", [])
-    journal._rows._connection.execute("PRAGMA query_only=OFF")
+    journal._rows._database._connection.execute("PRAGMA query_only=OFF")
     assert journal.append(DRAFT, b"", []).seq == 0
     journal.close()
     for _ in range(2):

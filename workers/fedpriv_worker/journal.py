@@ -23,11 +23,12 @@ from fedpriv.ledger.checkpoint import (
     parse_signing_key,
 )
 from fedpriv.ledger.entries import Draft, Entry, decode_entry, encode_entry, entry_key, message_digest
+from fedpriv.storage.database import Database
 from fedpriv.storage.files import FolderLock, make_folder, read_bounded, sync_folders, write_atomically
 from fedpriv.storage.grouping import GroupCommit
 from fedpriv.storage.hashing import chunk_digests
 from fedpriv.storage.publication import Publication
-from fedpriv.storage.rows import MemoryRows, Row, Rows, SqliteRows, Total
+from fedpriv.storage.rows import SCHEMA, Row, Rows, Total
 from fedpriv.storage.tiles import TileFolder
 
 SECRET_BYTES = 32
@@ -94,7 +95,7 @@ class Journal:
         rows: Rows | None = None
         try:
             keys = _load_keys(state, worker, entropy)
-            rows = SqliteRows.open(state / DATABASE)
+            rows = Rows(Database.open(state / DATABASE, schema=SCHEMA))
             publication = Publication(rows, keys.signing, TileFolder(state / LEDGER))
             publication.recover()
         except BaseException:
@@ -109,7 +110,7 @@ class Journal:
         """Return a journal that lasts as long as the process; the same entries, exported on demand."""
         signing = SigningKey(origin_of(worker), entropy.random_bytes(SECRET_BYTES))
         keys = _Keys(signing, entropy.random_bytes(SECRET_BYTES))
-        rows = MemoryRows()
+        rows = Rows(Database.in_memory(schema=SCHEMA))
         publication = Publication(rows, signing, None)
         return cls(worker=worker, clock=clock, rows=rows, keys=keys, publication=publication, lock=None)
 
