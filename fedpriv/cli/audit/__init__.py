@@ -1,0 +1,21 @@
+"""`fedpriv audit`: read, verify, report and compare what left, from the files alone.
+
+Every command works on a run, on a worker's state folder, running or not, and on a bare ledger folder, without any
+network. What each one does stands in the module of its name; this one only lists them.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from fedpriv.cli.audit.listing import show
+from fedpriv.cli.audit.verifying import verify
+
+app = typer.Typer(
+    help="Read and verify what left the workers.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (show, verify):
+    app.command()(_command)

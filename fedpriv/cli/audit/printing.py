@@ -1,0 +1,64 @@
+"""How `fedpriv audit` writes: data on stdout, diagnostics on stderr, times in UTC, nothing unprintable.
+
+Text in a ledger comes from peers: whatever a terminal could take for an instruction becomes a replacement mark. It
+formats and prints; it reads no ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.text import Text
+
+PLAIN_WIDTH = 200  # columns where there is no terminal to ask
+
+
+def harmless(text: str) -> str:
+    """Return `text` with every character that does not print, line ends included, replaced by a mark."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def printable(text: str) -> Text:
+    """Return `text` as the terminal may have it: no markup, no control characters."""
+    return Text(harmless(text))
+
+
+def moment(milliseconds: int) -> datetime | None:
+    """Return the UTC time of `milliseconds` since 1970, or None beyond the calendar."""
+    try:
+        return datetime.fromtimestamp(milliseconds // 1000, UTC).replace(microsecond=milliseconds % 1000 * 1000)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def time_text(milliseconds: int, *, fraction: bool = True) -> str:
+    """Return a time as YYYY-MM-DD HH:MM:SS[.mmm], or as it is on record where no calendar has it."""
+    at = moment(milliseconds)
+    if at is None:
+        return f"{milliseconds} ms"
+    return f"{at:%Y-%m-%d %H:%M:%S}.{milliseconds % 1000:03}" if fraction else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def iso_text(milliseconds: int) -> str:
+    """Return a time as RFC 3339 in UTC; the last instant that it can express where the time lies beyond."""
+    at = moment(milliseconds) or datetime.max.replace(tzinfo=UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
+
+
+def print_json(found: Mapping[str, object]) -> None:
+    """Print one JSON object on one line of ASCII."""
+    print(json.dumps(found))  # noqa: T201  # data for another program
+
+
+def console() -> Console:
+    """Return the console for data: as wide as the terminal, or wide enough where there is none."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def say(text: str) -> None:
+    """Print a diagnostic on stderr."""
+    Console(stderr=True, highlight=False).print(printable(text), soft_wrap=True)
