@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedpriv.errors import (
+        BudgetExceeded,
         FedprivError,
         PeerLost,
         PlanRefused,
@@ -44,7 +45,16 @@ if TYPE_CHECKING:
     from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
     from fedpriv.learning.standardize import Standardize
     from fedpriv.learning.strategies import FedAvg
-    from fedpriv.policy.rules import Metrics, PlainUpdate, Statistics
+    from fedpriv.policy.rules import (
+        Approval,
+        DifferentialPrivacy,
+        Metrics,
+        Mock,
+        PlainUpdate,
+        SecureSum,
+        Statistics,
+    )
+    from fedpriv.privacy.budget import Budget
     from fedpriv.remote.worker import RemoteWorker, connect
     from fedpriv.simulation.virtual import VirtualWorker
     from fedpriv.transport.credentials import Credentials
@@ -56,6 +66,7 @@ logging.getLogger("fedpriv").addHandler(logging.NullHandler())  # a library spea
 
 _HOMES = {
     "fedpriv.errors": (
+        "BudgetExceeded",
         "FedprivError",
         "PeerLost",
         "PlanRefused",
@@ -69,7 +80,16 @@ _HOMES = {
     "fedpriv.learning.local": ("SGD", "Adam", "AdamW", "LocalTraining"),
     "fedpriv.learning.standardize": ("Standardize",),
     "fedpriv.learning.strategies": ("FedAvg",),
-    "fedpriv.policy.rules": ("Metrics", "PlainUpdate", "Statistics"),
+    "fedpriv.policy.rules": (
+        "Approval",
+        "DifferentialPrivacy",
+        "Metrics",
+        "Mock",
+        "PlainUpdate",
+        "SecureSum",
+        "Statistics",
+    ),
+    "fedpriv.privacy.budget": ("Budget",),
     "fedpriv.remote.worker": ("RemoteWorker", "connect"),
     "fedpriv.simulation.virtual": ("VirtualWorker",),
     "fedpriv.transport.credentials": ("Credentials",),

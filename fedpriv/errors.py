@@ -51,6 +51,20 @@ class ReleaseDenied(FedprivError):
     exit_code = 4
 
 
+class BudgetExceeded(ReleaseDenied):
+    """A release would cost more than is left of a data set's privacy budget; figures are epsilon at its delta."""
+
+    def __init__(self, *, dataset: str, requested: float, remaining: float) -> None:
+        name = f"data set {dataset!r}" if dataset else "the data set"
+        super().__init__(
+            f"{name} has epsilon {remaining:.4g} left, but this release costs {requested:.4g}; "
+            "run fewer rounds or raise the noise, or ask its owner for more"
+        )
+        self.dataset = dataset
+        self.requested = requested
+        self.remaining = remaining
+
+
 class PlanRefused(FedprivError):
     """A worker will not run a plan: an operation outside the list, a bad argument, or over a quota.
 

@@ -1,38 +1,82 @@
-"""May this value leave? A pure function of what would be released and the owner's rules.
+"""May this value leave? A pure function of what would be released, the owner's rules, and what stands already.
 
 The answer names the rule that lets it out, or why each rule does not. Public values leave; a value of a data set
-without rules, or of several data sets at once, does not. Nothing is released here, and reasons stay with
-the owner: a peer receives a code.
+without rules, or of several data sets at once, does not. What is not known to satisfy a condition fails it: a loss
+that is no number is no loss within a limit. Nothing is released or counted here, and reasons stay with the
+owner: a peer receives a code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
-from fedpriv.ids import DatasetName, PeerName
+from fedpriv.ids import DatasetName
 from fedpriv.labels import Label
-from fedpriv.policy.rules import Metrics, PlainUpdate, Rule, Statistics
+from fedpriv.policy.requests import Grant, Recipient, ReleaseRequest
+from fedpriv.policy.rules import (
+    Approval,
+    DifferentialPrivacy,
+    Metrics,
+    Mock,
+    PlainUpdate,
+    Rule,
+    SecureSum,
+    Statistics,
+    cite,
+)
 
-Release: TypeAlias = Literal["update", "statistics", "metrics"]
+__all__ = [
+    "NOTHING_STANDS",
+    "RECIPIENT_ROLES",
+    "Ask",
+    "Deny",
+    "Permit",
+    "Protection",
+    "Recipient",
+    "Release",
+    "Standing",
+    "decide",
+    "may_receive",
+]
+
+Release: TypeAlias = Literal["update", "statistics", "metrics", "mock"]
 RECIPIENT_ROLES = ("coordinator", "researcher")
-_RELEASES: Mapping[type[Rule], Release] = {PlainUpdate: "update", Statistics: "statistics", Metrics: "metrics"}
+_RELEASES: Mapping[type[Rule], tuple[Release, ...]] = {
+    PlainUpdate: ("update",),
+    Statistics: ("statistics",),
+    Metrics: ("metrics",),
+    SecureSum: ("update", "metrics"),
+    DifferentialPrivacy: ("update", "metrics", "statistics"),
+    Approval: ("update", "metrics", "statistics", "mock"),
+    Mock: ("mock",),
+}
+_UNLABELLED = "a stand-in leaves under a rule of its data set, so it has to carry that data set's label"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipient:
-    """A peer as its certificate names it: who it is and what it may be."""
+class Protection:
+    """What hides one row or one worker in a release, as the worker itself knows it, never as a peer claims it.
 
-    name: PeerName
-    role: str
+    `masked_among` is the number of workers in the secure sum, 0 in clear; `epsilon` the loss of the whole job, None
+    where this worker adds no noise of its own.
+    """
+
+    masked_among: int = 0
+    epsilon: float | None = None
+
+
+IN_CLEAR = Protection()
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What would be released: its kind, what it derives from, to whom, and for what stated purpose.
+    """What would be released: its kind, what it derives from, to whom, for what stated purpose, and how protected.
 
-    `kinds` are the statistics or metrics in it; an update has none.
+    `kinds` are the statistics or metrics in it; an update has none. `request` is the order that it is part of, which
+    an owner can approve; None where there is nothing to approve.
     """
 
     release: Release
@@ -40,26 +84,54 @@ class Ask:
     recipient: Recipient
     kinds: tuple[str, ...] = ()
     purpose: str = ""
+    request: ReleaseRequest | None = None
+    protection: Protection = IN_CLEAR
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What was approved and used so far, at one moment in seconds since 1970 UTC.
+
+    `used` counts releases: by citation of a rule in the last 24 hours, by digest of a grant ever.
+    """
+
+    now: float = 0.0
+    grants: tuple[Grant, ...] = ()
+    used: Mapping[str, int] = field(default_factory=dict)
+
+
+NOTHING_STANDS = Standing()
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """The value may leave under `rule`; None when it is public and needs none."""
+    """The value may leave under `rule` (None when it is public and needs none), by the owner's `grant` if any."""
 
     rule: Rule | None
+    grant: Grant | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The value may not leave; one reason for every rule that was tried, at least one in all."""
+    """The value may not leave; one reason for every rule that was tried, at least one in all.
+
+    `approval` is the rule under which it could leave as soon as the owner approves the request, None when no approval
+    would help.
+    """
 
     reasons: tuple[str, ...]
+    approval: Approval | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether an approval is all that is missing."""
+        return self.approval is not None
 
 
-def decide(ask: Ask, rules: Mapping[DatasetName, Sequence[Rule]]) -> Permit | Deny:
+def decide(ask: Ask, rules: Mapping[DatasetName, Sequence[Rule]], standing: Standing = NOTHING_STANDS) -> Permit | Deny:
     """Return the first of the data set's rules that permits `ask`, or why none does."""
     if ask.label.is_public:
-        return Permit(None)
+        return Permit(None) if ask.release != "mock" else Deny((_UNLABELLED,))
     names = sorted({origin.dataset for origin in ask.label.origins})
     if len(ask.label.origins) > 1:
         return Deny((f"it derives from several sources ({', '.join(names)}), and no rule lets a mixture out",))
@@ -67,26 +139,45 @@ def decide(ask: Ask, rules: Mapping[DatasetName, Sequence[Rule]]) -> Permit | De
     if not own:
         return Deny((f"data set {names[0]!r} has no rule, so nothing leaves it",))
     reasons: list[str] = []
+    missing: Approval | None = None
     for rule in own:
-        failed = tuple(_failed(ask, rule))
-        if not failed:
-            return Permit(rule)
-        reasons.append(f"{rule.name}: {'; '.join(failed)}")
-    return Deny(tuple(reasons))
+        tried = _try(ask, rule, standing)
+        if isinstance(tried, Permit):
+            return tried
+        reasons += tried.reasons
+        missing = missing or tried.approval
+    return Deny(tuple(reasons), missing)
 
 
-def may_receive(recipient: Recipient, rules: Sequence[Rule]) -> bool:
-    """Return whether any of `rules` could ever let something out to `recipient`."""
+def may_receive(recipient: Recipient, rules: Mapping[DatasetName, Sequence[Rule]]) -> bool:
+    """Return whether any rule could ever let something that is computed out to `recipient`.
+
+    A stand-in is not computed: whom nothing but the rule `mock` names has no use for a plan.
+    """
     return recipient.role in RECIPIENT_ROLES and any(
-        rule.recipients is None or recipient.name in rule.recipients for rule in rules
+        rule.recipients is None or recipient.name in rule.recipients
+        for own in rules.values()
+        for rule in own
+        if not isinstance(rule, Mock)
     )
 
 
-def _failed(ask: Ask, rule: Rule) -> Iterator[str]:
-    """Yield each condition of `rule` that `ask` does not meet."""
+def _try(ask: Ask, rule: Rule, standing: Standing) -> Permit | Deny:
+    """Return what one rule says."""
+    failed = "; ".join(_failed(ask, rule, standing))
+    if failed:
+        return Deny((f"{rule.name}: {failed}",))
+    if not isinstance(rule, Approval):
+        return Permit(rule)
+    found = _grant(ask, rule, standing)
+    return Permit(rule, found) if isinstance(found, Grant) else Deny((f"{rule.name}: {found}",), rule)
+
+
+def _failed(ask: Ask, rule: Rule, standing: Standing) -> Iterator[str]:
+    """Yield each condition of `rule` that `ask` does not meet, short of an approval."""
     covers = _RELEASES[type(rule)]
-    if covers != ask.release:
-        yield f"covers {covers}, not {ask.release}"
+    if ask.release not in covers:
+        yield f"covers {', '.join(covers)}, not {ask.release}"
         return
     if ask.recipient.role not in RECIPIENT_ROLES:
         yield f"the recipient is a {ask.recipient.role}, not a {' or '.join(RECIPIENT_ROLES)}"
@@ -94,8 +185,28 @@ def _failed(ask: Ask, rule: Rule) -> Iterator[str]:
         yield f"the recipient {ask.recipient.name!r} is not among {', '.join(rule.recipients)}"
     if rule.purpose is not None and ask.purpose != rule.purpose:
         yield f"the stated purpose is {ask.purpose!r:.80}, not {rule.purpose!r}"
-    if not isinstance(rule, PlainUpdate):
-        yield from _failed_kinds(ask.kinds, rule.kinds)
+    yield from _failed_of_its_own(ask, rule)
+    if rule.rounds_per_day is not None:
+        used = standing.used.get(cite(rule), 0)
+        if not used < rule.rounds_per_day:
+            yield f"the rule was used {used} times in the last 24 hours, its limit is {rule.rounds_per_day}"
+
+
+def _failed_of_its_own(ask: Ask, rule: Rule) -> Iterator[str]:
+    """Yield each condition that `ask` does not meet of those that only this kind of rule has."""
+    match rule:
+        case Statistics() | Metrics():
+            yield from _failed_kinds(ask.kinds, rule.kinds)
+        case SecureSum():
+            yield from _failed_masking(ask.protection.masked_among, rule.minimum_workers)
+            if rule.maximum_epsilon is not None:
+                yield from _failed_noise(ask.protection.epsilon, rule.maximum_epsilon)
+        case DifferentialPrivacy():
+            yield from _failed_noise(ask.protection.epsilon, rule.maximum_epsilon)
+        case Approval():
+            yield from _failed_request(ask)
+        case PlainUpdate() | Mock():
+            pass
 
 
 def _failed_kinds(asked: Sequence[str], allowed: Sequence[str]) -> Iterator[str]:
@@ -104,3 +215,47 @@ def _failed_kinds(asked: Sequence[str], allowed: Sequence[str]) -> Iterator[str]
     other = [kind for kind in asked if kind not in allowed]
     if other:
         yield f"asks for {', '.join(map(repr, other))}, allowed are {', '.join(allowed)}"
+
+
+def _failed_masking(masked_among: int, minimum: int) -> Iterator[str]:
+    if not masked_among >= minimum:
+        found = f"in a sum over {masked_among} workers" if masked_among else "in clear"
+        yield f"it would leave {found}, and {minimum} is the least"
+
+
+def _failed_noise(epsilon: float | None, maximum: float) -> Iterator[str]:
+    if epsilon is None:
+        yield f"it would leave without noise of this worker's own, and epsilon {maximum:g} is the limit"
+    elif not 0 <= epsilon <= maximum:
+        yield f"the job would cost epsilon {epsilon:g}, and {maximum:g} is the limit"
+
+
+def _failed_request(ask: Ask) -> Iterator[str]:
+    """Yield why an approval of the request could not cover `ask`: it must be part of what the owner is shown."""
+    request = ask.request
+    if request is None:
+        yield "nothing was asked of the owner"
+    elif not (
+        request.recipient == ask.recipient
+        and all(origin.dataset == request.dataset for origin in ask.label.origins)
+        and ask.release in request.releases
+        and set(ask.kinds) <= set(request.kinds)
+        and request.purpose == ask.purpose
+    ):
+        yield f"the request {request.id} asks for something else"
+
+
+def _grant(ask: Ask, rule: Approval, standing: Standing) -> Grant | str:
+    """Return the first grant under `rule` that is in force for the request of `ask`, or why there is none."""
+    cited = cite(rule)
+    given = [grant for grant in standing.grants if grant.request == ask.request and grant.rule == cited]
+    if not given:
+        return "the owner has not approved the request yet"
+    valid = [grant for grant in given if standing.now < grant.expires]
+    if not valid:
+        latest = datetime.fromtimestamp(max(grant.expires for grant in given), UTC)
+        return f"the approval expired at {latest:%Y-%m-%d %H:%M:%S} UTC"
+    for grant in valid:
+        if standing.used.get(grant.digest, 0) < grant.releases:
+            return grant
+    return f"the approval is used up (releases approved: {sum(grant.releases for grant in valid)})"

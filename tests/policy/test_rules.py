@@ -4,7 +4,6 @@ import pytest
 
 from fedpriv.errors import ConfigError, UsageError
 from fedpriv.policy.rules import (
-    LATER,
     Metrics,
     PlainUpdate,
     Statistics,
@@ -45,12 +44,6 @@ def test_an_unknown_rule_names_the_nearest():
         ConfigError, match=r"release\[1\]: 'plain-updates' is no rule \(did you mean 'plain-update'\?\)"
     ):
         parse_rules([{"rule": "plain-updates", "recipients": ["me"]}], WHERE)
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_a_rule_of_a_later_version_is_refused_rather_than_ignored(name):
-    with pytest.raises(ConfigError, match=f"does not know how to keep the rule '{name}'"):
-        parse_rules([{"rule": name}], WHERE)
 
 
 @pytest.mark.parametrize(

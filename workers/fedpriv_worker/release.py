@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
 
-from fedpriv import canonical
 from fedpriv.errors import ReleaseDenied
 from fedpriv.labels import Label
 from fedpriv.ledger.entries import Draft
 from fedpriv.policy.decision import Ask, Deny, Recipient, decide
-from fedpriv.policy.rules import PlainUpdate, Rule, rounded_rows, weight_of
+from fedpriv.policy.rules import PlainUpdate, Rule, cite, rounded_rows, weight_of
 from fedpriv.sealed import Envelope, Sealed
 from fedpriv.updates import TensorSet
 from fedpriv.wire import codec
@@ -79,7 +78,7 @@ class Door:
             kind=codec.kind_of(message),
             bytes=0,
             labels=tuple(sorted(f"{origin.dataset}/{origin.principal}" for origin in label.origins)),
-            policy=" ".join(_rule_name(rule) for rule in rules if rule is not None),
+            policy=" ".join(cite(rule) for rule in rules if rule is not None),
             plan="" if isinstance(request, AskStatistics) else request.plan.hex(),
             round=-1 if isinstance(request, AskStatistics) else request.round,
             purpose=request.purpose,
@@ -158,9 +157,3 @@ def _fresh(tensors: TensorSet) -> TensorSet:
             own = torch.where(torch.isnan(own), torch.full_like(own, math.nan), own)
         fresh[name] = own
     return TensorSet(fresh)
-
-
-def _rule_name(rule: Rule) -> str:
-    """Return the rule's name and the digest of all its conditions, as the ledger cites it."""
-    conditions = [[part.name, getattr(rule, part.name)] for part in fields(rule)]
-    return f"{rule.name}:{canonical.digest('fedpriv/rule/v1', rule.name, conditions).hex()[:16]}"

@@ -185,7 +185,7 @@ def executed(session: Session, number: int, outcome: Outcome) -> Step:
 
 
 def _offered(session: Session, offer: OfferPlan) -> Step:
-    if not any(may_receive(session.peer, rules) for rules in session.facts.rules.values()):
+    if not may_receive(session.peer, session.facts.rules):
         return _refuse(session, offer, ErrorCode.RELEASE_DENIED)  # whom no rule names has no use for a plan
     if offer.plan.digest in session.plans:
         return session, (Tell(PlanAccepted(offer.request, offer.plan.digest)),)

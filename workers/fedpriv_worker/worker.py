@@ -97,7 +97,7 @@ class Worker:
                 log.warning("%s has %d sessions already; another one is refused", peer.name, MAXIMUM_SESSIONS)
                 return
             recipient = Recipient(peer.name, peer.role.value)
-            if not any(may_receive(recipient, rules) for rules in self._facts.rules.values()):
+            if not may_receive(recipient, self._facts.rules):
                 raw.maximum_message_bytes = STRANGER_MESSAGE_BYTES  # no rule names it: it has nothing large to ask
             log.info("session with %s (%s) begins", peer.name, peer.role.value)
             await Conversation(self, link, recipient).run()

@@ -1,0 +1,1 @@
+"""HOW MUCH leaks: the owner's budget, and what each release takes from it."""
