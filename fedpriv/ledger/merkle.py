@@ -6,13 +6,16 @@ fails raises `VerificationFailed`; none returns a truth value. Signatures are in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 
 from fedpriv.errors import UsageError, VerificationFailed
 
 HASH_BYTES = 32
 EMPTY_ROOT = sha256(b"").digest()
+
+ReadNode = Callable[[int, int], bytes]
+"""The root of a complete subtree: its height, and its number among those of that height, from the left."""
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -61,6 +64,47 @@ def root(leaves: Iterable[bytes]) -> bytes:
     return frontier.root()
 
 
+def root_at(size: int, node: ReadNode) -> bytes:
+    """Return the root over the first `size` leaves of a tree that has at least as many."""
+    return _range(0, size, node) if size else EMPTY_ROOT
+
+
+def prove_inclusion(index: int, size: int, node: ReadNode) -> list[bytes]:
+    """Return the audit path of leaf `index` in the tree of `size` leaves (RFC 6962, 2.1.1)."""
+    if not 0 <= index < size:
+        raise UsageError(f"no proof for leaf {index}: the tree has {size} leaves")
+    low, high = 0, size
+    path: list[bytes] = []
+    while high - low > 1:
+        middle = low + _split(high - low)
+        if index < middle:
+            path.append(_range(middle, high, node))
+            high = middle
+        else:
+            path.append(_range(low, middle, node))
+            low = middle
+    return path[::-1]
+
+
+def prove_consistency(old: int, new: int, node: ReadNode) -> list[bytes]:
+    """Return the proof that the tree of `old` leaves is a prefix of the one of `new` (RFC 6962, 2.1.2)."""
+    if not 0 <= old <= new:
+        raise UsageError(f"no proof for size {old}: the tree has {new} leaves")
+    if old in (0, new):
+        return []
+    low, high = 0, new
+    path: list[bytes] = []
+    while high != old:
+        middle = low + _split(high - low)
+        if old <= middle:
+            path.append(_range(middle, high, node))
+            high = middle
+        else:
+            path.append(_range(low, middle, node))
+            low = middle
+    return ([_range(low, high, node)] if low else []) + path[::-1]
+
+
 class Tree:
     """Every complete subtree of a growing tree, so that it can prove any entry and any earlier size."""
 
@@ -84,54 +128,9 @@ class Tree:
                 self._levels.append([])
             self._levels[height].append(node)
 
-    def root(self, size: int) -> bytes:
-        """Return the root that the tree had at `size` leaves."""
-        self._check(0 <= size <= self.size, f"size {size}")
-        return self._range(0, size) if size else EMPTY_ROOT
-
-    def inclusion_proof(self, index: int, size: int) -> list[bytes]:
-        """Return the audit path of leaf `index` in the tree of `size` leaves (RFC 6962, 2.1.1)."""
-        self._check(0 <= index < size <= self.size, f"leaf {index} of {size}")
-        low, high = 0, size
-        path: list[bytes] = []
-        while high - low > 1:
-            middle = low + _split(high - low)
-            if index < middle:
-                path.append(self._range(middle, high))
-                high = middle
-            else:
-                path.append(self._range(low, middle))
-                low = middle
-        return path[::-1]
-
-    def consistency_proof(self, old: int, new: int) -> list[bytes]:
-        """Return the proof that the tree of `old` leaves is a prefix of the one of `new` (RFC 6962, 2.1.2)."""
-        self._check(0 <= old <= new <= self.size, f"sizes {old} and {new}")
-        if old in (0, new):
-            return []
-        low, high = 0, new
-        path: list[bytes] = []
-        while high != old:
-            middle = low + _split(high - low)
-            if old <= middle:
-                path.append(self._range(middle, high))
-                high = middle
-            else:
-                path.append(self._range(low, middle))
-                low = middle
-        return ([self._range(low, high)] if low else []) + path[::-1]
-
-    def _check(self, possible: bool, what: str) -> None:  # noqa: FBT001  # a condition, not a switch
-        if not possible:
-            raise UsageError(f"no proof or root for {what}: the tree has {self.size} leaves")
-
-    def _range(self, low: int, high: int) -> bytes:
-        peaks = []
-        while low < high:
-            height = (high - low).bit_length() - 1
-            peaks.append(self._levels[height][low >> height])
-            low += 1 << height
-        return _folded(peaks)
+    def node(self, height: int, index: int) -> bytes:
+        """Return the root of a complete subtree, as a `ReadNode`."""
+        return self._levels[height][index]
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], expected_root: bytes) -> None:
@@ -192,6 +191,16 @@ def _folded(peaks: Sequence[bytes]) -> bytes:
     for peak in reversed(peaks[:-1]):
         node = node_hash(peak, node)
     return node
+
+
+def _range(low: int, high: int, node: ReadNode) -> bytes:
+    """Return the root over leaves `low` to `high` - 1, where `low` is a multiple of a power of two that is no less."""
+    peaks = []
+    while low < high:
+        height = (high - low).bit_length() - 1
+        peaks.append(node(height, low >> height))
+        low += 1 << height
+    return _folded(peaks)
 
 
 def _split(size: int) -> int:

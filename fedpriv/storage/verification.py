@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpriv.errors import StorageFailed, UsageError, VerificationFailed
-from fedpriv.ledger.checkpoint import ORIGIN_PREFIX, Checkpoint, VerifierKey, open_checkpoint, parse_verifier_key
+from fedpriv.ledger.checkpoint import LEDGER_PREFIX, Checkpoint, VerifierKey, open_checkpoint, parse_verifier_key
 from fedpriv.ledger.entries import Entry, decode_entry
 from fedpriv.ledger.log import ENTRIES, TILE_HEIGHT, TILE_WIDTH, Log, Tile, decode_bundle, encode_bundle
 from fedpriv.ledger.merkle import HASH_BYTES
@@ -115,7 +115,7 @@ class _Replay:
     def __init__(self, files: TileFolder, checkpoint: Checkpoint) -> None:
         self._files = files
         self._checkpoint = checkpoint
-        self._worker = checkpoint.origin.removeprefix(ORIGIN_PREFIX)
+        self._worker = checkpoint.origin.removeprefix(LEDGER_PREFIX)
         self._begun: list[bytes] = []
         self.log = Log()
         self.message_bytes = 0
@@ -239,7 +239,7 @@ def _shown(files: TileFolder, verifier: VerifierKey) -> Checkpoint:
         raise VerificationFailed(
             f"{CHECKPOINT} was changed after it was signed, or another key signed it: {error}"
         ) from error
-    if not checkpoint.origin.startswith(ORIGIN_PREFIX):
+    if not checkpoint.origin.startswith(LEDGER_PREFIX):
         raise VerificationFailed(f"line 1 of {CHECKPOINT}: {checkpoint.origin!r} is not the ledger of a worker")
     return checkpoint
 
