@@ -1,8 +1,10 @@
 """One worker, as a coordinator or researcher holds it: requests out, replies matched by number.
 
-Any number of requests may be under way. A reply that comes after its deadline is dropped. When the link is lost every
-waiting request gets `PeerLost` at once; a worker that says what no worker may say loses its link. It does not judge
-what a reply is worth, and it does not reconnect.
+Any number of requests may be under way. A training or an evaluation has a number that follows from what is asked, so
+that a retry, over another connection or by another process, is known as the same order; other requests are counted. A
+reply that comes after its deadline is dropped. When the link is lost every waiting request gets `PeerLost` at once; a
+worker that says what no worker may say loses its link. Everything that arrives goes to the recorder, if there is one.
+It does not judge what a reply is worth, and it does not reconnect.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from fedpriv.errors import FedprivError, PeerLost, WireError, WorkerRefused
-from fedpriv.ids import WorkerName
+from fedpriv import canonical
+from fedpriv.errors import FedprivError, PeerLost, UsageError, WireError, WorkerRefused
+from fedpriv.ids import PeerName, WorkerName
+from fedpriv.remote.recording import Hearing, Record, Recorder
 from fedpriv.sealed import Envelope
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import TIMEOUT_SECONDS, Side, greet
 from fedpriv.transport.link import Link
-from fedpriv.wire.codec import decode, encode, kind_of
+from fedpriv.wire.codec import encode, kind_of
 from fedpriv.wire.framing import envelope_bytes
 from fedpriv.wire.messages import (
     Announcement,
@@ -45,6 +49,8 @@ from fedpriv.wire.messages import (
 )
 
 _GOODBYE_SECONDS = 2.0
+_FIRST_ORDER_NUMBER = 1 << 62
+_LAST_COUNTED_NUMBER = (1 << 32) - 1
 
 _ANSWERS: Mapping[type[Request], type[Reply]] = {
     OfferPlan: PlanAccepted,
@@ -84,12 +90,22 @@ class _Waiting:
 class Connection:
     """An open connection to one worker whose identity is proved; all methods run on the loop's thread."""
 
-    def __init__(self, link: Link[Envelope], announcement: Announcement, received: dict[str, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        link: Link[Envelope],
+        own_name: PeerName,
+        announcement: Announcement,
+        received: dict[str, tuple[int, int]],
+        record: Record,
+    ) -> None:
         self.name = WorkerName(link.peer.name)
+        self.own_name = own_name
+        """Our own name, as our certificate says it and the worker's ledger knows it."""
         self.announcement = announcement
         self.received = received
         """Messages and bytes that came, by kind; the bytes add up to `bytes_in`."""
         self._link = link
+        self._record = record
         self._number = 0
         self._waiting: dict[int, _Waiting] = {}
         self._end: PeerLost | None = None
@@ -109,14 +125,18 @@ class Connection:
 
         `name` is the worker that we expect, if any. Raise `HandshakeFailed`, `PeerLost` or `WireError`.
         """
-        await greet(side, link, credentials, encode, name=name, timeout_seconds=timeout_seconds)
+        hearing = Hearing(link)
+        await greet(side, hearing, credentials, encode, name=name, timeout_seconds=timeout_seconds)
         received = {"handshake": (2, link.bytes_received)}
+        record = Record(link.peer.name)
+        for envelope_of_greeting in hearing.heard:
+            record.heard(envelope_of_greeting)
         try:
             async with asyncio.timeout(timeout_seconds):
                 envelope = await link.receive()
             if envelope is None:
                 raise PeerLost(f"worker {link.peer.name!r} closed the link after the handshake; its log says why")
-            announcement = decode(envelope)
+            announcement = record.heard(envelope)
             if not isinstance(announcement, Announcement):
                 raise WireError(f"worker {link.peer.name!r} did not announce itself; it is no fedpriv worker")
         except TimeoutError:
@@ -126,7 +146,7 @@ class Connection:
             await link.close()
             raise
         _count(received, announcement, envelope)
-        return cls(link, announcement, received)
+        return cls(link, credentials.peer.name, announcement, received, record)
 
     @property
     def is_open(self) -> bool:
@@ -143,15 +163,20 @@ class Connection:
         """Serialised bytes sent to the worker, handshake included."""
         return self._link.bytes_sent
 
+    def record_with(self, recorder: Recorder) -> None:
+        """Tell `recorder` of what the worker sent so far, if nothing was asked yet, and of everything from now on."""
+        self._record.give_to(recorder)
+
     async def ask(self, request: Request, *, timeout_seconds: float | None = None) -> Reply:
-        """Send `request` under a fresh number and return the reply that carries it, of the type that answers it.
+        """Send `request` under its number and return the reply that carries it, of the type that answers it.
 
         Raise `WorkerRefused` with the worker's code, `PeerLost` if the link is lost or `timeout_seconds` pass; a
         deadline that passes while the request is still being written breaks the link, because half a message is none.
+        Raise `UsageError` for an order that is under way already.
         """
         self._check_open()
-        self._number += 1
-        number = self._number
+        self._record.keep_no_longer()
+        number = self._number_of(request)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[number] = _Waiting(_ANSWERS[type(request)], reply)
         try:
@@ -209,7 +234,7 @@ class Connection:
         await self._link.close()
 
     def _take(self, envelope: Envelope) -> None:
-        message = decode(envelope)
+        message = self._record.heard(envelope)
         _count(self.received, message, envelope)
         match message:
             case PlanAccepted() | Update() | Evaluation() | Statistics() | Mock() | Checkpoint() | Failure():
@@ -232,6 +257,19 @@ class Connection:
             if not waiting.reply.done():
                 waiting.reply.set_exception(PeerLost(str(self._end)))
 
+    def _number_of(self, request: Request) -> int:
+        """Return the number of `request`: what it asks for decides it for an order, a counter for all others."""
+        if isinstance(request, Train | Evaluate):
+            number = order_number(request)
+            if number in self._waiting:
+                raise UsageError(
+                    f"worker {self.name!r} is at work on this {type(request).__name__} of round {request.round} "
+                    f"of job {request.job} already; wait for its answer"
+                )
+            return number
+        self._number = self._number % _LAST_COUNTED_NUMBER + 1
+        return self._number
+
     def _check_open(self) -> None:
         if self._end is not None:
             raise PeerLost(str(self._end))
@@ -245,6 +283,12 @@ class Connection:
             step=failure.step,
             operation=failure.operation,
         )
+
+
+def order_number(order: Train | Evaluate) -> int:
+    """Return the number of an order, 2**62 or more and below 2**63: the same for every retry, whoever sends it."""
+    digest = canonical.digest("fedpriv/order/v1", kind_of(order), order.job, order.round, order.dataset, order.plan)
+    return _FIRST_ORDER_NUMBER | int.from_bytes(digest[:8], "big") >> 2
 
 
 def _count(received: dict[str, tuple[int, int]], message: Message, envelope: Envelope) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from fedpriv.errors import HandshakeFailed, PeerLost, WireError, WorkerRefused
+from fedpriv.errors import HandshakeFailed, PeerLost, UsageError, WireError, WorkerRefused
 from fedpriv.ids import DatasetName, JobId, PlanDigest
-from fedpriv.remote.connection import _ADVICE, Connection
+from fedpriv.remote.connection import _ADVICE, Connection, order_number
 from fedpriv.sealed import Envelope, Sealed
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import Side, greet
@@ -22,16 +24,22 @@ from fedpriv.updates import TensorSet
 from fedpriv.wire.codec import decode, encode
 from fedpriv.wire.messages import (
     Announcement,
+    AskCheckpoint,
+    AskMock,
     AskStatistics,
+    Checkpoint,
     CloseRound,
+    Cosigned,
     ErrorCode,
     Evaluate,
     Evaluation,
     Failure,
     Goodbye,
     Message,
+    Mock,
     Role,
     Statistics,
+    Train,
     Update,
 )
 
@@ -279,3 +287,83 @@ def test_a_worker_announces_itself_first_or_is_left() -> None:
 
 def test_another_worker_than_expected_is_refused() -> None:
     assert isinstance(opening(lambda worker: worker.greet(ANNOUNCEMENT), name="mercy"), HandshakeFailed)
+
+
+TRAIN = Train(
+    0, JobId("j"), 1, ROWS, PlanDigest(bytes(32)), 1, 8, True, False, 7, {"lr": 0.1}, (), "protocol", TensorSet()
+)
+
+
+def test_an_order_has_the_same_number_whoever_sends_it_and_no_counter_reaches_it() -> None:
+    changed = replace(TRAIN, request=9, seed=8, hyperparameters={"lr": 0.2}, metrics=("loss",), purpose="other")
+    assert order_number(TRAIN) == order_number(changed)
+    assert 1 << 62 <= order_number(TRAIN) < 1 << 63
+    orders = [
+        TRAIN,
+        EVALUATE,
+        replace(TRAIN, job=JobId("k")),
+        replace(TRAIN, round=2),
+        replace(TRAIN, dataset=DatasetName("other")),
+        replace(TRAIN, plan=PlanDigest(bytes(31) + b"1")),
+    ]
+    for one, other in itertools.combinations(orders, 2):
+        assert order_number(one) != order_number(other)
+
+
+def test_a_retried_order_carries_its_first_number_over_any_connection() -> None:
+    async def scenario() -> None:
+        numbers = []
+        for _ in range(2):
+            async with connected() as (connection, worker, _):
+                with pytest.raises(PeerLost):
+                    await connection.ask(TRAIN, timeout_seconds=0.01)
+                numbers.append((await worker.hear()).request)  # type: ignore[union-attr]
+                asking = asyncio.create_task(connection.ask(TRAIN))
+                numbers.append((await worker.hear()).request)  # type: ignore[union-attr]
+                await worker.say(Update(numbers[-1], 1, 1.0, {}, TensorSet()))
+                assert isinstance(await asking, Update)
+        assert set(numbers) == {order_number(TRAIN)}
+
+    run(scenario())
+
+
+def test_an_order_under_way_is_not_sent_twice() -> None:
+    async def scenario() -> None:
+        async with connected() as (connection, worker, _):
+            asking = asyncio.create_task(connection.ask(TRAIN))
+            await worker.hear()
+            with pytest.raises(UsageError, match="at work on this Train of round 1 of job j already"):
+                await connection.ask(TRAIN)
+            await worker.say(Update(order_number(TRAIN), 1, 1.0, {}, TensorSet()))
+            assert isinstance(await asking, Update)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("ask", "reply"),
+    [
+        (AskCheckpoint(0, b"note"), Checkpoint(1, b"note", (bytes(32),), "key")),
+        (AskMock(0, ROWS), Mock(1, TensorSet({"features": torch.ones(2, 3), "target": torch.zeros(2)}))),
+    ],
+    ids=["checkpoint", "mock"],
+)
+def test_a_checkpoint_and_a_stand_in_answer_their_requests(ask: Any, reply: Message) -> None:
+    async def scenario() -> None:
+        async with connected() as (connection, worker, _):
+            asking = asyncio.create_task(connection.ask(ask))
+            await worker.hear()
+            await worker.say(reply)
+            assert type(await asking) is type(reply)
+
+    run(scenario())
+
+
+def test_a_cosignature_is_told_without_a_reply() -> None:
+    async def scenario() -> None:
+        async with connected() as (connection, worker, _):
+            cosigned = Cosigned("fedpriv.witness/me+00000000+BA==", b"line")
+            await connection.tell(cosigned)
+            assert await worker.hear() == cosigned
+
+    run(scenario())
