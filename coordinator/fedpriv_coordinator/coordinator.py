@@ -1,7 +1,8 @@
 """The shell of a run: rounds of one job over the connections of a federation.
 
 A round is collected (`course`), concluded by the strategy, measured by the workers on their own validation rows if
-the job asks for it, and recorded with the bytes that went each way. It never sees a row.
+the job asks for it, and recorded with the bytes that went each way. It is closed by whoever ran it, once it is saved:
+that is what tells the workers that nothing of it will be asked for again. It never sees a row.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fedpriv.learning.strategies import S, Strategy
 from fedpriv.plans.plan import Plan
 from fedpriv.remote.connection import Connection
 from fedpriv.updates import TensorSet
-from fedpriv.wire.messages import CloseRound, Evaluate, Evaluation, OfferPlan, Train, Update
+from fedpriv.wire.messages import CloseRound, ErrorCode, Evaluate, Evaluation, OfferPlan, Train, Update
 from fedpriv_coordinator.course import Course, Part
 from fedpriv_coordinator.experiment import RoundRecord, WorkerRound
 from fedpriv_coordinator.inspection import why_unusable, why_unusable_evaluation
@@ -29,17 +30,22 @@ from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.round import Abandoned, Complete, Terms
 
 TELL_SECONDS = 5.0
+_PENDING = ErrorCode.APPROVAL_PENDING.name
 Evaluations = Mapping[WorkerName, Evaluation]
 Traffic = Mapping[WorkerName, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Concluded:
-    """A round that is over: its record, why it was abandoned ("" if it was not), and the model after it."""
+    """A round that is over: its record, why it was abandoned ("" if it was not), and the model after it.
+
+    `pending` are the workers whose owners have been asked to approve what the round asks for.
+    """
 
     record: RoundRecord
     abandoned: str
     model: TensorSet = field(repr=False)
+    pending: tuple[WorkerName, ...] = ()
 
 
 class Coordinator(Generic[S]):
@@ -52,19 +58,21 @@ class Coordinator(Generic[S]):
         self._memory = strategy.initialise(model)
         self._clock = clock
         self._offered: set[tuple[Connection, PlanDigest]] = set()
+        self._asked: dict[WorkerName, Connection] = {}
 
     async def run_round(self, number: int, model: TensorSet) -> Concluded:
         """Run round `number` from `model` and return how it ended."""
         job = self._job
         started, before = self._clock.monotonic(), self._members.traffic()
         course = Course(
-            Terms(number, job.quorum, job.deadline_seconds),
+            Terms(number, job.quorum, job.deadline_seconds, returning=self._members.returning),
             contribute=lambda worker: self._contribute(worker, number, model),
             inspect=lambda worker, update: why_unusable(
                 update, job.changed, job.training_metrics, self._announced_rows(worker)
             ),
             fold=self._strategy.fold,
             clock=self._clock,
+            back=self._back,
         )
         state = await course.run(tuple(self._members.connected))
         evaluations: Evaluations = {}
@@ -75,15 +83,24 @@ class Coordinator(Generic[S]):
                 evaluations = await self._evaluate(number, model)
             else:
                 state = Abandoned(state.terms, "the updates together make a model that is not finite")
-        await self._close_round(number)
         seconds = self._clock.monotonic() - started
         complete = isinstance(state, Complete)
         record = _record(number, course.parts, evaluations, before, self._members.traffic(), seconds, complete=complete)
-        return Concluded(record, "" if isinstance(state, Complete) else state.reason, model)
+        pending = tuple(name for name, part in sorted(course.parts.items()) if part.code == _PENDING)
+        return Concluded(record, "" if isinstance(state, Complete) else state.reason, model, pending)
+
+    async def close_round(self, number: int) -> None:
+        """Tell every worker that the round is over and saved; one that does not take it in time loses its connection.
+
+        Call it only once the round is as durable as it will be: a worker may forget what it released for it.
+        """
+        told = (self._tell(connection, number) for connection in self._members.connected.values())
+        await asyncio.gather(*told)
 
     async def _contribute(self, worker: WorkerName, number: int, model: TensorSet) -> Update:
         job = self._job
-        connection = self._connection(worker)
+        self._asked.pop(worker, None)
+        connection = self._asked[worker] = self._connection(worker)
         await self._offer(connection, job.training)
         order = Train(
             request=0,
@@ -105,6 +122,10 @@ class Coordinator(Generic[S]):
         if not isinstance(reply, Update):
             raise WireError(f"it answered a training request with a {type(reply).__name__}")
         return reply
+
+    async def _back(self, worker: WorkerName) -> None:
+        """Return when a worker that was lost in this round is connected again."""
+        await self._members.wait_for_another(worker, self._asked.get(worker))
 
     async def _evaluate(self, number: int, model: TensorSet) -> Evaluations:
         """Return what the workers that answer in time measured on their own validation rows."""
@@ -157,11 +178,6 @@ class Coordinator(Generic[S]):
         if (connection, plan.digest) not in self._offered:
             await connection.ask(OfferPlan(0, plan), timeout_seconds=self._job.deadline_seconds)
             self._offered.add((connection, plan.digest))
-
-    async def _close_round(self, number: int) -> None:
-        """Tell every worker that the round is over; one that does not take it in time loses its connection."""
-        told = (self._tell(connection, number) for connection in self._members.connected.values())
-        await asyncio.gather(*told)
 
     async def _tell(self, connection: Connection, number: int) -> None:
         try:

@@ -1,14 +1,16 @@
 """The collecting part of one round: asks who `round` says, waits, inspects, folds when it is told to.
 
 Everything that arrives becomes an event, every action is performed at once, and the loop ends when the state does.
-A worker that is lost, refuses or sends something unusable costs its own contribution and nothing else.
+A worker that is lost, refuses or sends something unusable costs its own contribution and nothing else; one that comes
+back while the round lasts is asked again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fedpriv.clock import Clock
 from fedpriv.errors import PeerLost, WireError, WorkerRefused
@@ -31,6 +33,7 @@ from fedpriv_coordinator.round import (
     Failed,
     Fold,
     Leave,
+    Returned,
     Selecting,
     State,
     Terms,
@@ -41,25 +44,35 @@ from fedpriv_coordinator.round import (
 Contribute = Callable[[WorkerName], Awaitable[Update]]
 Inspect = Callable[[WorkerName, Update], str | None]
 FoldUpdate = Callable[[RoundSum, TensorSet, float], None]
+Return = Callable[[WorkerName], Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True)
 class Part:
-    """One worker's part in a round, as far as it is known."""
+    """One worker's part in a round, as far as it is known; `code` is the error code of one that refused."""
 
     status: WorkerStatus = "late"
     weight: float = 0.0
     loss: float | None = None
     seconds: float = 0.0
     reason: str = ""
+    code: str = ""
 
 
 class Course:
     """One round under way; `parts` and `sum` are whole once `run` returned."""
 
     def __init__(
-        self, terms: Terms, *, contribute: Contribute, inspect: Inspect, fold: FoldUpdate, clock: Clock
+        self,
+        terms: Terms,
+        *,
+        contribute: Contribute,
+        inspect: Inspect,
+        fold: FoldUpdate,
+        clock: Clock,
+        back: Return,
     ) -> None:
+        """Make a course; `back` returns when a worker that was lost is connected again, if it ever is."""
         self.parts: dict[WorkerName, Part] = {}
         self.sum = RoundSum()
         self._terms = terms
@@ -67,6 +80,7 @@ class Course:
         self._inspect = inspect
         self._fold = fold
         self._clock = clock
+        self._back = back
         self._arrivals = Arrivals()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._asking: list[asyncio.Task[None]] = []
@@ -100,13 +114,23 @@ class Course:
         match action:
             case Ask(worker):
                 self.parts[worker] = Part()
-                self._asking.append(asyncio.create_task(self._ask(worker)))
+                self._start(self._ask(worker))
             case Fold(worker):
                 self._fold(self.sum, self._arrivals.take(worker), self.parts[worker].weight)
                 self.parts[worker].status = "folded"
             case Leave(worker, cause, reason):
                 self.parts[worker].status = cause
                 self.parts[worker].reason = reason
+                if cause == "lost" and self._terms.returning:
+                    self._start(self._await(worker))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._asking.append(asyncio.create_task(work))
+
+    async def _await(self, worker: WorkerName) -> None:
+        """Turn the return of a lost worker into an event."""
+        await self._back(worker)
+        self._events.put_nowait(Returned(worker))
 
     async def _ask(self, worker: WorkerName) -> None:
         """Turn whatever comes of one request into an event."""
@@ -114,6 +138,7 @@ class Course:
         try:
             update = await self._contribute(worker)
         except WorkerRefused as refusal:
+            self.parts[worker].code = refusal.code
             event: Event = Failed(worker, "refused", str(refusal))
         except WireError as error:
             event = Failed(worker, "rejected", str(error))

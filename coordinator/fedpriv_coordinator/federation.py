@@ -8,70 +8,30 @@ up to the last whole round is on disk, when the run has a folder.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from torch import nn
 
 from fedpriv.clock import SystemClock
-from fedpriv.errors import PeerLost, RoundAbandoned, RoundRefused, UsageError, WireError
+from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.strategies import FedAvg, Strategy
 from fedpriv.remote.reach import Reachable
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.runtime import runtime
-from fedpriv.updates import TensorSet
-from fedpriv.wire.messages import Announcement, AskStatistics, DatasetDescription, Statistics
-from fedpriv_coordinator.coordinator import Concluded, Coordinator
-from fedpriv_coordinator.experiment import Egress, History, JobFacts, Result, RoundRecord
-from fedpriv_coordinator.inspection import why_unusable_statistics
-from fedpriv_coordinator.job import Job, Loss, agreed_schema, load_tensors, model_tensors, prepare
+from fedpriv.wire.messages import Announcement
+from fedpriv_coordinator.coordinator import Coordinator
+from fedpriv_coordinator.experiment import Egress, JobFacts, Result, RoundRecord
+from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, model_tensors, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
 from fedpriv_coordinator.membership import Membership
-
-Evaluate = Callable[[nn.Module], Mapping[str, float]]
-MAXIMUM_ABANDONED = 3
-"""So many rounds in a row may fall below the quorum before a run gives up."""
-STATISTICS = ("count", "sum", "sum-of-squares")
-
-
-@dataclass(frozen=True, slots=True)
-class FederatedStatistics:
-    """Statistics over the training rows of all workers: count, and per column mean and deviation, float64."""
-
-    count: int
-    mean: torch.Tensor = field(repr=False)
-    deviation: torch.Tensor = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """What happens here after each round: the caller's evaluation and observer, and the run's folder."""
-
-    model: nn.Module = field(repr=False)
-    evaluate: Evaluate | None
-    on_round: Callable[[RoundRecord], object] | None
-    folder: RunFolder | None
-
-    def measure(self, concluded: Concluded) -> dict[str, float]:
-        """Return what the caller's evaluation says of the model after the round."""
-        if self.evaluate is None:
-            return {}
-        load_tensors(self.model, concluded.model)
-        return {name: float(value) for name, value in self.evaluate(self.model).items()}
-
-    def report(self, reached: Saved, record: RoundRecord) -> None:
-        """Save the round, then tell the observer: what it raises loses nothing."""
-        if self.folder is not None:
-            self.folder.save(reached)
-        if self.on_round is not None:
-            self.on_round(record)
+from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
+from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, combined
 
 
 class Federation:
@@ -104,7 +64,7 @@ class Federation:
         """
         self = cls.__new__(cls)
         self._clock = SystemClock()
-        self._members = Membership([WorkerName(name) for name in workers])
+        self._members = Membership([WorkerName(name) for name in workers], returning=True)
         self._lobby = lobby = Lobby(address, credentials, self._members, on_note or _silent)
         try:
             if on_listening is not None:
@@ -162,19 +122,15 @@ class Federation:
             announced=self._announced(),
         )
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
-        start = _start(watch.folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
-        reached = self._train(job, strategy or FedAvg(), start, watch)
+        start = begin(watch.folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
+        coordinator = Coordinator(job, self._members, strategy or FedAvg(), start.model, self._clock)
+        reached = train(coordinator, self._members, job, start, watch, _nothing)
         return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan))
 
     def statistics(self, dataset: str, *, purpose: str = "", timeout_seconds: float = 600.0) -> FederatedStatistics:
         """Return count, mean and deviation per column over all workers; every one must allow `statistics`."""
         schema = agreed_schema(DatasetName(dataset), self._announced())
-        replies = runtime.run(_ask_statistics(self._members, schema, purpose, timeout_seconds))
-        count = sum(float(values["count"]) for values in replies)
-        total = torch.stack([values["sum"] for values in replies]).sum(0)
-        squares = torch.stack([values["sum-of-squares"] for values in replies]).sum(0)
-        mean = total / count
-        return FederatedStatistics(round(count), mean, (squares / count - mean * mean).clamp_min(0.0).sqrt())
+        return combined(runtime.run(ask_all(self._members, schema, purpose, timeout_seconds)))
 
     def egress(self) -> tuple[Egress, ...]:
         """Return what was received from each worker so far, by kind of message."""
@@ -202,28 +158,6 @@ class Federation:
         run = None if watch.folder is None else watch.folder.folder
         return Result(watch.model, reached.history, self.egress(), run=run, lost=reached.history.lost, job=facts)
 
-    def _train(self, job: Job, strategy: Strategy[Any], reached: Saved, watch: Watch) -> Saved:
-        """Run the rounds that are left and return what was reached."""
-        coordinator = Coordinator(job, self._members, strategy, reached.model, self._clock)
-        for number in range(len(reached.history.rounds) + 1, job.rounds + 1):
-            concluded = self._round(coordinator, number, reached, job)
-            record = replace(concluded.record, metrics=watch.measure(concluded))
-            reached = Saved(History((*reached.history.rounds, record)), reached.plan, concluded.model)
-            watch.report(reached, record)
-        return reached
-
-    def _round(self, coordinator: Coordinator[Any], number: int, course: Saved, job: Job) -> Concluded:
-        """Run one round, waiting for lost workers to come back where the quorum needs them."""
-        if len(self._members.connected) < job.quorum:
-            try:
-                runtime.run(self._members.wait_for(job.quorum, job.deadline_seconds))
-            except PeerLost as loss:
-                raise RoundAbandoned(f"round {number} cannot begin: {loss}") from None
-        concluded = runtime.run(coordinator.run_round(number, course.model))
-        if concluded.abandoned:
-            _end_if_hopeless((*course.history.rounds, concluded.record), concluded.abandoned, job)
-        return concluded
-
     def _announced(self) -> dict[WorkerName, Announcement]:
         connected = self._members.connected
         if not connected:
@@ -237,53 +171,6 @@ class Federation:
         await self._members.close()
         if self._lobby is not None:
             await self._lobby.close()
-
-
-async def _ask_statistics(
-    members: Membership, schema: DatasetDescription, purpose: str, timeout_seconds: float
-) -> list[TensorSet]:
-    ask = AskStatistics(0, schema.name, STATISTICS, purpose)
-    replies = []
-    for worker, connection in members.connected.items():
-        reply = await connection.ask(ask, timeout_seconds=timeout_seconds)
-        assert isinstance(reply, Statistics)  # the connection accepts nothing else as an answer
-        unusable = why_unusable_statistics(reply.values, STATISTICS, len(schema.features))
-        if unusable is not None:
-            raise WireError(f"the statistics of worker {worker!r} cannot be used: {unusable}; go on without it")
-        replies.append(reply.values)
-    return replies
-
-
-def _start(folder: RunFolder | None, model: TensorSet, plan: str, *, resume: bool) -> Saved:
-    """Return where to begin: the given model, or what the run folder had reached under the same plan."""
-    if not resume:
-        return Saved(History(), plan, model)
-    if folder is None:
-        raise UsageError("resume needs the folder of the run: pass run=... (or --resume RUN)")
-    saved = folder.load()
-    if saved.plan != plan:
-        raise UsageError(
-            f"{folder.folder} trained plan {saved.plan[:16]}, this job is plan {plan[:16]}: the model, loss, optimiser "
-            "or schema changed; resume with what the run was started with"
-        )
-    return saved
-
-
-def _end_if_hopeless(rounds: Sequence[RoundRecord], why: str, job: Job) -> None:
-    """Raise after an abandoned round that too many refused, that followed too many others, or that was the last."""
-    last, recent = rounds[-1], rounds[-MAXIMUM_ABANDONED:]
-    message = f"the run ends with round {last.number}, which was abandoned because {why}: {_reasons(last)}"
-    willing = sum(part.status != "refused" for part in last.workers)
-    if last.workers and willing < job.quorum:
-        raise RoundRefused(message)  # owners decided; asking again does not change that
-    in_a_row = len(recent) == MAXIMUM_ABANDONED and all(record.outcome == "abandoned" for record in recent)
-    nothing = len(rounds) == job.rounds and all(record.outcome == "abandoned" for record in rounds)
-    if in_a_row or nothing:
-        raise RoundAbandoned(message)
-
-
-def _reasons(record: RoundRecord) -> str:
-    return "; ".join(f"{part.worker}: {part.reason}" for part in record.workers if part.reason)
 
 
 def _silent(note: str) -> None:

@@ -27,13 +27,15 @@ class _Past:
 class Membership:
     """The live connections of a federation; all methods run on the loop's thread."""
 
-    def __init__(self, expected: Sequence[WorkerName]) -> None:
+    def __init__(self, expected: Sequence[WorkerName], *, returning: bool = False) -> None:
+        """Expect these workers; `returning` says that they dial us, and so can come back by themselves."""
         repeated = sorted({name for name in expected if list(expected).count(name) > 1})
         if repeated:
             raise UsageError(f"two workers have the name {repeated[0]!r}; give each worker its own")
         if not expected:
             raise UsageError("a federation needs at least one worker")
         self.expected = tuple(sorted(expected))
+        self.returning = returning
         self._connections: dict[WorkerName, Connection] = {}
         self._past: dict[WorkerName, list[_Past]] = {}
         self._changed = asyncio.Condition()
@@ -75,6 +77,17 @@ class Membership:
                     f"{len(self.connected)} of {len(self.expected)} workers connected within {timeout_seconds:g} s "
                     f"and {count} are needed; missing: {', '.join(self.missing)}; start them or lower the quorum"
                 ) from None
+
+    async def wait_for_another(self, name: WorkerName, than: Connection | None) -> Connection:
+        """Wait until `name` is connected by another connection than `than`, and return it."""
+
+        def another() -> Connection | None:
+            current = self.connected.get(name)
+            return None if current is than else current
+
+        async with self._changed:
+            await self._changed.wait_for(lambda: another() is not None)
+            return self.connected[name]
 
     def traffic(self) -> dict[WorkerName, tuple[int, int]]:
         """Return bytes received from and sent to each worker so far, over all its connections."""

@@ -6,8 +6,9 @@
 
 It promises that a round always ends, at its deadline at the latest; that it is complete exactly when at least
 `quorum` updates were folded; and that updates are folded in order of worker name, whatever order they arrive in,
-so that the next model does not depend on who was fastest. It holds no tensor, opens no link and reads no clock:
-messages come in as events, what to do goes out as actions, and `coordinator` does it.
+so that the next model does not depend on who was fastest. Where lost workers can come back, one that does is asked
+again, and the round waits for them as long as it lacks its quorum. It holds no tensor, opens no link and reads no
+clock: messages come in as events, what to do goes out as actions, and `coordinator` does it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ Cause: TypeAlias = Literal["lost", "refused", "rejected", "late"]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What was agreed before the round: its number, how many updates it needs, how long it may take."""
+    """What was agreed before the round: its number, how many updates it needs, how long it may take.
+
+    `returning` says that a lost worker can come back, as those can that dial us.
+    """
 
     number: int
     quorum: int
     deadline_seconds: float
+    returning: bool = False
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -58,13 +63,20 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """`worker` was lost in this round and is connected again."""
+
+    worker: WorkerName
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """It is `now` (monotonic seconds)."""
 
     now: float
 
 
-Event: TypeAlias = Begin | Arrived | Failed | Tick
+Event: TypeAlias = Begin | Arrived | Failed | Returned | Tick
 
 
 # --- actions ---------------------------------------------------------------------------------------------------------
@@ -108,13 +120,17 @@ class Selecting:
 
 @dataclass(frozen=True, slots=True)
 class Collecting:
-    """Updates are under way. The four sets are disjoint; together they are all workers that were asked."""
+    """Updates are under way. The five sets are disjoint; together they are all workers that were asked.
+
+    Who is `lost` may still come back; who is `left` is out of this round for good.
+    """
 
     terms: Terms
     deadline: float
     waiting: frozenset[WorkerName]
     arrived: frozenset[WorkerName] = frozenset()
     folded: tuple[WorkerName, ...] = ()
+    lost: frozenset[WorkerName] = frozenset()
     left: frozenset[WorkerName] = frozenset()
 
 
@@ -158,7 +174,7 @@ def _while_selecting(state: Selecting, event: Event) -> Step:
                 return Abandoned(state.terms, reason), ()
             deadline = now + state.terms.deadline_seconds
             return Collecting(state.terms, deadline, frozenset(chosen)), tuple(Ask(worker) for worker in chosen)
-        case Arrived() | Failed() | Tick():
+        case Arrived() | Failed() | Returned() | Tick():
             return state, ()  # echoes of an earlier round
 
 
@@ -166,11 +182,17 @@ def _while_collecting(state: Collecting, event: Event) -> Step:
     match event:
         case Arrived(worker) if worker in state.waiting:
             return _settle(replace(state, waiting=state.waiting - {worker}, arrived=state.arrived | {worker}))
+        case Failed(worker, "lost", reason) if worker in state.waiting and state.terms.returning:
+            after, actions = _settle(replace(state, waiting=state.waiting - {worker}, lost=state.lost | {worker}))
+            return after, (Leave(worker, "lost", reason), *actions)
+        case Returned(worker) if worker in state.lost:
+            return replace(state, waiting=state.waiting | {worker}, lost=state.lost - {worker}), (Ask(worker),)
         case Failed(worker, cause, reason) if worker in state.waiting:
             return _leave(state, frozenset({worker}), cause, reason)
         case Tick(now) if now >= state.deadline:
-            return _leave(state, state.waiting, "late", f"no update within {state.terms.deadline_seconds:g} s")
-        case Begin() | Arrived() | Failed() | Tick():
+            for_good = replace(state, lost=frozenset(), left=state.left | state.lost)
+            return _leave(for_good, state.waiting, "late", f"no update within {state.terms.deadline_seconds:g} s")
+        case Begin() | Arrived() | Failed() | Returned() | Tick():
             return state, ()  # said twice, too late, or not asked
 
 
@@ -182,15 +204,17 @@ def _leave(state: Collecting, workers: frozenset[WorkerName], cause: Cause, reas
 
 def _settle(state: Collecting) -> Step:
     """Fold whose turn has come, and end the round when nobody is awaited or the quorum is out of reach."""
-    reachable = len(state.waiting) + len(state.arrived) + len(state.folded)
+    usable = len(state.arrived) + len(state.folded)
+    reachable = len(state.waiting) + len(state.lost) + usable
     if reachable < state.terms.quorum:
         asked = reachable + len(state.left)
         reason = f"{len(state.left)} of {asked} workers did not contribute; the quorum is {state.terms.quorum}"
         return Abandoned(state.terms, reason), ()
-    first_awaited = min(state.waiting, default=None)
+    over = not state.waiting and usable >= state.terms.quorum
+    first_awaited = None if over else min(state.waiting | state.lost)
     turn = tuple(worker for worker in sorted(state.arrived) if first_awaited is None or worker < first_awaited)
     folds = tuple(Fold(worker) for worker in turn)
     folded = state.folded + turn
-    if not state.waiting:
+    if over:
         return Complete(state.terms, folded), folds
     return replace(state, arrived=state.arrived - set(turn), folded=folded), folds

@@ -16,6 +16,7 @@ from fedpriv_coordinator.round import (
     Failed,
     Fold,
     Leave,
+    Returned,
     Selecting,
     State,
     Terms,
@@ -26,8 +27,8 @@ from fedpriv_coordinator.round import (
 A, B, C = WorkerName("a"), WorkerName("b"), WorkerName("c")
 
 
-def terms(quorum: int = 2) -> Terms:
-    return Terms(number=1, quorum=quorum, deadline_seconds=10.0)
+def terms(quorum: int = 2, *, returning: bool = False) -> Terms:
+    return Terms(number=1, quorum=quorum, deadline_seconds=10.0, returning=returning)
 
 
 def play(state: State, *events: Event) -> tuple[State, list[Action]]:
@@ -99,19 +100,64 @@ def test_what_comes_twice_late_or_unasked_changes_nothing() -> None:
     assert advance(Selecting(terms()), Arrived(A)) == (Selecting(terms()), ())
 
 
+def test_a_lost_worker_that_comes_back_is_asked_again_and_folded_in_its_turn() -> None:
+    begun = Selecting(terms(returning=True))
+    state, actions = play(begun, Begin((A, B, C), 0.0), Failed(A, "lost", "cut"), Arrived(C), Returned(A))
+    assert actions[3:] == [Leave(A, "lost", "cut"), Ask(A)]
+    assert isinstance(state, Collecting)
+    state, actions = play(state, Arrived(A), Arrived(B))
+    assert folds(actions) == [A, B, C]
+    assert state == Complete(terms(returning=True), (A, B, C))
+
+
+def test_each_return_is_worth_one_more_asking() -> None:
+    state, _ = play(Selecting(terms(returning=True)), Begin((A, B), 0.0))
+    for _ in range(3):
+        state, actions = play(state, Failed(A, "lost", "cut"), Returned(A), Returned(A))
+        assert actions == [Leave(A, "lost", "cut"), Ask(A)]
+
+
+def test_a_round_does_not_wait_for_the_lost_once_it_has_its_quorum() -> None:
+    begun = Selecting(terms(returning=True))
+    state, actions = play(begun, Begin((A, B, C), 0.0), Failed(A, "lost", "cut"), Arrived(C), Arrived(B))
+    assert state == Complete(terms(returning=True), (B, C))
+    assert folds(actions) == [B, C]
+    assert advance(state, Returned(A)) == (state, ())
+
+
+def test_a_round_below_its_quorum_waits_for_the_lost_until_its_deadline() -> None:
+    begun = Selecting(terms(returning=True))
+    state, _ = play(begun, Begin((A, B), 0.0), Failed(A, "lost", "cut"), Arrived(B), Tick(9.9))
+    assert isinstance(state, Collecting)
+    over, actions = play(state, Tick(10.0))
+    assert isinstance(over, Abandoned)
+    assert actions == []
+    over, _ = play(state, Returned(A), Tick(10.0))
+    assert isinstance(over, Abandoned)
+
+
+def test_who_refused_does_not_come_back() -> None:
+    begun = Selecting(terms(quorum=1, returning=True))
+    state, _ = play(begun, Begin((A, B), 0.0), Failed(A, "refused", "no"))
+    assert advance(state, Returned(A)) == (state, ())
+
+
 names = st.sampled_from([WorkerName(name) for name in "abcdef"])
 events = st.one_of(
     st.builds(Arrived, names),
     st.builds(Failed, names, st.sampled_from(["lost", "refused", "rejected"]), st.just("r")),
+    st.builds(Returned, names),
     st.builds(Tick, st.floats(0, 20)),
 )
 
 
-@given(st.sets(names, min_size=1), st.integers(1, 6), st.lists(events, max_size=20))
+@given(st.sets(names, min_size=1), st.integers(1, 6), st.booleans(), st.lists(events, max_size=20))
 def test_any_order_of_events_ends_whole_and_folds_each_update_once(
-    workers: set[WorkerName], quorum: int, happening: list[Event]
+    workers: set[WorkerName], quorum: int, returning: bool, happening: list[Event]
 ) -> None:
-    state, actions = play(Selecting(terms(quorum)), Begin(tuple(workers), 0.0), *happening, Tick(10.0))
+    state, actions = play(
+        Selecting(terms(quorum, returning=returning)), Begin(tuple(workers), 0.0), *happening, Tick(10.0)
+    )
     assert isinstance(state, Complete | Abandoned)
     folded = folds(actions)
     assert folded == sorted(set(folded))
@@ -120,4 +166,4 @@ def test_any_order_of_events_ends_whole_and_folds_each_update_once(
         assert len(folded) >= quorum
         left = {action.worker for action in actions if isinstance(action, Leave)}
         assert left | set(folded) == workers
-        assert not left & set(folded)
+        assert returning or not left & set(folded)

@@ -1,0 +1,134 @@
+"""The rounds of one run, one after the other, on the researcher's thread.
+
+A round is saved before anybody hears of it, and closed at the workers only then: a run that ends in between asks for
+the same round again, under the same request numbers, and the workers answer with the bytes that they made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from fedpriv.errors import PeerLost, RoundAbandoned, RoundRefused, UsageError
+from fedpriv.transport.runtime import runtime
+from fedpriv.updates import TensorSet
+from fedpriv_coordinator.coordinator import Concluded, Coordinator
+from fedpriv_coordinator.experiment import History, RoundRecord
+from fedpriv_coordinator.job import Job, load_tensors
+from fedpriv_coordinator.journal import RunFolder, Saved
+from fedpriv_coordinator.membership import Membership
+
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
+MAXIMUM_ABANDONED = 3
+"""So many rounds in a row may fall below the quorum before a run gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What happens here after each round: the caller's evaluation and observer, and the run's folder."""
+
+    model: nn.Module = field(repr=False)
+    evaluate: Evaluate | None
+    on_round: Callable[[RoundRecord], object] | None
+    folder: RunFolder | None
+
+    def measure(self, concluded: Concluded) -> dict[str, float]:
+        """Return what the caller's evaluation says of the model after the round."""
+        if self.evaluate is None:
+            return {}
+        load_tensors(self.model, concluded.model)
+        return {name: float(value) for name, value in self.evaluate(self.model).items()}
+
+    def save(self, reached: Saved) -> None:
+        """Make the round durable, where the run has a folder."""
+        if self.folder is not None:
+            self.folder.save(reached)
+
+    def tell(self, record: RoundRecord) -> None:
+        """Tell the observer; what it raises loses nothing."""
+        if self.on_round is not None:
+            self.on_round(record)
+
+
+def begin(folder: RunFolder | None, model: TensorSet, plan: str, *, resume: bool) -> Saved:
+    """Return where to begin: the given model, or what the run folder had reached under the same plan."""
+    if not resume:
+        return Saved(History(), plan, model)
+    if folder is None:
+        raise UsageError("resume needs the folder of the run: pass run=... (or --resume RUN)")
+    saved = folder.load()
+    if saved.plan != plan:
+        raise UsageError(
+            f"{folder.folder} trained plan {saved.plan[:16]}, this job is plan {plan[:16]}: the model, loss, optimiser "
+            "or schema changed; resume with what the run was started with"
+        )
+    return saved
+
+
+def train(
+    coordinator: Coordinator[Any],
+    members: Membership,
+    job: Job,
+    reached: Saved,
+    watch: Watch,
+    after_round: Callable[[], None],
+) -> Saved:
+    """Run the rounds that are left and return what was reached; `after_round` is called once each is closed."""
+    if done := len(reached.history.rounds):
+        runtime.run(coordinator.close_round(done))  # whoever saved it may have ended before saying so
+    for number in range(done + 1, job.rounds + 1):
+        concluded = _round(coordinator, members, number, reached, job)
+        record = replace(concluded.record, metrics=watch.measure(concluded))
+        reached = Saved(History((*reached.history.rounds, record)), reached.plan, concluded.model)
+        watch.save(reached)
+        runtime.run(coordinator.close_round(number))
+        after_round()
+        watch.tell(record)
+    return reached
+
+
+def _round(coordinator: Coordinator[Any], members: Membership, number: int, course: Saved, job: Job) -> Concluded:
+    """Run one round, waiting for lost workers to come back where the quorum needs them."""
+    if len(members.connected) < job.quorum:
+        try:
+            runtime.run(members.wait_for(job.quorum, job.deadline_seconds))
+        except PeerLost as loss:
+            raise RoundAbandoned(f"round {number} cannot begin: {loss}") from None
+    concluded = runtime.run(coordinator.run_round(number, course.model))
+    if concluded.abandoned:
+        _end_if_hopeless((*course.history.rounds, concluded.record), concluded, job)
+    return concluded
+
+
+def _end_if_hopeless(rounds: Sequence[RoundRecord], concluded: Concluded, job: Job) -> None:
+    """Raise after an abandoned round that too many refused, that followed too many others, or that was the last."""
+    last, recent = rounds[-1], rounds[-MAXIMUM_ABANDONED:]
+    message = (
+        f"the run ends with round {last.number}, which was abandoned because {concluded.abandoned}: {_reasons(last)}"
+    )
+    willing = sum(part.status != "refused" for part in last.workers)
+    if last.workers and willing < job.quorum:
+        # owners decided, or have to; asking again does not change that
+        raise RoundRefused(_awaited(concluded) + message)
+    in_a_row = len(recent) == MAXIMUM_ABANDONED and all(record.outcome == "abandoned" for record in recent)
+    nothing = len(rounds) == job.rounds and all(record.outcome == "abandoned" for record in rounds)
+    if in_a_row or nothing:
+        raise RoundAbandoned(message)
+
+
+def _awaited(concluded: Concluded) -> str:
+    """Return whose owners have been asked and what they type, where that is why a round could not be."""
+    if not concluded.pending:
+        return ""
+    return (
+        f"the owner{'s' if len(concluded.pending) > 1 else ''} of {', '.join(concluded.pending)} "
+        f"{'have' if len(concluded.pending) > 1 else 'has'} been asked: there, `fedpriv worker requests` shows what "
+        "for, and `fedpriv worker approve ID` lets it out; run again when they approved. "
+    )
+
+
+def _reasons(record: RoundRecord) -> str:
+    return "; ".join(f"{part.worker}: {part.reason}" for part in record.workers if part.reason)
