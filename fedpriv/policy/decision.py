@@ -92,12 +92,14 @@ class Ask:
 class Standing:
     """What was approved and used so far, at one moment in seconds since 1970 UTC.
 
-    `used` counts releases: by citation of a rule in the last 24 hours, by digest of a grant ever.
+    `used` counts releases: by citation of a rule in the last 24 hours, by digest of a grant ever. `refused` are the
+    requests that the owner denied.
     """
 
     now: float = 0.0
     grants: tuple[Grant, ...] = ()
     used: Mapping[str, int] = field(default_factory=dict)
+    refused: frozenset[ReleaseRequest] = frozenset()
 
 
 NOTHING_STANDS = Standing()
@@ -132,6 +134,8 @@ def decide(ask: Ask, rules: Mapping[DatasetName, Sequence[Rule]], standing: Stan
     """Return the first of the data set's rules that permits `ask`, or why none does."""
     if ask.label.is_public:
         return Permit(None) if ask.release != "mock" else Deny((_UNLABELLED,))
+    if ask.request is not None and ask.request in standing.refused:
+        return Deny((f"the owner denied the request {ask.request.id}",))
     names = sorted({origin.dataset for origin in ask.label.origins})
     if len(ask.label.origins) > 1:
         return Deny((f"it derives from several sources ({', '.join(names)}), and no rule lets a mixture out",))

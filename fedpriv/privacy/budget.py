@@ -120,7 +120,7 @@ class Account:
 
 
 def total_of(losses: Iterable[Sequence[float]]) -> tuple[float, ...]:
-    """Return the sum of `losses`, each one value per order of `ORDERS`; never below the true sum, by less than 1e-12."""
+    """Return the sum of `losses`, each one value per order of `ORDERS`, rounded up in its last digit."""
     total = (0.0,) * len(ORDERS)
     for loss in losses:
         total = tuple(_sum_rounded_up(one, other) for one, other in zip(total, loss, strict=True))

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpriv.errors import DataError, UsageError
-from fedpriv.policy.rules import Metrics, PlainUpdate, Statistics
+from fedpriv.policy.rules import Approval, Metrics, Mock, PlainUpdate, Statistics
+from fedpriv.privacy.budget import Budget
 from fedpriv.wire.messages import Column, DatasetDescription
 from fedpriv_worker.datasets import Dataset, announced_rows
 
@@ -236,12 +237,57 @@ def test_data_that_cannot_be_trained_on_is_refused_with_what_to_do(given_feature
         ({"rows": "exactly"}, r"did you mean 'exact'\?"),
         ({"tags": "#a"}, r"write a list, such as \['#a'\]"),
         ({"release": ["plain-update"]}, "a str is no rule"),
-        ({"budget": 8.0}, "this version cannot enforce a budget"),
+        ({"budget": 8.0}, r"a float is no budget; use Budget\(epsilon, delta\)"),
+        ({"budget": Budget(8.0, 1e-5, "patient")}, "the budget's unit is 'patient', and this version protects single"),
+        ({"budget": Budget(8.0, 0.04)}, "with its 25 rows, delta 0.04 would allow one row .* below 0.04, such as 1e-2"),
+        ({"release": [Mock()]}, "data set 'rows': rule 1, 'mock', has no stand-in"),
+        ({"release": [Approval()], "rows": "hidden"}, "its rule 'approval' would reveal it"),
+        ({"release": [Metrics(), Metrics(("loss",))]}, "rules 1 and 2 are both 'metrics'"),
+        ({"legal_basis": "two\nlines"}, "legal_basis is one line of at most 200 characters"),
+        ({"mock": features()}, r"mock is a Tensor; give \(features, target\)"),
     ],
 )
 def test_options_that_cannot_be_kept_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         dataset(**options)
+
+
+def test_a_budget_a_basis_and_a_stand_in_are_kept():
+    budget = Budget(8.0, 0.0399)
+    stand_in = (torch.zeros(4, 3), torch.tensor([True, False, True, False]))
+    made = dataset(budget=budget, mock=stand_in, legal_basis="GDPR Art. 6(1)(e)", release=[Mock()])
+    assert (made.budget, made.legal_basis, len(made.mock)) == (budget, "GDPR Art. 6(1)(e)", 4)
+    assert (made.mock.features.dtype, made.mock.target.dtype) == (torch.float32, torch.float32)
+    assert "mock" not in repr(made)
+    assert (dataset().budget, dataset().mock, dataset().legal_basis) == (None, None, "")
+
+
+YES = torch.tensor([True, False])
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "message"),
+    [
+        ((torch.zeros(2, 4), YES), r"the mock of data set 'rows' has rows of shape \(4,\), the data \(3,\)"),
+        ((torch.zeros(2, 3, 1), YES), r"has rows of shape \(3, 1\), the data \(3,\)"),
+        ((torch.zeros(2, 3), torch.tensor([1, 2])), "has a target of kind integer, the data of bool"),
+        ((torch.zeros(2, 3), YES[:1]), "the mock of data set 'rows': .* both need the same number of rows"),
+        ((torch.full((2, 3), torch.nan), YES), "the mock of data set 'rows': 2 rows with a missing"),
+        (([[0.0]], YES), r"has rows of shape \(\), the data"),
+        ((features(), torch.arange(25) % 2 == 0), "the mock of data set 'rows' holds the rows themselves"),
+    ],
+)
+def test_a_stand_in_of_another_schema_is_refused(stand_in, message):
+    with pytest.raises(DataError, match=message):
+        dataset(mock=stand_in)
+
+
+def test_a_stand_in_has_the_classes_and_dtype_of_the_data():
+    tokens, target = torch.arange(12).reshape(4, 3), torch.tensor([0, 1, 2, 1])
+    made = Dataset("rows", tokens, target, classes=3, mock=(torch.zeros(2, 3, dtype=torch.int8), target[:2]))
+    assert (made.mock.features.dtype, made.mock.target.tolist()) == (torch.int64, [0, 1])
+    with pytest.raises(DataError, match="the mock of data set 'rows': 1 row with a 'target' outside the 3 declared"):
+        Dataset("rows", tokens, target, classes=3, mock=(tokens[:1], torch.tensor([3])))
 
 
 def test_too_few_rows_to_hold_any_out_is_refused():

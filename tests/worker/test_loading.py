@@ -8,7 +8,8 @@ import pytest
 from pyarrow import csv, parquet
 
 from fedpriv.errors import ConfigError, DataError
-from fedpriv.policy.rules import Metrics
+from fedpriv.policy.rules import Metrics, Mock
+from fedpriv.privacy.budget import Budget
 from fedpriv.wire.messages import Column
 from fedpriv_worker import tables
 from fedpriv_worker.config import DatasetConfig, Dial, Tls, WorkerConfig, WorkerSection
@@ -323,3 +324,45 @@ def test_checking_names_a_missing_certificate(tmp_path):
     (tmp_path / "ca.pem").touch()
     with pytest.raises(ConfigError, match=r"\[tls\] certificate: .*certificate.pem does not exist; make it with"):
         check(worker(tmp_path))
+
+
+def test_a_stand_in_is_read_as_the_rows_are(tmp_path):
+    path = written(tmp_path)
+    mock = written(tmp_path, name="mock.parquet", age=arrow.array([1, 2, 3, 4]))
+    made = load_dataset(declared(path, mock=mock, release=(Mock(),), budget=Budget(1.0, 1e-5), legal_basis="consent"))
+    assert made.mock.features[:, 0].tolist() == [1, 2, 3, 4]
+    assert (made.budget, made.legal_basis) == (Budget(1.0, 1e-5), "consent")
+
+
+def test_a_stand_in_may_be_of_another_kind_of_file(tmp_path):
+    np.savez(tmp_path / "mock.npz", features=np.zeros((2, 3)), ill=np.array([0, 1]))
+    made = load_dataset(declared(written(tmp_path), mock=tmp_path / "mock.npz"))
+    assert made.mock.features.shape == (2, 3)
+    named = declared(written(tmp_path), columns=("age", "pulse", "smoker"), mock=tmp_path / "mock.npz")
+    assert len(load_dataset(named).mock) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"age": arrow.array([1.5, 2, 3, 4])},
+            r"has 'age' \(float\) as its feature column 1, the data 'age' \(integer\)",
+        ),
+        ({"more": arrow.array([1, 2, 3, 4])}, r"has rows of shape \(4,\), the data \(3,\)"),
+        (
+            {"pulse": arrow.array(["a", "b", "c", "d"])},
+            "the mock of data set 'rows': feature column 'pulse' holds text",
+        ),
+    ],
+)
+def test_a_stand_in_with_other_columns_is_refused(tmp_path, changed, message):
+    path = written(tmp_path)
+    rows = {name: column for name, column in ROWS.items() if name != "ill"} | changed | {"ill": ROWS["ill"]}
+    with pytest.raises(DataError, match=message):
+        load_dataset(declared(path, mock=written(tmp_path, rows, name="mock.parquet")))
+
+
+def test_a_stand_in_that_is_not_there_says_so(tmp_path):
+    with pytest.raises(DataError, match=r"the mock of data set 'rows': .*gone\.csv does not exist"):
+        load_dataset(declared(written(tmp_path), mock=tmp_path / "gone.csv"))

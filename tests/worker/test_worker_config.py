@@ -6,6 +6,7 @@ import pytest
 
 from fedpriv.errors import ConfigError
 from fedpriv.policy.rules import Metrics, PlainUpdate
+from fedpriv.privacy.budget import Budget
 from fedpriv_worker.config import DatasetConfig, Dial, Listen, load_config
 
 WHOLE = """
@@ -111,14 +112,34 @@ def test_a_worker_may_listen_at_a_port_that_the_system_picks(tmp_path):
             "plain-updates",
             r"release\[1\]: 'plain-updates' is no rule \(did you mean 'plain-update'\?\)",
         ),
-        ('"metrics"', '"approval"', "does not know how to keep the rule 'approval'"),
+        ('"metrics", kinds', '"approval", kinds', r"release\[2\] approval: 'kinds' is no key here"),
+        ('"metrics", kinds = ["loss", "accuracy"]', '"mock"', "rule 2, 'mock', has no stand-in to let out"),
         ('rows = "rounded"', 'rows = "round"', r"did you mean 'rounded'\?"),
         ('rows = "rounded"', 'rows = "hidden"', "its rule 'plain-update' would reveal it"),
         ("validation = 0.2", "validation = 1.5", "validation is 1.5"),
         ("validation = 0.2", 'columns = ["malignant"]', "columns holds the target 'malignant'"),
-        ("validation = 0.2", 'mock = "mock.parquet"', "'mock' is refused: this version does not serve stand-ins"),
-        ("validation = 0.2", "budget = { epsilon = 8.0, delta = 1e-5 }", "'budget' is refused: this version cannot"),
-        ("validation = 0.2", 'unit_column = "patient"', "'unit_column' is refused"),
+        ("validation = 0.2", 'mock = "mock.xlsx"', r"mock 'mock.xlsx' is neither a file ending in .parquet"),
+        ("validation = 0.2", 'mock = "rows.parquet"', "mock is the data itself"),
+        ("validation = 0.2", "budget = { epsilon = 8.0 }", r"1 \[budget\]: 'delta' is missing; add it as a number"),
+        ("validation = 0.2", "budget = { epsilon = inf, delta = 1e-5 }", r"\[budget\]: epsilon is inf; use a number"),
+        (
+            "validation = 0.2",
+            "budget = { epsilon = 8.0, delta = 1 }",
+            "delta is 1.0; use a number between",
+        ),
+        ("validation = 0.2", "budget = 8.0", "budget must be a table"),
+        (
+            "validation = 0.2",
+            'budget = { epsilon = 8.0, delta = 1e-5, unit = "patient" }',
+            "the budget's unit is 'patient', and this version protects single rows",
+        ),
+        ("validation = 0.2", 'unit_column = "patient"', "'unit_column' is refused: this version protects single rows"),
+        (
+            "validation = 0.2",
+            "budget = { epsilon = 1.0, delta = 1e-5, maximum_rows_per_unit = 3 }",
+            "'maximum_rows_per_unit' is refused: this version protects single rows",
+        ),
+        ("validation = 0.2", f'legal_basis = "{"x" * 201}"', "legal_basis is one line of at most 200 characters"),
     ],
 )
 def test_what_is_written_wrongly_is_refused_with_the_place_and_the_remedy(tmp_path, old, new, message):
@@ -127,6 +148,22 @@ def test_what_is_written_wrongly_is_refused_with_the_place_and_the_remedy(tmp_pa
         load(tmp_path, WHOLE.replace(old, new, 1))
     assert str(refusal.value).startswith("worker.toml")
     assert refusal.value.exit_code == 2
+
+
+def test_a_stand_in_a_budget_and_a_legal_basis_are_read(tmp_path):
+    more = """validation = 0.2
+mock = "mock.csv"
+legal_basis = "GDPR Art. 6(1)(e)"
+budget = { epsilon = 8, delta = 1e-5 }"""
+    dataset, _ = load(tmp_path, WHOLE.replace("validation = 0.2", more)).datasets
+    assert dataset.mock == tmp_path / "mock.csv"
+    assert dataset.legal_basis == "GDPR Art. 6(1)(e)"
+    assert dataset.budget == Budget(8.0, 1e-5, "row")
+
+
+def test_a_stand_in_may_come_from_a_loader(tmp_path):
+    text = WHOLE.replace("validation = 0.2", 'mock = "hospital.loaders:mock"')
+    assert str(load(tmp_path, text).datasets[0].mock) == "hospital.loaders:mock"
 
 
 def test_nothing_is_written_while_a_configuration_is_read(tmp_path):

@@ -5,6 +5,8 @@ import re
 import pytest
 
 from fedpriv.errors import UsageError
+from fedpriv.policy.rules import RULES, Approval
+from fedpriv.privacy.budget import Budget
 from fedpriv_worker.config import load_config
 from fedpriv_worker.template import render_template, write_template
 
@@ -15,23 +17,45 @@ def test_as_written_nothing_may_leave(tmp_path):
     assert config.datasets == ()
 
 
-def test_every_example_in_a_comment_is_one_that_the_reader_accepts(tmp_path):
-    path = write_template(tmp_path, "bob")
-    head, mark, dataset = path.read_text().partition("# [[dataset]]")
+def uncommented(text):
+    """Return the template with one "#" less before each line of its data set, and the other way to connect."""
+    head, mark, dataset = text.partition("# [[dataset]]")
     examples = re.sub(r"^#  ?(?=\[\[dataset|\w+ = |\]| \{ rule)", "", mark + dataset, flags=re.MULTILINE)
     head = (
         head.replace("# threads", "threads")
         .replace("[dial] ", "# [dial]")
         .replace('address = "coord', '# address = "coord')
     )
-    path.write_text(head.replace("# [listen]", "[listen]").replace('# address = "0', 'address = "0') + examples)
+    return head.replace("# [listen]", "[listen]").replace('# address = "0', 'address = "0') + examples
+
+
+def test_every_example_in_a_comment_is_one_that_the_reader_accepts(tmp_path):
+    path = write_template(tmp_path, "bob")
+    path.write_text(uncommented(path.read_text()))
     config = load_config(path)
     assert config.listen is not None
     assert config.worker.threads == 4
     (example,) = config.datasets
-    assert [rule.name for rule in example.release] == ["plain-update", "statistics", "metrics"]
+    assert example.release == (Approval(),)
     assert example.classes == ("no", "maybe", "yes")
     assert example.validation == 0.2
+    assert example.budget == Budget(8.0, 1e-5)
+    assert example.mock == tmp_path / "mock.parquet"
+    assert example.legal_basis == "GDPR Art. 6(1)(e)"
+
+
+def test_every_rule_that_stays_in_a_comment_can_stand_beside_the_approval(tmp_path):
+    path = write_template(tmp_path, "bob")
+    text = uncommented(path.read_text())
+    rules = re.findall(r"^#   # \{ rule = .*$", text, flags=re.MULTILINE)
+    found = []
+    for rule in rules:
+        path.write_text(text.replace(rule, rule.replace("#   # ", "")))
+        (dataset,) = load_config(path).datasets
+        approval, other = dataset.release
+        assert approval == Approval()
+        found.append(other.name)
+    assert {"approval", *found} == set(RULES)
 
 
 def test_a_file_that_is_there_is_never_written_over(tmp_path):

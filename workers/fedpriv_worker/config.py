@@ -1,8 +1,8 @@
 """A worker's one TOML file, as its owner wrote it.
 
 Everything is checked before anything starts: keys, types, names, addresses and rules. Paths are relative to the file.
-A key for a promise that this version cannot keep (a budget, a mock) is refused with that reason. It reads
-no data: `loading.check` does, and it too runs before anything is written.
+A key for a promise that this version cannot keep is refused with that reason. It reads no data: `loading.check`
+does, and it too runs before anything is written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from fedpriv import settings
 from fedpriv.errors import UsageError
 from fedpriv.ids import checked_name
 from fedpriv.policy.rules import Rule, parse_rules
-from fedpriv_worker.datasets import FeaturesDtype, RowCount, check_promises
+from fedpriv.privacy.budget import Budget
+from fedpriv_worker.datasets import FeaturesDtype
+from fedpriv_worker.promises import RowCount, check_promises
 
 FILE = "worker.toml"
 FILE_KINDS = (".parquet", ".csv", ".npz")
@@ -73,15 +75,10 @@ class DatasetConfig:
     """One data set as declared: where its rows are, what is learned from them, and what may leave.
 
     `columns` picks the feature columns of a table (None: all but the target); `classes` names or numbers the
-    classes of an integer or text target.
+    classes of an integer or text target. `mock` is a stand-in for anyone to read, a file or loader as `path` is.
     """
 
-    LATER: ClassVar[Mapping[str, str]] = {
-        "budget": "this version cannot enforce a budget, and one that is not enforced would mislead; remove it",
-        "unit_column": "it belongs to a budget, which this version cannot enforce; remove it",
-        "maximum_rows_per_unit": "it belongs to a budget, which this version cannot enforce; remove it",
-        "mock": "this version does not serve stand-ins; remove it",
-    }
+    LATER: ClassVar[Mapping[str, str]] = Budget.LATER
     name: str
     path: Path
     target: str
@@ -92,22 +89,50 @@ class DatasetConfig:
     columns: tuple[str, ...] | None = None
     classes: int | tuple[str, ...] | None = None
     features_dtype: FeaturesDtype = "float32"
+    mock: Path | None = None
+    budget: Budget | None = None
+    legal_basis: str = ""
     release: tuple[Rule, ...] = field(default=(), metadata=settings.key("release", parse=parse_rules))
 
     def __post_init__(self) -> None:
-        if not self.loader and self.path.suffix.lower() not in FILE_KINDS:
-            raise UsageError(
-                f"data set {self.name!r}: path {str(self.path)!r} is neither a file ending in {', '.join(FILE_KINDS)} "
-                "nor a loader 'package.module:function'"
-            )
+        for what, path in (("path", self.path), ("mock", self.mock)):
+            if path is not None and not loader_of(path) and path.suffix.lower() not in FILE_KINDS:
+                raise UsageError(
+                    f"data set {self.name!r}: {what} {str(path)!r} is neither a file ending in {', '.join(FILE_KINDS)} "
+                    "nor a loader 'package.module:function'"
+                )
+        if self.mock == self.path:
+            raise UsageError(f"data set {self.name!r}: mock is the data itself, which nobody may read; write another")
         if self.columns is not None and self.target in self.columns:
             raise UsageError(f"data set {self.name!r}: columns holds the target {self.target!r}; remove it there")
-        check_promises(self.name, self.release, self.validation, self.rows)
+        check_promises(
+            self.name,
+            self.release,
+            self.validation,
+            self.rows,
+            budget=self.budget,
+            has_mock=self.mock is not None,
+            legal_basis=self.legal_basis,
+        )
 
     @property
     def loader(self) -> str | None:
         """The "package.module:function" that makes the rows, or None when they come from a file."""
-        return str(self.path) if _LOADER.fullmatch(str(self.path)) else None
+        return loader_of(self.path)
+
+    def beside(self, folder: Path) -> DatasetConfig:
+        """Return the same data set with its files looked up in `folder`."""
+        mock = self.mock
+        return replace(
+            self,
+            path=self.path if self.loader else folder / self.path,
+            mock=mock if mock is None or loader_of(mock) else folder / mock,
+        )
+
+
+def loader_of(path: Path) -> str | None:
+    """Return the "package.module:function" that `path` stands for, or None when it is a file."""
+    return str(path) if _LOADER.fullmatch(str(path)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +166,5 @@ def load_config(path: Path) -> WorkerConfig:
         config,
         worker=replace(config.worker, state=folder / config.worker.state),
         tls=Tls(folder / config.tls.ca, folder / config.tls.certificate, folder / config.tls.key),
-        datasets=tuple(
-            dataset if dataset.loader else replace(dataset, path=folder / dataset.path) for dataset in config.datasets
-        ),
+        datasets=tuple(dataset.beside(folder) for dataset in config.datasets),
     )

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fedpriv.entropy import SeededEntropy
-from fedpriv.errors import DataError, UsageError, nearest
-from fedpriv.ids import DatasetName, checked_name
-from fedpriv.policy.rules import Rule, reveals_rows, rounded_rows
+from fedpriv.errors import DataError, UsageError
+from fedpriv.ids import DatasetName
+from fedpriv.policy.rules import Rule, rounded_rows
+from fedpriv.privacy.budget import Budget
 from fedpriv.wire.messages import Column, DatasetDescription
+from fedpriv_worker.promises import RowCount, check_delta, check_promises
 
-RowCount: TypeAlias = Literal["exact", "rounded", "hidden"]
 FeaturesDtype: TypeAlias = Literal["float32", "int64"]
 Array: TypeAlias = torch.Tensor | NDArray[np.generic]
 
@@ -48,8 +49,9 @@ class Dataset:
     what is a quantity); `features_dtype` says otherwise. Files declare theirs, float32 unless they say int64.
     Targets become float32 from bool and float, int64 from integers and text. `classes` is the number or the names of
     the classes, declared by the owner: they are announced, so they are never taken from the data. The `validation`
-    share of the rows is held out, the same rows at every start. Tensors are copied: what the caller does to theirs
-    later changes nothing here.
+    share of the rows is held out, the same rows at every start. `mock` is a stand-in of the same schema, (features,
+    target), that the owner wrote; `legal_basis` one line that goes into ledger entries. Tensors are copied: what the
+    caller does to theirs later changes nothing here.
     """
 
     name: DatasetName
@@ -61,10 +63,13 @@ class Dataset:
     columns: tuple[Column, ...]
     target_column: Column
     classes: tuple[str, ...]
+    budget: Budget | None
+    legal_basis: str
     features: torch.Tensor = field(repr=False)
     target: torch.Tensor = field(repr=False)
     training: Rows = field(repr=False)
     evaluation: Rows = field(repr=False)
+    mock: Rows | None = field(repr=False)
 
     def __init__(
         self,
@@ -81,19 +86,16 @@ class Dataset:
         target_name: str = "target",
         classes: int | Sequence[str] | None = None,
         features_dtype: FeaturesDtype | None = None,
-        budget: object = None,
+        budget: Budget | None = None,
+        mock: tuple[Array, Array] | None = None,
+        legal_basis: str = "",
     ) -> None:
+        has_mock = mock is not None
+        check_promises(name, release, validation, rows, budget=budget, has_mock=has_mock, legal_basis=legal_basis)
+        given = _prepare(name, features, target, columns, target_name, _classes(name, classes), features_dtype)
         if budget is not None:
-            raise UsageError(f"data set {name!r}: this version cannot enforce a budget; leave it out or upgrade")
-        check_promises(name, release, validation, rows)
-        kept_classes = _classes(name, classes)
-        given = _as_tensor(name, "features", features)
-        labels = _as_tensor(name, "target", _numbered(name, target_name, target, kept_classes))
-        _check_shapes(name, given, labels)
-        kept_columns = _columns(name, given, columns, target_name)
-        kept_features = _features(name, given, features_dtype, [column.name for column in kept_columns])
-        kept_target, kind = _target(name, labels, target_name, kept_classes)
-        training, evaluation = _split(name, kept_features, kept_target, validation)
+            check_delta(name, budget, len(given.rows))
+        training, evaluation = _split(name, given.rows.features, given.rows.target, validation)
         values: dict[str, object] = {
             "name": DatasetName(name),
             "tags": _tags(name, tags),
@@ -101,13 +103,16 @@ class Dataset:
             "release": tuple(release),
             "validation": float(validation),
             "rows": rows,
-            "columns": kept_columns,
-            "target_column": Column(target_name, kind),
-            "classes": kept_classes,
-            "features": kept_features,
-            "target": kept_target,
+            "columns": given.columns,
+            "target_column": given.target_column,
+            "classes": given.classes,
+            "budget": budget,
+            "legal_basis": legal_basis,
+            "features": given.rows.features,
+            "target": given.rows.target,
             "training": training,
             "evaluation": evaluation,
+            "mock": None if mock is None else _stand_in(name, mock, given),
         }
         for key, value in values.items():
             object.__setattr__(self, key, value)
@@ -137,24 +142,52 @@ def announced_rows(count: int, rows: RowCount) -> int | None:
     return count if rows == "exact" else rounded_rows(count)
 
 
-def check_promises(name: str, release: Sequence[Rule], validation: float, rows: str) -> None:
-    """Raise `UsageError` unless this version can keep everything that the owner asks for."""
-    checked_name("data set", name)
-    if rows not in get_args(RowCount):
-        close = nearest(str(rows), get_args(RowCount))
-        raise UsageError(f"data set {name!r}: rows is {rows!r}{close}; use one of {', '.join(get_args(RowCount))}")
-    if not 0.0 <= validation < 1.0:
-        raise UsageError(f"data set {name!r}: validation is {validation}; use a share of at least 0 and below 1")
-    for rule in release:
-        if not isinstance(rule, Rule):
-            raise UsageError(
-                f"data set {name!r}: a {type(rule).__name__} is no rule; use PlainUpdate, Statistics, Metrics"
-            )
-        if rows == "hidden" and reveals_rows(rule):
-            raise UsageError(
-                f"data set {name!r} hides its row count, but its rule {rule.name!r} would reveal it; "
-                'use weight = "uniform", statistics without "count", or rows = "rounded"'
-            )
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Rows that were checked and converted, with their schema."""
+
+    rows: Rows
+    columns: tuple[Column, ...]
+    target_column: Column
+    classes: tuple[str, ...]
+
+
+def _prepare(
+    name: str,
+    features: Array,
+    target: Array,
+    columns: Sequence[str | Column] | None,
+    target_name: str,
+    classes: tuple[str, ...],
+    features_dtype: FeaturesDtype | None,
+) -> _Prepared:
+    given = _as_tensor(name, "features", features)
+    labels = _as_tensor(name, "target", _numbered(name, target_name, target, classes))
+    _check_shapes(name, given, labels)
+    kept_columns = _columns(name, given, columns, target_name)
+    kept_features = _features(name, given, features_dtype, [column.name for column in kept_columns])
+    kept_target, kind = _target(name, labels, target_name, classes)
+    return _Prepared(Rows(kept_features, kept_target), kept_columns, Column(target_name, kind), classes)
+
+
+def _stand_in(name: str, mock: tuple[Array, Array], real: _Prepared) -> Rows:
+    """Return the stand-in as rows of the same schema as `real`; raise `DataError` naming what differs."""
+    if not isinstance(mock, tuple) or len(mock) != 2:
+        raise UsageError(f"data set {name!r}: mock is a {type(mock).__name__}; give (features, target)")
+    shape, wanted = tuple(getattr(mock[0], "shape", ()))[1:], tuple(real.rows.features.shape[1:])
+    if shape != wanted:
+        raise DataError(f"the mock of data set {name!r} has rows of shape {shape}, the data {wanted}; give it the same")
+    dtype: FeaturesDtype = "int64" if real.rows.features.dtype is torch.int64 else "float32"
+    try:
+        made = _prepare(name, *mock, real.columns, real.target_column.name, real.classes, dtype)
+    except DataError as error:
+        raise DataError(f"the mock of {error}") from None
+    kind, wanted_kind = made.target_column.kind, real.target_column.kind
+    if kind != wanted_kind:
+        raise DataError(f"the mock of data set {name!r} has a target of kind {kind}, the data of {wanted_kind}")
+    if torch.equal(made.rows.features, real.rows.features):
+        raise DataError(f"the mock of data set {name!r} holds the rows themselves; write one that derives from no row")
+    return made.rows
 
 
 def _tags(name: str, tags: Sequence[str]) -> tuple[str, ...]:

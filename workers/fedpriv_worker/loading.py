@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,14 +34,7 @@ def check(config: WorkerConfig) -> tuple[Dataset, ...]:
 
 def load_dataset(config: DatasetConfig) -> Dataset:
     """Return the rows that `config` declares; raise `DataError` naming what is wrong with them."""
-    if config.loader:
-        features, target, columns = _from_loader(config, config.loader)
-    elif not config.path.is_file():
-        raise DataError(f"data set {config.name!r}: {config.path} does not exist; correct its path")
-    elif config.path.suffix.lower() == ".npz":
-        features, target, columns = _from_npz(config)
-    else:
-        features, target, columns = tables.load_table(config)
+    features, target, columns = _read(config)
     return Dataset(
         config.name,
         features,
@@ -54,7 +48,42 @@ def load_dataset(config: DatasetConfig) -> Dataset:
         target_name=config.target,
         classes=config.classes,
         features_dtype=config.features_dtype,
+        budget=config.budget,
+        mock=_read_mock(config, columns),
+        legal_basis=config.legal_basis,
     )
+
+
+def _read(config: DatasetConfig) -> Loaded:
+    if config.loader:
+        return _from_loader(config, config.loader)
+    if not config.path.is_file():
+        raise DataError(f"data set {config.name!r}: {config.path} does not exist; correct its path")
+    return _from_npz(config) if config.path.suffix.lower() == ".npz" else tables.load_table(config)
+
+
+def _read_mock(config: DatasetConfig, columns: Sequence[str | Column] | None) -> tuple[Array, Array] | None:
+    """Return the stand-in's features and target; raise `DataError` unless its columns are those of the data."""
+    if config.mock is None:
+        return None
+    try:
+        features, target, found = _read(replace(config, path=config.mock, mock=None, release=()))
+    except DataError as error:
+        raise DataError(f"the mock of {error}") from None
+    for position, (one, other) in enumerate(zip(found or (), columns or (), strict=False), start=1):
+        if _said(one, other) != _said(other, one):
+            raise DataError(
+                f"the mock of data set {config.name!r} has {_said(one, other)} as its feature column {position}, "
+                f"the data {_said(other, one)}; give it the same columns, types and order"
+            )
+    return features, target
+
+
+def _said(column: str | Column, beside: str | Column) -> str:
+    """Return what `column` has in common with every column like it: its name, and its kind if both tell theirs."""
+    if isinstance(column, str):
+        return repr(column)
+    return repr(column.name) if isinstance(beside, str) else f"{column.name!r} ({column.kind})"
 
 
 def _from_loader(config: DatasetConfig, loader: str) -> Loaded:

@@ -1,7 +1,8 @@
 """The commented `worker.toml` that `fedpriv worker init` writes.
 
-Its owner fills the blanks and removes one "#" for each thing that may leave; as written, nothing may. Every example in
-a comment is one that this version reads. It makes no keys and no certificates.
+Its owner fills the blanks and removes one "#" for each thing to use; as written, nothing may leave, and the data set in
+comments lets out only what its owner approves. Every example in a comment is one that this version reads. It makes no
+keys and no certificates.
 """
 
 from __future__ import annotations
@@ -46,22 +47,34 @@ key = "key.pem"
 # description = "one line for people"
 # validation = 0.2                     # share of rows held out here to evaluate models on
 # rows = "rounded"                     # what is said of the row count: "exact", "rounded" (down to tens), "hidden"
+# mock = "mock.parquet"                # a stand-in of the same columns that you wrote, for the rule "mock"
+# legal_basis = "GDPR Art. 6(1)(e)"    # one line that every ledger entry about this data set repeats
+# budget = {{ epsilon = 8.0, delta = 1e-5, unit = "row" }}  # what may be learned of one row, by everybody, ever;
+                                       # delta below 1 / rows. Only what is noised here is billed to it
 #
 # What may leave. Any one rule suffices, all conditions within it must hold; no rule, no release.
 # release = [
-#   # The named coordinator sees each update of this worker. weight: "exact", "rounded" or "uniform" row counts.
-#   {{ rule = "plain-update", recipients = ["coordinator-1"], weight = "rounded" }},
-#   # Sums over the rows of each feature column leave: for mean and deviation across workers.
-#   {{ rule = "statistics", kinds = ["count", "sum", "sum-of-squares"], recipients = ["coordinator-1"] }},
-#   # Loss and accuracy of a model on this data leave.
-#   {{ rule = "metrics", kinds = ["loss", "accuracy"], recipients = ["coordinator-1"] }},
-#   # Any rule may add purpose = "...": it then holds only for jobs that state exactly this purpose.
+#   # Each order waits for your own yes: `fedpriv worker requests`, then approve, deny or explain.
+#   {{ rule = "approval", weight = "rounded" }},
 #
-#   # Not in this version, which refuses them rather than pretend to keep them:
-#   # rule = "secure-sum"              only the sum over several workers leaves, never one worker's update
-#   # rule = "differential-privacy"    only noised results leave, and each is billed to a budget
-#   # rule = "approval"                each release waits for your own yes
-#   # rule = "mock"                    a stand-in that you wrote may be read by anyone
+#   # Instead of it, or beside it:
+#   # The named coordinator sees each update of this worker. weight: "exact", "rounded" or "uniform" row counts.
+#   # {{ rule = "plain-update", recipients = ["coordinator-1"], weight = "rounded" }},
+#   # Sums over the rows of each feature column leave: for mean and deviation across workers.
+#   # {{ rule = "statistics", kinds = ["count", "sum", "sum-of-squares"], recipients = ["coordinator-1"] }},
+#   # Loss and accuracy of a model on this data leave.
+#   # {{ rule = "metrics", kinds = ["loss", "accuracy"], recipients = ["coordinator-1"] }},
+#   # Coordinators and researchers read the stand-in, never the rows.
+#   # {{ rule = "mock" }},
+#   # Only the sum over several workers leaves, never one worker's update; with maximum_epsilon, a noised sum.
+#   # {{ rule = "secure-sum", minimum_workers = 3, maximum_epsilon = 3.0 }},
+#   # Only what was noised here leaves, billed to the budget; maximum_epsilon is for one job, all its rounds.
+#   # {{ rule = "differential-privacy", maximum_epsilon = 3.0 }},
+#   # (The last two wait: no job of this version masks or noises, so they let nothing out yet.)
+#
+#   # Any rule may also name its recipients; a purpose, and it then holds only for jobs that state exactly that one;
+#   # and how often it may let something out within 24 hours:
+#   # {{ rule = "metrics", recipients = ["coordinator-1"], purpose = "sepsis study", rounds_per_day = 20 }},
 # ]
 """
 
