@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from fedpriv.cli.audit.listing import show
+from fedpriv.cli.audit.reporting import report
 from fedpriv.cli.audit.verifying import verify
 
 app = typer.Typer(
@@ -17,5 +18,5 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (show, verify):
+for _command in (show, verify, report):
     app.command()(_command)
