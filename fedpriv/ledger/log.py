@@ -45,7 +45,7 @@ class Log:
         log = cls()
         peaks: list[bytes] = []
         for level, width in _partial_widths(size):
-            hashes = _split_hashes(read(level, size >> TILE_HEIGHT * (level + 1), width) if width else b"", width)
+            hashes = split_hashes(read(level, size >> TILE_HEIGHT * (level + 1), width) if width else b"", width)
             log._levels.append(hashes)
             peaks = _peaks(hashes) + peaks
         log._frontier = Frontier(size, peaks)
@@ -111,6 +111,13 @@ def decode_bundle(content: bytes, width: int, first: int) -> list[bytes]:
     return entries
 
 
+def split_hashes(content: bytes, width: int) -> list[bytes]:
+    """Return the `width` hashes of a tile, 32 bytes each; raise `VerificationFailed` if it has another length."""
+    if len(content) != width * HASH_BYTES:
+        raise VerificationFailed(f"a tile of {width} hashes has {len(content)} bytes, not {width * HASH_BYTES}")
+    return [content[at : at + HASH_BYTES] for at in range(0, len(content), HASH_BYTES)]
+
+
 def _partial_widths(size: int) -> list[tuple[int, int]]:
     widths = []
     level = 0
@@ -119,12 +126,6 @@ def _partial_widths(size: int) -> list[tuple[int, int]]:
         size >>= TILE_HEIGHT
         level += 1
     return widths
-
-
-def _split_hashes(content: bytes, width: int) -> list[bytes]:
-    if len(content) != width * HASH_BYTES:
-        raise VerificationFailed(f"a tile of {width} hashes has {len(content)} bytes, not {width * HASH_BYTES}")
-    return [content[at : at + HASH_BYTES] for at in range(0, len(content), HASH_BYTES)]
 
 
 def _peaks(hashes: Sequence[bytes]) -> list[bytes]:

@@ -1,8 +1,9 @@
-"""Keeping a ledger's folder in step with the rows that are the truth.
+"""Keeping a ledger's folder in step with the rows that are the truth, and proving what was published.
 
 Publishing appends the rows that are new to the log, writes the tiles, then signs and writes a checkpoint; a failure
 in between leaves everything to be done again. Recovery finishes what a crash interrupted, and refuses a folder or a
-journal that lost entries which were published: it never repairs what could be evidence.
+journal that lost entries which were published: it never repairs what could be evidence. Cosignatures of witnesses stay
+with the checkpoint until the next one; nobody is asked for them here.
 """
 
 from __future__ import annotations
@@ -11,8 +12,19 @@ import threading
 from pathlib import Path
 
 from fedpriv.errors import UsageError, VerificationFailed
-from fedpriv.ledger.checkpoint import Checkpoint, SigningKey, open_checkpoint, sign_checkpoint
+from fedpriv.ledger.checkpoint import (
+    Algorithm,
+    Checkpoint,
+    SigningKey,
+    open_checkpoint,
+    parse_verifier_key,
+    sign_checkpoint,
+)
+from fedpriv.ledger.cosignature import add_cosignatures, cosignature_lines, read_cosignature
 from fedpriv.ledger.log import TILE_WIDTH, Log
+from fedpriv.ledger.merkle import ReadNode, Tree, leaf_hash, prove_consistency, prove_inclusion, root_at
+from fedpriv.ledger.proofs import EntryProof, encode_proof
+from fedpriv.storage.proving import TileNodes
 from fedpriv.storage.rows import Rows
 from fedpriv.storage.tiles import TileFolder
 
@@ -25,22 +37,21 @@ class Publication:
         self._key = key
         self._folder = folder
         self._log = Log()
+        self._tree = Tree()  # without a folder there are no tiles to prove from
         self._latest: Checkpoint | None = None
+        self._note = b""
         self._lock = threading.Lock()
 
     def publish(self) -> Checkpoint:
         """Bring the folder up to date and return its checkpoint; do nothing when no row is new."""
         with self._lock:
-            size = self._rows.size
-            if self._latest is None or self._latest.size != size:
-                self._latest = self._extend(size)
-            return self._latest
+            return self._publish()
 
     def recover(self) -> Checkpoint:
         """Resume from the folder and publish what is missing; raise `VerificationFailed` if entries are gone."""
         assert self._folder is not None, "only a folder can be recovered"
-        recorded = self._opened(self._rows.published())
-        shown = self._opened(self._folder.checkpoint())
+        recorded = _opened(recorded_note := self._rows.published(), self._key)
+        shown = _opened(shown_note := self._folder.checkpoint(), self._key)
         if recorded and shown and shown.size < recorded.size:
             raise VerificationFailed(
                 f"the ledger's folder shows {shown.size} entries, but {recorded.size} were published: rolled back; "
@@ -62,9 +73,66 @@ class Publication:
                 f"the first {latest.size} entries no longer have the published root {latest.root.hex()}; "
                 "`fedpriv audit verify` names the first that is wrong"
             )
-        if shown and shown == recorded:
-            self._latest = shown
+        if latest and latest.size == self._rows.size:
+            self._latest = latest
+            self._keep(_joined(recorded_note if recorded == latest else None, shown_note, self._key))
         return self.publish()
+
+    def consistency(self, old_size: int) -> tuple[bytes, tuple[bytes, ...]]:
+        """Return the checkpoint published last and the proof, 32 bytes a hash, that it extends `old_size` entries.
+
+        Raises `VerificationFailed` when it has fewer entries than that.
+        """
+        with self._lock:
+            size = self._published().size
+            if old_size > size:
+                raise VerificationFailed(f"a ledger of {size} entries cannot extend one of {old_size}")
+            return self._note, tuple(prove_consistency(old_size, size, self._nodes(size)))
+
+    def proof(self, index: int) -> bytes:
+        """Return a proof file for entry `index` under the checkpoint published last, the entry included."""
+        with self._lock:
+            size = self._published().size
+            if not 0 <= index < size:
+                raise UsageError(f"entry {index} is not among the {size} published; publish, or ask for one from 0 on")
+            hashes = prove_inclusion(index, size, self._nodes(size))
+            (entry,) = self._rows.read(index, index + 1)
+            return encode_proof(EntryProof(index, tuple(hashes), self._note, entry))
+
+    def cosign(self, line: bytes, vkey: str) -> None:
+        """Keep a witness's signature line, durably, with the checkpoint published last; a newer one replaces an older.
+
+        Raises `VerificationFailed` unless `vkey` cosigned exactly that checkpoint, `UsageError` when it has 16 others.
+        """
+        witness = parse_verifier_key(vkey, Algorithm.COSIGNATURE)
+        with self._lock:
+            self._published()
+            read_cosignature(line, self._note, witness)
+            self._keep(add_cosignatures(self._note, [line]))
+
+    def rolled_back(self, held: bytes) -> None:
+        """Raise `VerificationFailed` if `held`, a checkpoint that this key signed, shows that entries are gone.
+
+        Raises `UsageError` for a note that this key did not sign: it shows nothing.
+        """
+        try:
+            known = open_checkpoint(held, self._key.verifier)
+        except VerificationFailed as error:
+            raise UsageError(f"what the witness holds is no checkpoint of this ledger: {error}") from error
+        with self._lock:
+            latest = self._published()
+            if latest.size < known.size <= self._rows.size:
+                latest = self._publish()
+            if latest.size < known.size:
+                raise VerificationFailed(
+                    f"a witness holds a checkpoint of {known.size} entries, this ledger has {latest.size}: the last "
+                    f"{known.size - latest.size} are gone; it was rolled back"
+                )
+            if root_at(known.size, self._nodes(latest.size)) != known.root:
+                raise VerificationFailed(
+                    f"a witness holds a checkpoint of {known.size} entries with another root: this ledger was rolled "
+                    "back and continued, or rewritten"
+                )
 
     def export(self, folder: Path) -> None:
         """Write the whole ledger to `folder`, empty or holding an earlier export of the same ledger."""
@@ -76,7 +144,19 @@ class Publication:
         log = Log()
         target.create(vkey)
         target.extend(log, self._rows.read(0, self._rows.size), [])
-        target.publish(sign_checkpoint(self._checkpoint(log), self._key))
+        checkpoint = self._checkpoint(log)
+        with self._lock:
+            note = self._note if checkpoint == self._latest else sign_checkpoint(checkpoint, self._key)
+        target.publish(note)
+
+    def _published(self) -> Checkpoint:
+        return self._latest or self._publish()
+
+    def _publish(self) -> Checkpoint:
+        size = self._rows.size
+        if self._latest is None or self._latest.size != size:
+            self._latest = self._extend(size)
+        return self._latest
 
     def _extend(self, size: int) -> Checkpoint:
         log = self._log.copy()  # kept only once everything is written, so that a full disk can be retried
@@ -86,15 +166,41 @@ class Publication:
         else:
             begun = list(self._rows.read(log.size // TILE_WIDTH * TILE_WIDTH, log.size))
             self._folder.extend(log, self._rows.read(log.size, size), begun)
-            note = sign_checkpoint(self._checkpoint(log), self._key)
-            self._folder.publish(note)
-            self._rows.set_published(size, note)
+        checkpoint = self._checkpoint(log)
+        self._keep(sign_checkpoint(checkpoint, self._key))
+        if self._folder is None:
+            for content in self._rows.read(self._tree.size, size):
+                self._tree.append(leaf_hash(content))
+        else:
             self._folder.drop_partials(self._log.size, log.size)
         self._log = log
-        return self._checkpoint(log)
+        return checkpoint
+
+    def _keep(self, note: bytes) -> None:
+        """Store the signed checkpoint in the folder, then among the rows, where it is not there already."""
+        size = open_checkpoint(note, self._key.verifier).size
+        if self._folder is not None and self._folder.checkpoint() != note:
+            self._folder.publish(note)
+        if self._rows.published() != note:
+            self._rows.set_published(size, note)
+        self._note = note
+
+    def _nodes(self, size: int) -> ReadNode:
+        return self._tree.node if self._folder is None else TileNodes(self._folder.read, size).node
 
     def _checkpoint(self, log: Log) -> Checkpoint:
         return Checkpoint(self._key.name, log.size, log.root())
 
-    def _opened(self, note: bytes | None) -> Checkpoint | None:
-        return None if note is None else open_checkpoint(note, self._key.verifier)
+
+def _opened(note: bytes | None, key: SigningKey) -> Checkpoint | None:
+    return None if note is None else open_checkpoint(note, key.verifier)
+
+
+def _joined(recorded: bytes | None, shown: bytes | None, key: SigningKey) -> bytes:
+    """Return the note with the cosignatures of both; the folder's are the newer, since it is written first."""
+    if recorded is None or shown is None:
+        return recorded or shown or b""
+    try:
+        return add_cosignatures(recorded, cosignature_lines(shown, key.verifier))
+    except UsageError:  # more than are kept: only by another hand than ours
+        return shown

@@ -63,7 +63,7 @@ def all_files(folder):
 @pytest.mark.parametrize("size", [0, 1, 2, 255, 256, 257, 600])
 def test_a_ledger_as_written_verifies(tmp_path, size):
     journal = in_memory(size)
-    journal.export(tmp_path)
+    journal.publication.export(tmp_path)
     report = verify_ledger(tmp_path, key=journal.vkey)
     assert (report.signed, report.entries, report.message_bytes) == (size, size, 100 * size)
     assert (report.root, report.origin, report.pinned) == (journal.publish().root, "fedpriv.ledger/bob", True)
@@ -91,7 +91,7 @@ def flips(folder, bits):
 
 
 def test_every_changed_byte_is_noticed_and_something_is_named(tmp_path):
-    in_memory(2).export(tmp_path)
+    in_memory(2).publication.export(tmp_path)
     tried, unnoticed = flips(tmp_path, lambda at: [at % 8])
     assert tried == sum(path.stat().st_size for path in all_files(tmp_path)) > 1000
     assert unnoticed == []
@@ -99,7 +99,7 @@ def test_every_changed_byte_is_noticed_and_something_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_every_changed_bit_is_noticed(tmp_path):
-    in_memory(3).export(tmp_path)
+    in_memory(3).publication.export(tmp_path)
     tried, unnoticed = flips(tmp_path, lambda _: range(8))
     assert tried == 8 * sum(path.stat().st_size for path in all_files(tmp_path)) > 10_000
     assert unnoticed == []
@@ -114,7 +114,7 @@ def test_every_changed_byte_beside_a_journal_is_noticed(tmp_path):
 
 def test_every_missing_file_is_noticed(tmp_path):
     journal = in_memory(257)
-    journal.export(tmp_path / "whole")
+    journal.publication.export(tmp_path / "whole")
     names = [path.relative_to(tmp_path / "whole") for path in all_files(tmp_path / "whole")]
     assert len(names) == 7
     for name in names:
@@ -130,7 +130,7 @@ def test_every_missing_file_is_noticed(tmp_path):
     "file", ["tile/entries/000", "tile/entries/001.p/1", "tile/0/000", "tile/1/000.p/1", "checkpoint"]
 )
 def test_a_file_cut_off_anywhere_is_noticed(tmp_path, file):
-    in_memory(257).export(tmp_path)
+    in_memory(257).publication.export(tmp_path)
     original = (tmp_path / file).read_bytes()
     for length in {0, 1, len(original) // 2, len(original) - 1}:
         (tmp_path / file).write_bytes(original[:length])
@@ -139,7 +139,7 @@ def test_a_file_cut_off_anywhere_is_noticed(tmp_path, file):
 
 
 def test_the_first_changed_entry_is_named(tmp_path):
-    in_memory(300).export(tmp_path)
+    in_memory(300).publication.export(tmp_path)
     bundle = tmp_path / "tile" / "entries" / "000"
     content = bundle.read_bytes()
     at = content.index(b'"seq":17,')
@@ -152,7 +152,7 @@ def test_the_first_changed_entry_is_named(tmp_path):
 
 
 def test_a_changed_entry_in_the_last_bundle_is_named(tmp_path):
-    in_memory(5).export(tmp_path)
+    in_memory(5).publication.export(tmp_path)
     bundle = tmp_path / "tile" / "entries" / "000.p" / "5"
     bundle.write_bytes(bundle.read_bytes().replace(b'"bytes":100', b'"bytes":900', 1))
     with pytest.raises(
@@ -214,10 +214,10 @@ def test_a_checkpoint_of_something_else_is_no_workers_ledger(tmp_path):
 
 def test_an_older_checkpoint_of_the_same_ledger_is_noticed(tmp_path):
     journal = in_memory(3)
-    journal.export(tmp_path)
+    journal.publication.export(tmp_path)
     old = (tmp_path / "checkpoint").read_bytes()
     journal.append(DRAFT, b"", [])
-    journal.export(tmp_path)
+    journal.publication.export(tmp_path)
     assert verify_ledger(tmp_path, key=None).entries == 4
     (tmp_path / "checkpoint").write_bytes(old)
     with pytest.raises(VerificationFailed, match="reaches beyond the 3 entries"):
@@ -284,7 +284,7 @@ def test_a_journal_that_is_no_database_is_noticed(tmp_path):
     "name", ["tile/0/001.p/1", "tile/1/000", "tile/notes.txt", "tile/0/000.p/04", "tile/0/000.p/x"]
 )
 def test_a_file_that_no_entry_accounts_for_is_noticed(tmp_path, name):
-    in_memory(3).export(tmp_path)
+    in_memory(3).publication.export(tmp_path)
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(bytes(32))
     with pytest.raises(VerificationFailed, match=name.replace(".", r"\.")):
@@ -292,7 +292,7 @@ def test_a_file_that_no_entry_accounts_for_is_noticed(tmp_path, name):
 
 
 def test_what_an_interrupted_write_left_behind_is_not_held_against_the_ledger(tmp_path):
-    in_memory(3).export(tmp_path)
+    in_memory(3).publication.export(tmp_path)
     (tmp_path / "tile" / "0" / ".001.tmp").write_bytes(b"half")
     assert verify_ledger(tmp_path, key=None).entries == 3
 
@@ -307,7 +307,7 @@ def test_an_older_partial_tile_is_compared_too(tmp_path):
 
 
 def test_a_key_that_is_not_the_ledgers_is_noticed(tmp_path):
-    in_memory(1).export(tmp_path)
+    in_memory(1).publication.export(tmp_path)
     with pytest.raises(VerificationFailed, match="another key than the one you gave"):
         verify_ledger(tmp_path, key=str(KEY.verifier))
     (tmp_path / "vkey").unlink()
@@ -319,7 +319,7 @@ def test_a_key_that_is_not_the_ledgers_is_noticed(tmp_path):
 
 def test_a_pinned_key_needs_no_file_beside_the_ledger(tmp_path):
     journal = in_memory(1)
-    journal.export(tmp_path)
+    journal.publication.export(tmp_path)
     (tmp_path / "vkey").unlink()
     assert verify_ledger(tmp_path, key=f" {journal.vkey}\n").pinned is True
     with pytest.raises(VerificationFailed, match="vkey is missing"):
@@ -349,7 +349,7 @@ def test_a_running_worker_can_be_verified_at_any_moment(tmp_path):
 
 def test_ledgers_are_found_in_runs_states_and_by_themselves(tmp_path):
     for name in ("bob", "alice"):
-        in_memory(1).export(tmp_path / "run" / "ledgers" / name)
+        in_memory(1).publication.export(tmp_path / "run" / "ledgers" / name)
     (tmp_path / "run" / "ledgers" / "notes.txt").write_text("not a ledger")
     on_disk(tmp_path / "state").close()
     assert find_ledgers(tmp_path / "run") == [tmp_path / "run" / "ledgers" / name for name in ("alice", "bob")]
