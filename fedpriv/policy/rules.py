@@ -166,7 +166,8 @@ def in_words(rule: Rule) -> str:
     """Return what `rule` lets out, as a sentence that its owner can check."""
     who = "any coordinator or researcher" if rule.recipients is None else ", ".join(rule.recipients)
     purpose = f", for the purpose {rule.purpose!r}" if rule.purpose is not None else ""
-    limit = f", {rule.rounds_per_day} times in 24 hours at most" if rule.rounds_per_day is not None else ""
+    most = rule.rounds_per_day
+    limit = f", {most} time{'' if most == 1 else 's'} in 24 hours at most" if most is not None else ""
     return f"{who} may see {_what(rule)}{purpose}{limit}"
 
 
