@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fedpriv import canonical
 from fedpriv.errors import UsageError, VerificationFailed
 from fedpriv.ids import WorkerName
+from fedpriv.ledger import entries as ledger_entries
 from fedpriv.ledger.entries import (
     CHUNK_BYTES,
     MAXIMUM_ENTRY_BYTES,
@@ -118,6 +119,49 @@ def test_mutated_bytes_are_refused_or_are_another_entry(entry, data):
         return
     assert other != entry
     assert encode_entry(other) == bytes(content)
+
+
+SPELLINGS = (
+    '"',
+    "\\",
+    ",",
+    '","',
+    "[",
+    "]",
+    "{",
+    "}",
+    ":",
+    "-",
+    "0",
+    "9" * 17,
+    "1.0",
+    "a",
+    "A",
+    "\x7f",
+    "\x1f",
+    " ",
+    "é",
+    "",
+)
+
+
+@given(entries, st.data())
+def test_the_quick_way_to_decode_believes_nothing_that_the_slow_way_refuses(entry, data):
+    text = encode_entry(entry).decode()
+    at = data.draw(st.integers(0, len(text)))
+    changed = text[:at] + data.draw(st.sampled_from(SPELLINGS)) + text[at + data.draw(st.integers(0, 3)) :]
+    for content in (text.encode(), changed.encode()):
+        quick = ledger_entries._decoded_plain(content)
+        assert quick is None or quick == ledger_entries._decoded_slowly(content)
+
+
+def test_the_quick_way_to_decode_is_the_one_that_is_taken():
+    labels = replace(ENTRY, draft=replace(DRAFT, labels=("a/x", "b,[]/é"), plan="ab" * 32, round=0, source=3))
+    for entry in (ENTRY, labels):
+        assert ledger_entries._decoded_plain(encode_entry(entry)) == entry
+    escaped = replace(ENTRY, draft=replace(DRAFT, purpose='"\n'))
+    assert ledger_entries._decoded_plain(encode_entry(escaped)) is None
+    assert decode_entry(encode_entry(escaped)) == escaped
 
 
 @pytest.mark.parametrize(
