@@ -1,17 +1,14 @@
-"""Ledgers to audit: of a worker, through its journal, and of any signer, straight into a folder."""
+"""Ledgers to audit, of any signer, written straight into a folder."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from fedpriv.clock import ManualClock
-from fedpriv.entropy import SeededEntropy
 from fedpriv.ids import WorkerName
 from fedpriv.ledger.checkpoint import Checkpoint, SigningKey, sign_checkpoint
 from fedpriv.ledger.entries import Draft, Entry, encode_entry
 from fedpriv.ledger.log import Log
 from fedpriv.storage.tiles import TileFolder
-from fedpriv_worker.journal import Journal
 
 START = 1_767_225_600_000
 """2026-01-01 00:00 UTC, in milliseconds."""
@@ -19,16 +16,6 @@ UPDATE = Draft(
     peer="coordinator-1", method="Attach", kind="update", bytes=12_345, labels=("notes/bob",), policy="plain-update:01",
     purpose="tumours",
 )  # fmt: skip  # one message
-
-
-def journal(worker, drafts=(), seconds=1.5):
-    """Return a journal in memory with `drafts`, one every `seconds`."""
-    clock = ManualClock()
-    made = Journal.in_memory(worker=WorkerName(worker), clock=clock, entropy=SeededEntropy(worker.encode()))
-    for draft in drafts:
-        made.append(draft, b"", [])
-        clock.advance(seconds)
-    return made
 
 
 def update(**changes):
@@ -41,6 +28,10 @@ def entries(drafts, *, worker="bob", step=1000, start=START):
         Entry(draft, WorkerName(worker), number, start + number * step, f"{number:064x}")
         for number, draft in enumerate(drafts)
     ]
+
+
+def signer(worker, seed=bytes(32)):
+    return SigningKey(f"fedpriv.ledger/{worker}", seed)
 
 
 def written(folder, made, *, name="fedpriv.ledger/bob", seed=bytes(32)):

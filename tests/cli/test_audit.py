@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+from ledgers import entries, signer, written
 from typer.testing import CliRunner
 
 from fedpriv.cli.audit import app
@@ -18,23 +20,23 @@ from fedpriv.ledger.entries import Draft
 from fedpriv_worker.journal import Journal
 
 
-def journal(worker):
-    clock = ManualClock()
-    made = Journal.in_memory(worker=WorkerName(worker), clock=clock, entropy=SeededEntropy(worker.encode()))
-    made.append(Draft(peer="coordinator-1", method="attach", kind="announcement", bytes=1000), b"", [])
-    for number in range(3):
-        clock.advance(1.5)
-        labels = (f"breast-cancer/{worker}",)
-        draft = Draft(peer="coordinator-1", method="attach", kind="update", bytes=12_345, round=number, labels=labels,
-                      policy="plain-update")  # fmt: skip  # one message
-        made.append(draft, b"", [])
-    return made
+def made(worker):
+    draft = Draft(peer="coordinator-1", method="Attach", kind="announcement", bytes=1000)
+    labels = (f"breast-cancer/{worker}",)
+    drafts = [draft]
+    drafts += [replace(draft, kind="update", bytes=12_345, round=number, labels=labels, policy="plain-update")
+               for number in range(3)]  # fmt: skip  # one message a round
+    return entries(drafts, worker=worker, step=1500)
+
+
+def write(folder, worker):
+    return written(folder, made(worker), name=f"fedpriv.ledger/{worker}")
 
 
 @pytest.fixture
 def run(tmp_path):
     for worker in ("alice", "bob"):
-        journal(worker).export(tmp_path / "ledgers" / worker)
+        write(tmp_path / "ledgers" / worker, worker)
     return tmp_path
 
 
@@ -84,21 +86,16 @@ def test_show_prints_one_json_object_a_line(run):
 
 
 def test_what_a_peer_wrote_cannot_drive_the_terminal(tmp_path):
-    made = Journal.in_memory(worker=WorkerName("bob"), clock=ManualClock(), entropy=SeededEntropy(b""))
-    made.append(
-        Draft(peer="\x1b]0;owned\x07[red]x", method="attach", kind="up\x9bdate", bytes=1, purpose="\x9b2J"), b"", []
-    )
-    made.export(tmp_path)
-    for arguments in (("show", tmp_path), ("show", tmp_path, "--json"), ("verify", tmp_path)):
+    draft = Draft(peer="\x1b]0;owned\x07[red]x", method="Attach", kind="up\x9bdate", bytes=1, purpose="\x9b2J")
+    written(tmp_path, entries([draft]))
+    for arguments in (("show", tmp_path), ("show", tmp_path, "--json"), ("verify", tmp_path), ("report", tmp_path)):
         output = audit(*arguments).output
         assert all(character == "\n" or character.isprintable() for character in output)
     assert "[red]x" in audit("show", tmp_path).stdout
 
 
 def test_a_time_beyond_the_calendar_is_shown_as_it_is(tmp_path):
-    made = Journal.in_memory(worker=WorkerName("bob"), clock=ManualClock(1e12), entropy=SeededEntropy(b""))
-    made.append(Draft(peer="c", method="attach", kind="update", bytes=1), b"", [])
-    made.export(tmp_path)
+    written(tmp_path, entries([Draft(peer="c", method="Attach", kind="update", bytes=1)], start=10**15))
     assert "1000000000000000 ms" in audit("show", tmp_path).stdout
 
 
@@ -112,7 +109,7 @@ def test_verify_says_ok_for_each_ledger(run):
 
 
 def test_verify_with_the_owners_key_needs_no_warning(run):
-    verified = audit("verify", run / "ledgers" / "bob", "--key", journal("bob").vkey)
+    verified = audit("verify", run / "ledgers" / "bob", "--key", str(signer("bob").verifier))
     assert (verified.exit_code, verified.stderr) == (0, "")
 
 
@@ -126,7 +123,7 @@ def test_verify_prints_json(run):
 
 def test_verify_counts_what_is_recorded_but_not_signed(tmp_path):
     made = Journal.open(tmp_path, worker=WorkerName("bob"), clock=ManualClock(), entropy=SeededEntropy(b""))
-    made.append(Draft(peer="c", method="attach", kind="update", bytes=5), b"", [])
+    made.append(Draft(peer="c", method="Attach", kind="update", bytes=5), b"", [])
     assert "ok: 1 entries, 1 of them newer than the last checkpoint" in audit("verify", tmp_path).stdout
     made.close()
     assert "ok: 1 entries, 5 bytes" in audit("verify", tmp_path).stdout
@@ -150,7 +147,7 @@ def test_a_path_that_is_no_ledger_is_exit_code_2(tmp_path, command):
 
 
 def test_one_key_cannot_be_of_two_ledgers(run):
-    result = audit("verify", run, "--key", journal("bob").vkey)
+    result = audit("verify", run, "--key", str(signer("bob").verifier))
     assert isinstance(result.exception, UsageError)
     assert "name the ledger" in str(result.exception)
 
@@ -164,8 +161,8 @@ def test_auditing_needs_no_torch(run):
 
 
 def test_the_folder_of_a_worker_and_of_a_demo_lead_to_the_ledgers(tmp_path):
-    journal("alice").export(tmp_path / "workers" / "alice" / "state" / "ledger")
-    journal("bob").export(tmp_path / "workers" / "bob" / "state" / "ledger")
+    write(tmp_path / "workers" / "alice" / "state" / "ledger", "alice")
+    write(tmp_path / "workers" / "bob" / "state" / "ledger", "bob")
     assert audit("verify", tmp_path / "workers" / "bob").stdout.startswith("fedpriv.ledger/bob: ok")
     assert audit("verify", tmp_path).stdout.count(": ok: ") == 2
     assert audit("show", tmp_path / "workers" / "alice").exit_code == 0

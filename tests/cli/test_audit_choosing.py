@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ledgers import START, entries, journal, update, written
+from ledgers import START, entries, update, written
 from typer.testing import CliRunner
 
 from fedpriv.cli.audit import app
@@ -93,7 +93,7 @@ def test_a_word_that_matches_nothing_is_named_with_the_nearest(ledger, arguments
 
 
 def test_of_an_empty_ledger_nothing_can_be_misspelt(tmp_path):
-    journal("bob").export(tmp_path)
+    written(tmp_path, [])
     assert audit("show", tmp_path, "--kind", "update").exit_code == 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from fedpriv.cli.audit.printing import harmless
+from fedpriv.cli.audit.printing import harmless, time_text
 from fedpriv.cli.audit.style import STYLE
 
 MAXIMUM_ITEMS = 8
@@ -22,6 +22,17 @@ def text(untrusted: object) -> str:
 def code(untrusted: object) -> str:
     """Return a key, digest or command as HTML."""
     return f"<code>{text(untrusted)}</code>"
+
+
+def instant(milliseconds: int) -> str:
+    """Return a time whose date and time of day never break in two."""
+    date, _, clock = time_text(milliseconds, fraction=False).partition(" ")
+    return f'<span class="d">{text(date)}</span> <span class="d">{text(clock)}</span>'
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return "1 message" or "1,200 messages"."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def blank(what: str) -> str:
@@ -44,7 +55,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Itera
 
 
 def _cells(classes: Sequence[str], labels: Sequence[str], row: Sequence[str]) -> str:
-    return "".join(f"<td{kind}{label}>{cell}</td>" for kind, label, cell in zip(classes, labels, row, strict=True))
+    return "".join(
+        f"<td{kind}{label}><div>{cell}</div></td>" for kind, label, cell in zip(classes, labels, row, strict=True)
+    )
 
 
 def facts(found: Iterable[tuple[str, str]]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedpriv.cli.audit.markup import blank, code, items, names, table, text
+from fedpriv.cli.audit.markup import blank, code, counted, items, names, table, text
 from fedpriv.cli.audit.printing import time_text
 from fedpriv.cli.audit.summing import Disclosure, Summary, Tally
 from fedpriv.cli.audit.timeline import size_text
@@ -95,21 +95,19 @@ def _private_recipients(summary: Summary) -> dict[str, int]:
 
 
 def _measures(summary: Summary) -> Iterator[str]:
-    total, private = summary.total.messages, summary.private.releases
-    yield f"{total:,} messages left; each was recorded in an append-only ledger before its first byte was sent."
-    if private:
-        by = sum(1 for _ in summary.private.rules)
-        yield f"{private:,} releases derive from data; the ledger names {by:,} rules of the owner that permitted them."
+    messages, releases = summary.total.messages, summary.private.releases
+    if messages:
+        were = "message; it was" if messages == 1 else "messages; each was"
+        yield f"{messages:,} {were} recorded in an append-only ledger before the first byte was sent."
+    if releases:
+        those = counted(len(summary.private.rules), "rule")
+        yield f"{counted(releases, 'release')} derived from data, under {those} of the owner."
     if summary.unruled:
-        yield f'<span class="bad">{summary.unruled:,} messages that derive from data name no rule.</span>'
-    noised = f"{summary.noised:,} releases were made under" if summary.noised else "No release was made under"
-    yield f"{noised} differential privacy."
+        yield f'<span class="bad">{counted(summary.unruled, "message")} derived from data under no rule.</span>'
+    noised = counted(summary.noised, "release") if summary.noised else "No release"
+    yield f"{noised} under differential privacy."
     approved = sum(tally.releases for tally in summary.approvals.values())
-    yield (
-        f"{approved:,} releases were made under an approval that the owner gave."
-        if approved
-        else ("No release needed an approval given by hand.")
-    )
+    yield f"{counted(approved, 'release') if approved else 'No release'} under an approval given by hand."
 
 
 def _when(key: Disclosure, tally: Tally) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fedpriv.cli.audit.markup import blank, code, facts, figures, items, names, page, table, text
+from fedpriv.cli.audit.markup import blank, code, facts, figures, instant, items, names, page, table, text
 from fedpriv.cli.audit.printing import time_text
 from fedpriv.cli.audit.records import accounting, article_30, rules, spending
 from fedpriv.cli.audit.summing import Summary, Tally
@@ -180,15 +180,14 @@ def _named(name: str) -> str:
 
 def _counts(tally: Tally) -> tuple[str, str, str, str]:
     again = f'<br><span class="soft">{tally.again:,} again</span>' if tally.again else ""
-    first, last = (time_text(time, fraction=False) for time in (tally.first, tally.last))
-    return f"{tally.messages:,}{again}", f"{tally.bytes:,}", text(first), text(last)
+    return f"{tally.messages:,}{again}", f"{tally.bytes:,}", instant(tally.first), instant(tally.last)
 
 
 def _approvals(summary: Summary) -> str:
     if not summary.approvals:
         return '<p class="soft">No release was made under an approval given by hand.</p>'
     rows = (
-        (code(digest), f"{tally.releases:,}", f"{tally.bytes:,}", text(time_text(tally.last, fraction=False)))
+        (code(digest), f"{tally.releases:,}", f"{tally.bytes:,}", instant(tally.last))
         for digest, tally in _largest(summary.approvals)
     )
     return table(("Approval", "Releases", "Bytes", "Last (UTC)"), rows, right=(1, 2))

@@ -144,6 +144,8 @@ def _times(first: int, last: int, width: int) -> str:
         at = moment(time)
         if at is None:
             text = ""
+        elif span < 5 * _SECOND:
+            text = f"{at:%H:%M:%S}.{at.microsecond // 10_000:02}"
         elif span < 100 * _SECOND:
             text = f"{at:%H:%M:%S}.{at.microsecond // 100_000}"
         elif span < 2 * _DAY:
