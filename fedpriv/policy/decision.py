@@ -209,8 +209,6 @@ def _failed_of_its_own(ask: Ask, rule: Rule) -> Iterator[str]:
             yield from _failed_noise(ask.protection.epsilon, rule.maximum_epsilon)
         case Approval():
             yield from _failed_request(ask)
-        case PlainUpdate() | Mock():
-            pass
 
 
 def _failed_kinds(asked: Sequence[str], allowed: Sequence[str]) -> Iterator[str]:

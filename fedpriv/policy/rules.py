@@ -186,8 +186,7 @@ def _what(rule: Rule) -> str:  # noqa: PLR0911 - one for each rule
             return f"what this worker noised to epsilon {rule.maximum_epsilon:g} a job, billed to the budget"
         case Approval():
             return f"what its owner approved, updates weighted by {_WEIGHTS_IN_WORDS[rule.weight]}"
-        case Mock():
-            return "the stand-in that its owner wrote"
+    return "the stand-in that its owner wrote"
 
 
 def rounded_rows(rows: int) -> int:

@@ -288,6 +288,24 @@ def test_one_rule_that_waits_for_an_approval_is_enough_to_ask():
     assert len(answer.reasons) == 4
 
 
+def test_a_request_that_the_owner_denied_leaves_under_no_rule():
+    rules = {ROWS: [BY_HAND, PlainUpdate(("me",))]}
+    standing = Standing(999.0, (GRANT,), refused=frozenset({REQUEST}))
+    answer = decide(ASKED, rules, standing)
+    assert answer == Deny((f"the owner denied the request {REQUEST.id}",))
+    assert not answer.pending
+    other = replace(ASKED, request=replace(REQUEST, epochs=3))
+    assert decide(other, rules, standing) == Permit(rules[ROWS][1])
+
+
+@given(st.integers(0, 9), st.floats(0, 9), st.integers(0, 9), st.floats(0, 1))
+def test_more_protection_never_takes_a_permission_away(among, epsilon, more, less):
+    rules = {ROWS: [SecureSum(4, 3.0)]}
+    if isinstance(decide(replace(UPDATE, protection=masked(among, epsilon)), rules), Permit):
+        better = masked(among + more, epsilon * less)
+        assert isinstance(decide(replace(UPDATE, protection=better), rules), Permit)
+
+
 def test_a_plan_is_of_use_to_whom_a_rule_names():
     assert may_receive(ME, {DatasetName("others"): (), ROWS: (PlainUpdate(("ann",)), PlainUpdate(("me",)))})
     assert may_receive(ME, {ROWS: (Approval(),)})
