@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from fedpriv.cli.audit.exporting import export
 from fedpriv.cli.audit.listing import show
 from fedpriv.cli.audit.reporting import report
 from fedpriv.cli.audit.verifying import verify
@@ -18,5 +19,5 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (show, verify, report):
+for _command in (show, verify, report, export):
     app.command()(_command)
