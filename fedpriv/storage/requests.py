@@ -1,7 +1,8 @@
 """What peers asked to be let out, and what the owner answered: remembered across restarts.
 
 Every distinct request is one row with the plan it names, however often it comes. An approval is durable before it
-counts, replaces the one before it, and is kept for ever, because ledger entries cite its digest; a denial withdraws it.
+counts, replaces the one before it, and is kept for ever, because ledger entries cite its digest; a denial withdraws it,
+and lasts until the owner approves.
 What a peer can make us keep is bounded: in requests that wait for the owner, in requests of all kinds and in bytes.
 Nothing is decided here: whether a request may be carried out is the policy's business, and how often a grant was used
 is the ledger's.
@@ -163,6 +164,12 @@ class Requests:
             ).fetchall()
         return tuple(Grant.from_json(row[0]) for row in rows)
 
+    def refused(self) -> frozenset[ReleaseRequest]:
+        """Return the requests that the owner denied and did not approve since."""
+        with self._database.reading("read the denials") as connection:
+            rows = connection.execute("SELECT request FROM requests WHERE state = 'denied'").fetchall()
+        return frozenset(ReleaseRequest.from_json(row[0]) for row in rows)
+
     def approval(self, digest: str) -> Grant | None:
         """Return the approval that a ledger entry cites, in force or not, or None."""
         with self._database.reading("read an approval") as connection:
@@ -189,11 +196,11 @@ class Requests:
 
 def _noted(known: Recorded, permitted_by: str, now: float) -> State:
     """Return where a request stands that came again."""
+    if known.state == "denied":
+        return "denied"
     if known.grant is not None and known.grant.expires > now:
         return "approved"
-    if permitted_by:
-        return "permitted"
-    return "denied" if known.state == "denied" else "pending"
+    return "permitted" if permitted_by else "pending"
 
 
 def _decide(connection: sqlite3.Connection, identity: str, state: State, approval: str, why: str, now: float) -> None:

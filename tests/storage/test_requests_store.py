@@ -83,6 +83,8 @@ def test_a_denial_withdraws_an_approval_and_lasts(requests):
     assert denied.decided == NOW + 1
     assert requests.grants(NOW) == ()
     assert requests.note(UPDATE, b"", permitted_by="", now=NOW + 2).state == "denied"
+    assert requests.note(UPDATE, b"", permitted_by="plain-update:00", now=NOW + 2).state == "denied"
+    assert requests.refused() == {UPDATE}
     assert requests.approval(grant.digest) == grant
 
 
@@ -92,6 +94,7 @@ def test_what_was_denied_can_be_approved_after_all(requests):
     grant = requests.approve(UPDATE.id, rule=RULE, releases=1, expires=NOW + DAY, now=NOW)
     assert requests.grants(NOW) == (grant,)
     assert requests.find(UPDATE.id).why == ""
+    assert requests.refused() == frozenset()
 
 
 def test_a_second_approval_takes_the_place_of_the_first_and_both_can_be_cited(requests):
