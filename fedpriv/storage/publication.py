@@ -145,9 +145,9 @@ class Publication:
         target.create(vkey)
         target.extend(log, self._rows.read(0, self._rows.size), [])
         checkpoint = self._checkpoint(log)
-        with self._lock:
-            note = self._note if checkpoint == self._latest else sign_checkpoint(checkpoint, self._key)
-        target.publish(note)
+        kept = self._rows.published()  # with its cosignatures
+        same = kept is not None and _opened(kept, self._key) == checkpoint
+        target.publish(kept if kept is not None and same else sign_checkpoint(checkpoint, self._key))
 
     def _published(self) -> Checkpoint:
         return self._latest or self._publish()

@@ -99,6 +99,14 @@ class TileFolder:
                 if not (name.startswith(".") and name.endswith(".tmp")):
                     yield (Path(folder) / name).relative_to(self.path).as_posix()
 
+    def strangers(self) -> list[str]:
+        """Return the names in the folder itself that are none of a ledger's, temporary ones aside."""
+        return sorted(
+            name
+            for name in _names(self.path)
+            if name not in (CHECKPOINT, VKEY, TILE) and not (name.startswith(".") and name.endswith(".tmp"))
+        )
+
     def extend(self, log: Log, entries: Iterable[bytes], begun: list[bytes]) -> None:
         """Append `entries` to `log` and write every tile that it needs; `begun` is the last bundle so far."""
         touched: set[Path] = set()

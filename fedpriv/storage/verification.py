@@ -1,30 +1,41 @@
-"""Whether a ledger's folder is exactly what its worker signed: every byte of every file under it, one bundle at a time.
+"""Whether a ledger's folder is exactly what its keeper signed: every byte of every file under it, one bundle at a time.
 
-The entries are replayed into a log; every tile that the log yields is compared with the file, then the root with the
-signed checkpoint. Inside a worker's state folder the journal's tail, recorded but not published yet, is replayed too.
-It only reads. A folder that was rolled back as a whole, key and journal included, still verifies: only someone who
-holds a later checkpoint can show that.
+The entries are replayed (`storage.replay`) and the root compared with the signed checkpoint. Inside a state folder the
+journal's rows are compared with what was published of them, and its tail, recorded but not published yet, is replayed
+too. It only reads. A folder that was rolled back as a whole, key and journal included, still verifies: only a later
+checkpoint that somebody else kept, or a witness that cosigned a later one, shows that.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fedpriv.errors import StorageFailed, UsageError, VerificationFailed
-from fedpriv.ledger.checkpoint import LEDGER_PREFIX, Checkpoint, VerifierKey, open_checkpoint, parse_verifier_key
-from fedpriv.ledger.entries import Entry, decode_entry
-from fedpriv.ledger.log import ENTRIES, TILE_HEIGHT, TILE_WIDTH, Log, Tile, decode_bundle, encode_bundle
-from fedpriv.ledger.merkle import HASH_BYTES
+from fedpriv.ledger.checkpoint import (
+    INGRESS_PREFIX,
+    LEDGER_PREFIX,
+    Algorithm,
+    Checkpoint,
+    VerifierKey,
+    open_checkpoint,
+    parse_verifier_key,
+)
+from fedpriv.ledger.cosignature import Cosignature, Cosigned, open_cosigned
+from fedpriv.ledger.entries import Entry
+from fedpriv.ledger.log import ENTRIES, TILE_WIDTH, decode_bundle
 from fedpriv.storage.database import Database
+from fedpriv.storage.replay import Replay, decoded
 from fedpriv.storage.rows import Rows
-from fedpriv.storage.tiles import CHECKPOINT, TILE, VKEY, TileFolder, parse_tile_path, tile_path
+from fedpriv.storage.tiles import CHECKPOINT, TILE, VKEY, TileFolder
 
 LEDGER = "ledger"
 LEDGERS = "ledgers"
+INGRESS = "ingress"
 STATE = "state"
 WORKERS = "workers"
 JOURNAL = "journal.sqlite"
@@ -38,7 +49,9 @@ class LedgerReport:
     """What was verified: `signed` entries under `root`, and `entries` with the journal's tail.
 
     `pinned` tells whether the caller brought the key; otherwise it is the folder's own, which proves only that the
-    folder agrees with itself.
+    folder agrees with itself. `witnessed` are the cosignatures of all `signed` entries that verified under keys that
+    the caller brought, `unverified` the names on the others: where nobody witnessed, nobody is known to hold a later
+    checkpoint.
     """
 
     folder: Path
@@ -49,23 +62,44 @@ class LedgerReport:
     root: bytes
     entries: int
     message_bytes: int
+    direction: Literal["sent", "received"]
+    witnessed: tuple[Cosignature, ...]
+    unverified: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What was there when reading began; the journal only inside a worker's state folder."""
+    """What was there when reading began; the journal only inside a state folder."""
 
-    checkpoint: Checkpoint
+    cosigned: Cosigned
     key: VerifierKey
     journal: Rows | None
 
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return self.cosigned.checkpoint
 
-def find_ledgers(path: Path) -> list[Path]:
-    """Return the ledgers of a run, of a worker's own or state folder, or `path` itself; raise `UsageError` if none."""
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the caller brought: the keeper's key, witnesses' keys, and a checkpoint that was kept elsewhere."""
+
+    key: str | None = None
+    witnesses: tuple[VerifierKey, ...] = ()
+    holds: bytes | None = None
+
+
+def find_ledgers(path: Path, *, received: bool = False) -> list[Path]:
+    """Return the ledgers of a run, of a worker's own or state folder, or `path` itself; raise `UsageError` if none.
+
+    With `received`, a run's ledger of what its coordinator received is among them.
+    """
     for single in (path, path / LEDGER, path / STATE / LEDGER):
         if _is_ledger(single):
             return [single]
     kept = [*(path / LEDGERS).glob("*"), *(path / WORKERS).glob(f"*/{STATE}/{LEDGER}")]
+    if received:
+        kept.append(path / INGRESS)
     found = sorted(folder for folder in kept if _is_ledger(folder))
     if not found:
         raise UsageError(
@@ -78,104 +112,60 @@ def find_ledgers(path: Path) -> list[Path]:
 def read_entries(folder: Path) -> Iterator[Entry]:
     """Yield the entries of a ledger, the journal's tail included, without comparing them with the tree."""
     files = TileFolder(folder)
-    with _looking(files, None) as seen:
+    with _looking(files, _Asked()) as seen:
         for number, content in enumerate(_contents(files, seen)):
-            yield _decoded(number, content)
+            yield decoded(number, content)
 
 
-def verify_ledger(folder: Path, *, key: str | None) -> LedgerReport:
-    """Return what `folder` proves under `key` (its own if None); raise `VerificationFailed` naming the first fault."""
+def verify_ledger(
+    folder: Path, *, key: str | None, witnesses: Sequence[str] = (), holds: bytes | None = None
+) -> LedgerReport:
+    """Return what `folder` proves under `key` (its own if None); raise `VerificationFailed` naming the first fault.
+
+    `witnesses` are the vkeys of those whose cosignatures are to be verified; `holds` is a signed checkpoint of this
+    ledger that a witness or an auditor kept, which the folder has to extend.
+    """
     files = TileFolder(folder)
+    keys = tuple(parse_verifier_key(vkey.strip(), Algorithm.COSIGNATURE) for vkey in witnesses)
+    asked = _Asked(key, keys, holds)
     for attempt in range(1, ATTEMPTS + 1):
         before = _moment(files)
         try:
-            return _verified(files, key)
+            return _verified(files, asked)
         except VerificationFailed:
             if attempt == ATTEMPTS or not _moves_on(files, before):
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
-def _verified(files: TileFolder, key: str | None) -> LedgerReport:
-    with _looking(files, key) as seen:
-        replay = _Replay(files, seen.checkpoint)
+def _verified(files: TileFolder, asked: _Asked) -> LedgerReport:
+    with _looking(files, asked) as seen:
+        checkpoint = seen.checkpoint
+        keeper, direction = _kept_by(checkpoint.origin)
+        replay = Replay(files, keeper, checkpoint, _held(asked, seen))
         for content in _contents(files, seen):
             replay.add(content)
         replay.finish()
-    checkpoint = seen.checkpoint
     return LedgerReport(
-        files.path, checkpoint.origin, str(seen.key), key is not None, checkpoint.size, checkpoint.root,
-        replay.log.size, replay.message_bytes,
+        files.path, checkpoint.origin, str(seen.key), asked.key is not None, checkpoint.size, checkpoint.root,
+        replay.log.size, replay.message_bytes, direction, seen.cosigned.witnessed, seen.cosigned.unverified,
     )  # fmt: skip  # one line per group of fields
 
 
-class _Replay:
-    """The log as its entries say it should be, compared with the files as it grows."""
-
-    def __init__(self, files: TileFolder, checkpoint: Checkpoint) -> None:
-        self._files = files
-        self._checkpoint = checkpoint
-        self._worker = checkpoint.origin.removeprefix(LEDGER_PREFIX)
-        self._begun: list[bytes] = []
-        self.log = Log()
-        self.message_bytes = 0
-        self._compare_root()
-
-    def add(self, content: bytes) -> None:
-        """Take the next entry; raise `VerificationFailed` if it, or a tile that it completes, is not as signed."""
-        number = self.log.size
-        entry = _decoded(number, content)
-        if entry.worker != self._worker:
-            raise VerificationFailed(f"entry {number} is of worker {entry.worker!r}, the ledger of {self._worker!r}")
-        self.message_bytes += entry.draft.bytes
-        self._begun.append(content)
-        full = self.log.append(content)
-        if len(self._begun) == TILE_WIDTH:
-            full.append(Tile(ENTRIES, number // TILE_WIDTH, TILE_WIDTH, encode_bundle(self._begun)))
-        for tile in full:
-            self._compare(tile)
-        if len(self._begun) == TILE_WIDTH:
-            self._begun.clear()
-        self._compare_root()
-
-    def finish(self) -> None:
-        """Compare the unfinished tiles; raise `VerificationFailed` for any file that no entry accounts for."""
-        for tile in self.log.partial_tiles():
-            self._compare(tile)
-        if self._begun:
-            bundle = encode_bundle(self._begun)
-            self._compare(Tile(ENTRIES, self.log.size // TILE_WIDTH, len(self._begun), bundle))
-        for name in self._files.files():
-            level, index, width = parse_tile_path(name)
-            if index * TILE_WIDTH + width > self.log.size >> TILE_HEIGHT * max(level, 0):
-                raise VerificationFailed(
-                    f"{name} reaches beyond the {self.log.size} entries: the checkpoint is an older one, or the copy "
-                    "is incomplete"
-                )
-
-    def _compare_root(self) -> None:
-        if self.log.size == self._checkpoint.size and self.log.root() != self._checkpoint.root:
-            for tile in self.log.partial_tiles():
-                self._compare(tile)  # names the entry, where the tiles still tell
-            raise VerificationFailed(
-                f"something was changed after it was signed: the {self.log.size} entries have the root "
-                f"{self.log.root().hex()}, but {CHECKPOINT} signs {self._checkpoint.root.hex()}"
-            )
-
-    def _compare(self, tile: Tile) -> None:
-        """Compare every form in which a tile is kept: the finished one, and the unfinished ones, its beginnings."""
-        signed = (self._checkpoint.size >> TILE_HEIGHT * max(tile.level, 0)) - tile.index * TILE_WIDTH
-        required = min(signed, TILE_WIDTH)
-        kept = {width for width in self._files.partial_widths(tile.level, tile.index) if width < tile.width}
-        for width in sorted({*kept, tile.width, required}):
-            found = self._files.find(tile.level, tile.index, width) if width > 0 else None
-            if found is None and width == required and width > 0:
-                raise VerificationFailed(f"{tile_path(tile.level, tile.index, width)} is missing")
-            if found is not None and found != self._beginning(tile, width):
-                raise VerificationFailed(_difference(tile, width, found))
-
-    def _beginning(self, tile: Tile, width: int) -> bytes:
-        return encode_bundle(self._begun[:width]) if tile.level == ENTRIES else tile.content[: width * HASH_BYTES]
+def _held(asked: _Asked, seen: _Seen) -> Checkpoint | None:
+    if asked.holds is None:
+        return None
+    try:
+        held = open_checkpoint(asked.holds, seen.key)
+    except VerificationFailed as error:
+        raise VerificationFailed(f"the checkpoint that was kept elsewhere is not of this ledger: {error}") from error
+    size = seen.checkpoint.size
+    if held.size > size:
+        raise VerificationFailed(
+            f"the ledger was rolled back by {held.size - size} entries: a checkpoint of {held.size} entries was kept "
+            f"elsewhere, {CHECKPOINT} signs {size}"
+        )
+    return held
 
 
 def _moment(files: TileFolder) -> tuple[bytes | None, int]:
@@ -195,13 +185,14 @@ def _moves_on(files: TileFolder, before: tuple[bytes | None, int]) -> bool:
 
 
 @contextmanager
-def _looking(files: TileFolder, key: str | None) -> Iterator[_Seen]:
-    verifier = _verifier(files, key)
+def _looking(files: TileFolder, asked: _Asked) -> Iterator[_Seen]:
+    verifier = _verifier(files, asked.key)
     with _journal_beside(files) as journal:
         # The journal's record first: it is written after the folder's checkpoint, so it can never be the later one.
         note = journal.published() if journal else None
         recorded = open_checkpoint(note, verifier) if note is not None else None
-        checkpoint = _shown(files, verifier)
+        cosigned = _shown(files, verifier, asked.witnesses)
+        checkpoint = cosigned.checkpoint
         if recorded and recorded.size > checkpoint.size:
             raise VerificationFailed(
                 f"{CHECKPOINT} signs {checkpoint.size} entries, but the journal published {recorded.size}: rolled back"
@@ -210,7 +201,7 @@ def _looking(files: TileFolder, key: str | None) -> Iterator[_Seen]:
             raise VerificationFailed(
                 f"entry {journal.size} is missing from the journal: {checkpoint.size} entries were published"
             )
-        yield _Seen(checkpoint, verifier, journal)
+        yield _Seen(cosigned, verifier, journal)
 
 
 @contextmanager
@@ -229,19 +220,29 @@ def _journal_beside(files: TileFolder) -> Iterator[Rows | None]:
         raise VerificationFailed(f"the journal beside the ledger cannot be read: {error}") from error
 
 
-def _shown(files: TileFolder, verifier: VerifierKey) -> Checkpoint:
+def _shown(files: TileFolder, verifier: VerifierKey, witnesses: Sequence[VerifierKey]) -> Cosigned:
     note = files.checkpoint()
     if note is None:
         raise VerificationFailed(f"{files.path}/{CHECKPOINT} is missing: nothing says how many entries there were")
     try:
-        checkpoint = open_checkpoint(note, verifier)
+        cosigned = open_cosigned(note, verifier, witnesses)
     except VerificationFailed as error:
         raise VerificationFailed(
             f"{CHECKPOINT} was changed after it was signed, or another key signed it: {error}"
         ) from error
-    if not checkpoint.origin.startswith(LEDGER_PREFIX):
-        raise VerificationFailed(f"line 1 of {CHECKPOINT}: {checkpoint.origin!r} is not the ledger of a worker")
-    return checkpoint
+    _kept_by(cosigned.checkpoint.origin)
+    return cosigned
+
+
+def _kept_by(origin: str) -> tuple[str, Literal["sent", "received"]]:
+    """Return whose ledger it is, and of what; raise `VerificationFailed` for one of something else."""
+    if origin.startswith(LEDGER_PREFIX):
+        return origin.removeprefix(LEDGER_PREFIX), "sent"
+    if origin.startswith(INGRESS_PREFIX):
+        return origin.removeprefix(INGRESS_PREFIX), "received"
+    raise VerificationFailed(
+        f"line 1 of {CHECKPOINT}: {origin!r} is not the ledger of a worker or of what a coordinator received"
+    )
 
 
 def _verifier(files: TileFolder, key: str | None) -> VerifierKey:
@@ -252,7 +253,7 @@ def _verifier(files: TileFolder, key: str | None) -> VerifierKey:
             raise VerificationFailed(f"{VKEY} in {files.path} is another key than the one you gave")
         return pinned
     if present is None:
-        raise VerificationFailed(f"{files.path}/{VKEY} is missing; pass the worker's key with --key")
+        raise VerificationFailed(f"{files.path}/{VKEY} is missing; pass its keeper's key with --key")
     try:
         text = present.decode()
         verifier = parse_verifier_key(text.removesuffix("\n"))
@@ -268,32 +269,20 @@ def _contents(files: TileFolder, seen: _Seen) -> Iterator[bytes]:
     size = seen.checkpoint.size
     for first in range(0, size, TILE_WIDTH):
         width = min(TILE_WIDTH, size - first)
-        yield from decode_bundle(files.read(ENTRIES, first // TILE_WIDTH, width), width, first)
+        entries = decode_bundle(files.read(ENTRIES, first // TILE_WIDTH, width), width, first)
+        if seen.journal is not None:
+            _compare_rows(entries, list(seen.journal.read(first, first + width)), first)
+        yield from entries
     if seen.journal is not None:
         yield from seen.journal.read(size, seen.journal.size)
 
 
-def _decoded(number: int, content: bytes) -> Entry:
-    try:
-        entry = decode_entry(content)
-    except VerificationFailed as error:
-        raise VerificationFailed(f"entry {number}: {error}; it was changed after it was written") from error
-    if entry.seq != number:
-        raise VerificationFailed(f"entry {number} says that it is number {entry.seq}: entries were moved or removed")
-    return entry
-
-
-def _difference(tile: Tile, width: int, found: bytes) -> str:
-    name = tile_path(tile.level, tile.index, width)
-    if tile.level == 0 and len(found) == width * HASH_BYTES:
-        at = next(
-            i
-            for i in range(width)
-            if found[i * HASH_BYTES :][:HASH_BYTES] != tile.content[i * HASH_BYTES :][:HASH_BYTES]
-        )
-        number = tile.index * TILE_WIDTH + at
-        return f"entry {number} was changed after it was signed: it does not have the hash that {name} holds for it"
-    return f"{name} does not match the tree: it was changed after it was signed, or is not what its entries yield"
+def _compare_rows(published: Sequence[bytes], rows: Sequence[bytes], first: int) -> None:
+    for number, (entry, row) in enumerate(zip(published, rows, strict=True), first):
+        if entry != row:
+            raise VerificationFailed(
+                f"entry {number} was changed after it was published: the journal and the ledger's folder differ"
+            )
 
 
 def _is_ledger(path: Path) -> bool:

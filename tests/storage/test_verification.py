@@ -8,62 +8,20 @@ import threading
 from pathlib import Path
 
 import pytest
+from keeping import KEY, all_files, entry, forged, in_memory, on_disk
 
-from fedpriv.clock import ManualClock
-from fedpriv.entropy import SeededEntropy
 from fedpriv.errors import UsageError, VerificationFailed
 from fedpriv.ids import WorkerName
 from fedpriv.ledger.checkpoint import Checkpoint, SigningKey, sign_checkpoint
-from fedpriv.ledger.entries import Draft, Entry, encode_entry
 from fedpriv.ledger.log import Log
 from fedpriv.storage.tiles import TileFolder
 from fedpriv.storage.verification import find_ledgers, read_entries, verify_ledger
-from fedpriv_worker.journal import Journal
-
-DRAFT = Draft(
-    peer="coordinator-1", method="attach", kind="update", bytes=100, labels=("notes/bob",), policy="plain-update"
-)
-BOB = WorkerName("bob")
-KEY = SigningKey("fedpriv.ledger/bob", bytes(32))
-
-
-def in_memory(entries):
-    journal = Journal.in_memory(worker=BOB, clock=ManualClock(), entropy=SeededEntropy(b"bob"))
-    for number in range(entries):
-        journal.append(DRAFT, b"header %d" % number, [])
-    return journal
-
-
-def on_disk(state, entries=()):
-    journal = Journal.open(state, worker=BOB, clock=ManualClock(), entropy=SeededEntropy(b"bob"))
-    for count in entries:
-        for _ in range(count):
-            journal.append(DRAFT, b"header", [])
-        journal.publish()
-    return journal
-
-
-def forged(folder, contents, *, size=None, root=None, origin=KEY.name):
-    """Write a ledger of `contents` that `KEY` signed, as an owner's administrator could who holds the key."""
-    files, log = TileFolder(folder, durable=False), Log()
-    files.create(str(KEY.verifier))
-    files.extend(log, contents, [])
-    files.publish(sign_checkpoint(Checkpoint(origin, log.size if size is None else size, root or log.root()), KEY))
-    return folder
-
-
-def entry(seq, *, worker=BOB):
-    return encode_entry(Entry(DRAFT, worker, seq, 0, "00" * 32))
-
-
-def all_files(folder):
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 255, 256, 257, 600])
 def test_a_ledger_as_written_verifies(tmp_path, size):
     journal = in_memory(size)
-    journal.publication.export(tmp_path)
+    journal.export(tmp_path)
     report = verify_ledger(tmp_path, key=journal.vkey)
     assert (report.signed, report.entries, report.message_bytes) == (size, size, 100 * size)
     assert (report.root, report.origin, report.pinned) == (journal.publish().root, "fedpriv.ledger/bob", True)
@@ -91,7 +49,7 @@ def flips(folder, bits):
 
 
 def test_every_changed_byte_is_noticed_and_something_is_named(tmp_path):
-    in_memory(2).publication.export(tmp_path)
+    in_memory(2).export(tmp_path)
     tried, unnoticed = flips(tmp_path, lambda at: [at % 8])
     assert tried == sum(path.stat().st_size for path in all_files(tmp_path)) > 1000
     assert unnoticed == []
@@ -99,7 +57,7 @@ def test_every_changed_byte_is_noticed_and_something_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_every_changed_bit_is_noticed(tmp_path):
-    in_memory(3).publication.export(tmp_path)
+    in_memory(3).export(tmp_path)
     tried, unnoticed = flips(tmp_path, lambda _: range(8))
     assert tried == 8 * sum(path.stat().st_size for path in all_files(tmp_path)) > 10_000
     assert unnoticed == []
@@ -114,7 +72,7 @@ def test_every_changed_byte_beside_a_journal_is_noticed(tmp_path):
 
 def test_every_missing_file_is_noticed(tmp_path):
     journal = in_memory(257)
-    journal.publication.export(tmp_path / "whole")
+    journal.export(tmp_path / "whole")
     names = [path.relative_to(tmp_path / "whole") for path in all_files(tmp_path / "whole")]
     assert len(names) == 7
     for name in names:
@@ -130,7 +88,7 @@ def test_every_missing_file_is_noticed(tmp_path):
     "file", ["tile/entries/000", "tile/entries/001.p/1", "tile/0/000", "tile/1/000.p/1", "checkpoint"]
 )
 def test_a_file_cut_off_anywhere_is_noticed(tmp_path, file):
-    in_memory(257).publication.export(tmp_path)
+    in_memory(257).export(tmp_path)
     original = (tmp_path / file).read_bytes()
     for length in {0, 1, len(original) // 2, len(original) - 1}:
         (tmp_path / file).write_bytes(original[:length])
@@ -139,7 +97,7 @@ def test_a_file_cut_off_anywhere_is_noticed(tmp_path, file):
 
 
 def test_the_first_changed_entry_is_named(tmp_path):
-    in_memory(300).publication.export(tmp_path)
+    in_memory(300).export(tmp_path)
     bundle = tmp_path / "tile" / "entries" / "000"
     content = bundle.read_bytes()
     at = content.index(b'"seq":17,')
@@ -152,7 +110,7 @@ def test_the_first_changed_entry_is_named(tmp_path):
 
 
 def test_a_changed_entry_in_the_last_bundle_is_named(tmp_path):
-    in_memory(5).publication.export(tmp_path)
+    in_memory(5).export(tmp_path)
     bundle = tmp_path / "tile" / "entries" / "000.p" / "5"
     bundle.write_bytes(bundle.read_bytes().replace(b'"bytes":100', b'"bytes":900', 1))
     with pytest.raises(
@@ -208,16 +166,16 @@ def test_a_checkpoint_of_something_else_is_no_workers_ledger(tmp_path):
     files = TileFolder(tmp_path, durable=False)
     files.create(str(other.verifier))
     files.publish(sign_checkpoint(Checkpoint(other.name, 0, Log().root()), other))
-    with pytest.raises(VerificationFailed, match="not the ledger of a worker"):
+    with pytest.raises(VerificationFailed, match=r"line 1 .* is not the ledger of a worker"):
         verify_ledger(tmp_path, key=None)
 
 
 def test_an_older_checkpoint_of_the_same_ledger_is_noticed(tmp_path):
     journal = in_memory(3)
-    journal.publication.export(tmp_path)
+    journal.export(tmp_path)
     old = (tmp_path / "checkpoint").read_bytes()
-    journal.append(DRAFT, b"", [])
-    journal.publication.export(tmp_path)
+    journal.append()
+    journal.export(tmp_path)
     assert verify_ledger(tmp_path, key=None).entries == 4
     (tmp_path / "checkpoint").write_bytes(old)
     with pytest.raises(VerificationFailed, match="reaches beyond the 3 entries"):
@@ -227,7 +185,7 @@ def test_an_older_checkpoint_of_the_same_ledger_is_noticed(tmp_path):
 def test_an_older_checkpoint_beside_its_journal_is_noticed(tmp_path):
     journal = on_disk(tmp_path, [3])
     old = (tmp_path / "ledger" / "checkpoint").read_bytes()
-    journal.append(DRAFT, b"", [])
+    journal.append()
     journal.close()
     (tmp_path / "ledger" / "checkpoint").write_bytes(old)
     with pytest.raises(VerificationFailed, match="signs 3 entries, but the journal published 4: rolled back"):
@@ -260,10 +218,7 @@ def test_a_journal_that_lost_published_entries_is_noticed(tmp_path):
 )
 def test_a_changed_tail_is_noticed(tmp_path, change, says):
     journal = on_disk(tmp_path, [3])
-    for _ in range(3):
-        journal.append(DRAFT, b"", [])
-    journal._rows.close()  # the process ends without publishing
-    journal._lock.release()
+    journal.append(3).rows.close()  # the process ends without publishing
     assert verify_ledger(tmp_path / "ledger", key=None).entries == 6
     database = sqlite3.connect(tmp_path / "journal.sqlite")
     database.execute(change)
@@ -281,10 +236,11 @@ def test_a_journal_that_is_no_database_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["tile/0/001.p/1", "tile/1/000", "tile/notes.txt", "tile/0/000.p/04", "tile/0/000.p/x"]
+    "name",
+    ["tile/0/001.p/1", "tile/1/000", "tile/notes.txt", "tile/0/000.p/04", "tile/0/000.p/x", "notes.txt", "checkpoint2"],
 )
 def test_a_file_that_no_entry_accounts_for_is_noticed(tmp_path, name):
-    in_memory(3).publication.export(tmp_path)
+    in_memory(3).export(tmp_path)
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(bytes(32))
     with pytest.raises(VerificationFailed, match=name.replace(".", r"\.")):
@@ -292,8 +248,9 @@ def test_a_file_that_no_entry_accounts_for_is_noticed(tmp_path, name):
 
 
 def test_what_an_interrupted_write_left_behind_is_not_held_against_the_ledger(tmp_path):
-    in_memory(3).publication.export(tmp_path)
+    in_memory(3).export(tmp_path)
     (tmp_path / "tile" / "0" / ".001.tmp").write_bytes(b"half")
+    (tmp_path / ".checkpoint.tmp").write_bytes(b"half")
     assert verify_ledger(tmp_path, key=None).entries == 3
 
 
@@ -307,19 +264,20 @@ def test_an_older_partial_tile_is_compared_too(tmp_path):
 
 
 def test_a_key_that_is_not_the_ledgers_is_noticed(tmp_path):
-    in_memory(1).publication.export(tmp_path)
+    other = str(SigningKey(KEY.name, bytes(range(32))).verifier)
+    in_memory(1).export(tmp_path)
     with pytest.raises(VerificationFailed, match="another key than the one you gave"):
-        verify_ledger(tmp_path, key=str(KEY.verifier))
+        verify_ledger(tmp_path, key=other)
     (tmp_path / "vkey").unlink()
     with pytest.raises(VerificationFailed, match="no signature is by the key"):
-        verify_ledger(tmp_path, key=str(KEY.verifier))
+        verify_ledger(tmp_path, key=other)
     with pytest.raises(UsageError, match="no Ed25519 verifier key"):
         verify_ledger(tmp_path, key="nonsense")
 
 
 def test_a_pinned_key_needs_no_file_beside_the_ledger(tmp_path):
     journal = in_memory(1)
-    journal.publication.export(tmp_path)
+    journal.export(tmp_path)
     (tmp_path / "vkey").unlink()
     assert verify_ledger(tmp_path, key=f" {journal.vkey}\n").pinned is True
     with pytest.raises(VerificationFailed, match="vkey is missing"):
@@ -332,7 +290,7 @@ def test_a_running_worker_can_be_verified_at_any_moment(tmp_path):
 
     def work():
         while not stop.is_set():
-            journal.append(DRAFT, b"", [])
+            journal.append()
             journal.publish()
 
     worker = threading.Thread(target=work)
@@ -349,10 +307,13 @@ def test_a_running_worker_can_be_verified_at_any_moment(tmp_path):
 
 def test_ledgers_are_found_in_runs_states_and_by_themselves(tmp_path):
     for name in ("bob", "alice"):
-        in_memory(1).publication.export(tmp_path / "run" / "ledgers" / name)
+        in_memory(1).export(tmp_path / "run" / "ledgers" / name)
     (tmp_path / "run" / "ledgers" / "notes.txt").write_text("not a ledger")
     on_disk(tmp_path / "state").close()
     assert find_ledgers(tmp_path / "run") == [tmp_path / "run" / "ledgers" / name for name in ("alice", "bob")]
+    in_memory(1).export(tmp_path / "run" / "ingress")
+    assert tmp_path / "run" / "ingress" not in find_ledgers(tmp_path / "run")
+    assert find_ledgers(tmp_path / "run", received=True)[0] == tmp_path / "run" / "ingress"
     assert find_ledgers(tmp_path / "state") == [tmp_path / "state" / "ledger"]
     assert find_ledgers(tmp_path / "state" / "ledger") == [tmp_path / "state" / "ledger"]
 
