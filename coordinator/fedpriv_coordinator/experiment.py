@@ -20,6 +20,8 @@ from fedpriv.errors import UsageError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
+    from fedpriv_coordinator.evidence import Evidence
+
 WorkerStatus: TypeAlias = Literal["folded", "lost", "refused", "rejected", "late"]
 Outcome: TypeAlias = Literal["complete", "abandoned"]
 
@@ -173,7 +175,8 @@ class History:
 class Result:
     """What `Federation.fit` returns: the model, every round, and what left each worker.
 
-    `privacy` is None while no rule of the job accounts for epsilon. `job` and `ledgers` fill the report.
+    `privacy` is None while no rule of the job accounts for epsilon. `job` and `ledgers` fill the report; `evidence` is
+    what the coordinator received and cosigned.
     """
 
     model: nn.Module
@@ -184,6 +187,7 @@ class Result:
     lost: tuple[LostWorker, ...] = ()
     job: JobFacts | None = None
     ledgers: tuple[LedgerSummary, ...] = ()
+    evidence: Evidence | None = None
 
     def __repr__(self) -> str:
         return "\n".join(_summary(self))
@@ -196,6 +200,8 @@ class Result:
 
     def save(self, folder: str | Path) -> Path:
         """Write history.json, model.safetensors, report.html and, with the extra `plot`, curves.png to `folder`.
+
+        Beside them go the ledger of what was received, ingress/, and what was cosigned, witness.json and witness/.
 
         Raises `UsageError`, with nothing written, when the folder holds any of these from another run.
         """
@@ -212,6 +218,8 @@ class Result:
         _replace(folder / REPORT, lambda path: path.write_text(page, encoding="utf-8"))
         if plots.available():
             _replace(folder / CURVES, lambda path: plots.write(self.history, path))
+        if self.evidence is not None:
+            self.evidence.save(folder)
         return folder
 
     def _facts(self, folder: Path) -> JobFacts:

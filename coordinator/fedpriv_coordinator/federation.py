@@ -20,11 +20,13 @@ from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.strategies import FedAvg, Strategy
+from fedpriv.remote.connection import Connection
 from fedpriv.remote.reach import Reachable
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Announcement
 from fedpriv_coordinator.coordinator import Coordinator
+from fedpriv_coordinator.evidence import evidence_of
 from fedpriv_coordinator.experiment import Egress, JobFacts, Result, RoundRecord
 from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, model_tensors, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
@@ -38,11 +40,19 @@ class Federation:
     """The workers of one coordinator, as this process: connect, `fit`, `statistics`, `close`."""
 
     def __init__(self, workers: Sequence[Reachable], *, name: str = "me") -> None:
+        """Reach every one of `workers` as `name`; raise `PeerLost`, or `LedgerRefused` for a rewritten ledger."""
         self._clock = SystemClock()
         self._members = Membership([worker.name for worker in workers])
         self._lobby: Lobby | None = None
-        for worker in workers:
-            runtime.run(self._reach(worker, PeerName(name)))
+        connections = [runtime.run(worker.reach(PeerName(name))) for worker in workers]
+        own_name = connections[0].own_name  # a certificate knows better than we do
+        self._evidence = evidence_of(None, own_name, self._clock, _silent)
+        try:
+            for connection in connections:
+                runtime.run(self._admit(connection))
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def listen(
@@ -55,18 +65,24 @@ class Federation:
         on_note: Callable[[str], None] | None = None,
         on_listening: Callable[[str], None] | None = None,
         while_waiting: Callable[[], None] | None = None,
+        state: str | Path | None = None,
     ) -> Self:
         """Listen on `address` and wait until every one of `workers` has dialled in.
 
         `on_listening` is called with the address once it is open (port 0 lets the system pick), `on_note` with a line
-        for people now and then, `while_waiting` once a second: what it raises ends the wait. Raise `UsageError` for a
-        port in use, `PeerLost` naming the workers that did not come.
+        for people now and then, `while_waiting` once a second: what it raises ends the wait. In the folder `state` lie
+        the keys, the ledger of what was received and the checkpoints that were cosigned; without one they end with this
+        process. Raise `UsageError` for a port in use, `StateInUse` for a folder in use, `PeerLost` naming the workers
+        that did not come.
         """
         self = cls.__new__(cls)
         self._clock = SystemClock()
         self._members = Membership([WorkerName(name) for name in workers], returning=True)
-        self._lobby = lobby = Lobby(address, credentials, self._members, on_note or _silent)
+        note = on_note or _silent
+        self._evidence = evidence_of(state, credentials.peer.name, self._clock, note)
+        self._lobby = None
         try:
+            self._lobby = lobby = Lobby(address, credentials, self._members, note, self._evidence)
             if on_listening is not None:
                 on_listening(lobby.address)
             lobby.wait(wait_seconds, self._clock, while_waiting or _nothing)
@@ -104,9 +120,8 @@ class Federation:
 
         `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
         here. A round needs `quorum` updates (default: more than half of the workers) within `deadline_seconds`.
-        With `run`, every round is saved there, and `resume` goes on from the last one. Raise `UsageError` before
-        anything is sent when the model, the loss or the data sets do not fit, `RoundAbandoned` when all workers refuse
-        or three rounds in a row stay below the quorum.
+        With `run`, every round is saved there, and `resume` goes on from the last one. Raise `UsageError` for what does
+        not fit before anything is sent, `RoundAbandoned` when all refuse or three rounds in a row miss the quorum.
         """
         job = prepare(
             model,
@@ -124,7 +139,7 @@ class Federation:
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
         start = begin(watch.folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
         coordinator = Coordinator(job, self._members, strategy or FedAvg(), start.model, self._clock)
-        reached = train(coordinator, self._members, job, start, watch, _nothing)
+        reached = train(coordinator, self._members, job, start, watch, self._after_round)
         return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan))
 
     def statistics(self, dataset: str, *, purpose: str = "", timeout_seconds: float = 600.0) -> FederatedStatistics:
@@ -142,8 +157,11 @@ class Federation:
         )
 
     def close(self) -> None:
-        """Say goodbye to every worker and stop listening."""
-        runtime.run(self._close())
+        """Cosign the workers' ledgers once more, say goodbye to every one, and stop listening."""
+        try:
+            runtime.run(self._close())
+        finally:
+            self._evidence.close()
 
     def __enter__(self) -> Self:
         return self
@@ -156,18 +174,34 @@ class Federation:
     def _result(self, watch: Watch, reached: Saved, facts: JobFacts) -> Result:
         load_tensors(watch.model, reached.model)
         run = None if watch.folder is None else watch.folder.folder
-        return Result(watch.model, reached.history, self.egress(), run=run, lost=reached.history.lost, job=facts)
+        return Result(
+            watch.model,
+            reached.history,
+            self.egress(),
+            run=run,
+            lost=reached.history.lost,
+            job=facts,
+            evidence=self._evidence,
+        )
+
+    def _after_round(self) -> None:
+        """Cosign what the workers' ledgers say now, and have what was received on record."""
+        runtime.run(self._evidence.look(self._members))
+        self._evidence.ingress.drain()
 
     def _announced(self) -> dict[WorkerName, Announcement]:
         connected = self._members.connected
         if not connected:
-            raise PeerLost(f"no worker is connected; expected {', '.join(self._members.expected)}")
+            raise PeerLost(f"no worker is connected; missing: {self._members.absent}")
         return {name: connection.announcement for name, connection in connected.items()}
 
-    async def _reach(self, worker: Reachable, name: PeerName) -> None:
-        await self._members.join(await worker.reach(name))
+    async def _admit(self, connection: Connection) -> None:
+        self._members.check(connection.name)
+        await self._evidence.meet(connection)
+        await self._members.join(connection)
 
     async def _close(self) -> None:
+        await self._evidence.look(self._members, last=True)
         await self._members.close()
         if self._lobby is not None:
             await self._lobby.close()

@@ -12,7 +12,9 @@ from fedpriv.transport.hello import Side
 from fedpriv.transport.link import OpenLink, RawLink
 from fedpriv.transport.listen import Listener
 from fedpriv.transport.runtime import runtime
+from fedpriv_coordinator.evidence import Evidence
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.witness import LedgerRefused
 
 POLL_SECONDS = 1.0
 
@@ -21,12 +23,18 @@ class Lobby:
     """A port on which the workers of one federation attach; what is refused is said through `note`."""
 
     def __init__(
-        self, address: str, credentials: Credentials, members: Membership, note: Callable[[str], None]
+        self,
+        address: str,
+        credentials: Credentials,
+        members: Membership,
+        note: Callable[[str], None],
+        evidence: Evidence,
     ) -> None:
         """Listen at once; raise `UsageError` for a port in use."""
         self._credentials = credentials
         self._members = members
         self._note = note
+        self._evidence = evidence
         self._listener = Listener(address, credentials, self._admit)
         runtime.run(self._listener.start())
         note(f"listening on {self.address}, waiting for {', '.join(members.expected)}")
@@ -60,7 +68,13 @@ class Lobby:
             self._note(f"refused a link: {error}")
             return
         try:
+            self._members.check(connection.name)
+            await self._evidence.meet(connection)
             await self._members.join(connection)
+        except LedgerRefused as refusal:
+            self._note(str(refusal))
+            await self._members.shut_out(connection, str(refusal))
+            return
         except FedprivError as error:
             self._note(f"refused a link: {error}")
             await connection.close()

@@ -1,7 +1,7 @@
 """Who is connected: one live connection per worker name.
 
 A worker that comes back after a loss takes its place again. A second worker under the name of one that is still
-connected is refused, and so is a name that nobody expects.
+connected is refused, and so is a name that nobody expects. Who was shut out, and why, is said where it is missed.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Membership:
         self.expected = tuple(sorted(expected))
         self.returning = returning
         self._connections: dict[WorkerName, Connection] = {}
+        self._shut_out: dict[WorkerName, str] = {}
         self._past: dict[WorkerName, list[_Past]] = {}
         self._changed = asyncio.Condition()
 
@@ -51,21 +52,35 @@ class Membership:
         """The expected workers that are not connected."""
         return tuple(name for name in self.expected if name not in self.connected)
 
+    def check(self, name: WorkerName) -> None:
+        """Raise `UsageError` for a name that is unknown or taken."""
+        if name not in self.expected:
+            raise UsageError(f"worker {name!r} is not one of {', '.join(self.expected)}{nearest(name, self.expected)}")
+        current = self._connections.get(name)
+        if current is not None and current.is_open:
+            raise UsageError(f"a worker named {name!r} is connected already; give each its own name and certificate")
+
     async def join(self, connection: Connection) -> None:
         """Admit a connection; raise `UsageError` for a name that is unknown or taken."""
         name = connection.name
-        if name not in self.expected:
-            raise UsageError(f"worker {name!r} is not one of {', '.join(self.expected)}{nearest(name, self.expected)}")
         async with self._changed:
+            self.check(name)
+            self._shut_out.pop(name, None)
             current = self._connections.get(name)
-            if current is not None and current.is_open:
-                raise UsageError(
-                    f"a worker named {name!r} is connected already; give each its own name and certificate"
-                )
             if current is not None:
                 self._past.setdefault(name, []).append(_Past(current.bytes_in, current.bytes_out, current.received))
             self._connections[name] = connection
             self._changed.notify_all()
+
+    async def shut_out(self, connection: Connection, why: str) -> None:
+        """Close a connection; `why` is what we say where the worker is missed, until it is admitted again."""
+        self._shut_out[connection.name] = why
+        await connection.close()
+
+    @property
+    def absent(self) -> str:
+        """The workers that are not connected, with the reason why where we shut them out."""
+        return "; ".join(self._shut_out.get(name, name) for name in self.missing)
 
     async def wait_for(self, count: int, timeout_seconds: float) -> None:
         """Wait until at least `count` workers are connected; raise `PeerLost` naming those that did not come."""
@@ -75,7 +90,7 @@ class Membership:
             except TimeoutError:
                 raise PeerLost(
                     f"{len(self.connected)} of {len(self.expected)} workers connected within {timeout_seconds:g} s "
-                    f"and {count} are needed; missing: {', '.join(self.missing)}; start them or lower the quorum"
+                    f"and {count} are needed; missing: {self.absent}; start them or lower the quorum"
                 ) from None
 
     async def wait_for_another(self, name: WorkerName, than: Connection | None) -> Connection:

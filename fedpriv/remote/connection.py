@@ -49,8 +49,7 @@ from fedpriv.wire.messages import (
 )
 
 _GOODBYE_SECONDS = 2.0
-_FIRST_ORDER_NUMBER = 1 << 62
-_LAST_COUNTED_NUMBER = (1 << 32) - 1
+_FIRST_ORDER_NUMBER = 1 << 62  # nobody counts that far
 
 _ANSWERS: Mapping[type[Request], type[Reply]] = {
     OfferPlan: PlanAccepted,
@@ -106,7 +105,7 @@ class Connection:
         """Messages and bytes that came, by kind; the bytes add up to `bytes_in`."""
         self._link = link
         self._record = record
-        self._number = 0
+        self._counted = 0
         self._waiting: dict[int, _Waiting] = {}
         self._end: PeerLost | None = None
         self._reading = asyncio.create_task(self._read(), name=f"connection to {self.name}")
@@ -176,7 +175,13 @@ class Connection:
         """
         self._check_open()
         self._record.keep_no_longer()
-        number = self._number_of(request)
+        number = self._counted = self._counted + 1
+        if isinstance(request, Train | Evaluate):
+            number = order_number(request)
+        if number in self._waiting:
+            raise UsageError(
+                f"worker {self.name!r} is at work on this {type(request).__name__} already; wait for its answer"
+            )
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[number] = _Waiting(_ANSWERS[type(request)], reply)
         try:
@@ -256,19 +261,6 @@ class Connection:
         for waiting in self._waiting.values():
             if not waiting.reply.done():
                 waiting.reply.set_exception(PeerLost(str(self._end)))
-
-    def _number_of(self, request: Request) -> int:
-        """Return the number of `request`: what it asks for decides it for an order, a counter for all others."""
-        if isinstance(request, Train | Evaluate):
-            number = order_number(request)
-            if number in self._waiting:
-                raise UsageError(
-                    f"worker {self.name!r} is at work on this {type(request).__name__} of round {request.round} "
-                    f"of job {request.job} already; wait for its answer"
-                )
-            return number
-        self._number = self._number % _LAST_COUNTED_NUMBER + 1
-        return self._number
 
     def _check_open(self) -> None:
         if self._end is not None:
