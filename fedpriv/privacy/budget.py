@@ -78,14 +78,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What was spent of one budget so far, as the sum of the RDP of every release, one value per order.
-
-    `dataset` is for the sentences of errors alone.
-    """
+    """What was spent of one budget so far, as the sum of the RDP of every release, one value per order."""
 
     budget: Budget
     rdp: tuple[float, ...] = field(default=(0.0,) * len(ORDERS), repr=False)
-    dataset: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rdp", _checked(self.rdp))
@@ -100,15 +96,15 @@ class Account:
         """The budget's epsilon less what was spent; 0 when more was spent, under an earlier and larger budget."""
         return max(0.0, self.budget.epsilon - self.spent)
 
-    def after(self, cost: Cost) -> Account:
-        """Return the account with `cost` spent too; raise `BudgetExceeded` if that is more than the budget.
+    def after(self, cost: Cost, *, dataset: str = "") -> Account:
+        """Return the account with `cost` spent too; raise `BudgetExceeded`, which names `dataset`, if that is too much.
 
         At the limit exactly is within it. This account stays as it is.
         """
         total = total_of((self.rdp, cost.rdp))
         spent = epsilon_of(total, self.budget.delta)
         if not (spent <= self.budget.epsilon and all(map(math.isfinite, total))):
-            raise BudgetExceeded(dataset=self.dataset, requested=spent - self.spent, remaining=self.left)
+            raise BudgetExceeded(dataset=dataset, requested=spent - self.spent, remaining=self.left)
         return replace(self, rdp=total)
 
     def in_words(self) -> str:

@@ -95,9 +95,9 @@ def test_the_limit_itself_is_within_the_budget_and_the_least_more_is_not():
 
 
 def test_a_cost_above_what_is_left_is_refused_with_both_figures():
-    account = Account(Budget(5.0, 1e-5), gaussian(1), "rows")
+    account = Account(Budget(5.0, 1e-5), gaussian(1))
     with pytest.raises(BudgetExceeded, match=r"data set 'rows' has epsilon 0\.2715 left, .* costs 2\.349;") as refusal:
-        account.after(cost(gaussian(1)))
+        account.after(cost(gaussian(1)), dataset="rows")
     error = refusal.value
     assert isinstance(error, ReleaseDenied)
     assert error.exit_code == 4
