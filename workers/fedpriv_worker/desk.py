@@ -1,0 +1,202 @@
+"""The owner's desk: what was asked of this worker, what it means, and the owner's yes or no.
+
+Questions come as JSON objects from the control socket, or from the command line where no worker runs; they are checked
+here and answered with values that JSON holds. An approval is given only where it would let the request out: where a
+rule of the data set waits for one, or where it takes back a denial. A denial stops a request whatever rules say. What
+leaves is decided by the door, every time: the desk lets nothing out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fedpriv.errors import UsageError, nearest
+from fedpriv.ids import DatasetName, WorkerName
+from fedpriv.policy.decision import Standing
+from fedpriv.policy.requests import ReleaseRequest
+from fedpriv.policy.rules import Rule, cite, in_words
+from fedpriv.storage.requests import MAXIMUM_WHY, Recorded
+from fedpriv_worker.explain import Explanation, explain, facts, grant_facts, same_in_ledger, standing_of
+from fedpriv_worker.holdings import Holding, judge, usable_approval
+from fedpriv_worker.records import Records
+from fedpriv_worker.spending import spending
+from fedpriv_worker.wording import in_text
+
+MAXIMUM_RELEASES = 1_000_000
+LONGEST_SECONDS = 365 * 86_400.0
+
+
+class Desk:
+    """One worker's records and holdings, as its owner asks about them; as safe between threads as the records are."""
+
+    def __init__(self, worker: WorkerName, holdings: Sequence[Holding], records: Records) -> None:
+        self.worker = worker
+        self._holdings: Mapping[DatasetName, Holding] = {holding.name: holding for holding in holdings}
+        self._records = records
+
+    def answer(self, request: Mapping[str, object]) -> object:
+        """Return the answer to {"ask": what, ...}; raise `UsageError` for a question that the desk does not know."""
+        answers: dict[str, tuple[Callable[..., object], dict[str, type]]] = {
+            "status": (self.status, {}),
+            "requests": (self.requests, {}),
+            "datasets": (self.datasets, {}),
+            "budget": (self.budget, {}),
+            "show": (self.show, {"id": str}),
+            "explain": (self.explain, {"id": str}),
+            "approve": (self.approve, {"id": str, "releases": int, "expires_seconds": float}),
+            "deny": (self.deny, {"id": str, "why": str}),
+        }
+        given = dict(request)
+        what = given.pop("ask", None)
+        if not isinstance(what, str) or what not in answers:
+            raise UsageError(f"a desk is not asked {what!r:.40}; ask {', '.join(answers)}")
+        method, wanted = answers[what]
+        if given.keys() != wanted.keys():
+            raise UsageError(
+                f"{what!r} takes {', '.join(wanted) or 'nothing else'}, not {', '.join(given) or 'nothing'}"
+            )
+        return method(*(_checked(what, name, given[name], kind) for name, kind in wanted.items()))
+
+    def status(self) -> dict[str, Any]:
+        """Return the worker's name, how many requests stand where, and how many wait for the owner."""
+        standing = self._records.standing()
+        found = [self._standing(recorded, standing) for recorded in self._records.requests.all()]
+        return {
+            "worker": self.worker,
+            "datasets": list(self._holdings),
+            "requests": {each: found.count(each) for each in sorted(set(found))},
+            "waiting": found.count("waiting"),
+        }
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return every request in a few values each, those that wait for the owner first, then the latest."""
+        standing = self._records.standing()
+        listed = [self._summary(recorded, standing) for recorded in self._records.requests.all()]
+        return sorted(listed, key=lambda each: each["standing"] != "waiting")
+
+    def show(self, prefix: str) -> dict[str, Any]:
+        """Return one request in a few values; `prefix` begins its id."""
+        return self._summary(self._records.requests.find(prefix), self._records.standing())
+
+    def explain(self, prefix: str) -> dict[str, Any]:
+        """Return one request explained: "text" for the owner and "facts" for a program."""
+        explanation = self._explained(self._records.requests.find(prefix))
+        return {"text": in_text(explanation), "facts": facts(explanation)}
+
+    def approve(self, prefix: str, releases: int, expires_seconds: float) -> dict[str, Any]:
+        """Approve a request for so many releases within so many seconds from now; return the approval."""
+        if not 1 <= releases <= MAXIMUM_RELEASES:
+            raise UsageError(f"{releases} releases; approve 1 to {MAXIMUM_RELEASES:,}, one for each round of a job")
+        if not (math.isfinite(expires_seconds) and 1 <= expires_seconds <= LONGEST_SECONDS):
+            raise UsageError(f"an approval for {expires_seconds:g} s; give at least a second and at most 365 days")
+        recorded = self._records.requests.find(prefix)
+        request, holding, now = recorded.request, self._holding(recorded), self._records.now()
+        rule = self._permitting(request, holding, now)
+        if rule is not None and recorded.state != "denied":
+            raise UsageError(f"request {request.id} needs no approval: {in_words(rule)}; deny it to stop it")
+        reasons: tuple[str, ...] = ()
+        if rule is None:
+            rule, reasons = usable_approval(request, self.worker, holding.rules, now)
+        if rule is None:
+            why = "; ".join(reasons) or "it has no rule that waits for one"
+            raise UsageError(
+                f"an approval would let nothing out: data set {holding.name!r}: {why}; to be able to approve it, put "
+                '{ rule = "approval" } into its release list in worker.toml and start the worker again'
+            )
+        grant = self._records.requests.approve(
+            request.id, rule=cite(rule), releases=releases, expires=now + expires_seconds, now=now
+        )
+        return {
+            "id": request.id,
+            "approval": grant.digest,
+            "rule": in_words(rule),
+            "releases": grant.releases,
+            "expires": grant.expires,
+            "recipient": request.recipient.name,
+            "dataset": request.dataset,
+        }
+
+    def deny(self, prefix: str, why: str) -> dict[str, Any]:
+        """Deny a request, withdraw its approval, keep the reason for the owner's own records; return the request."""
+        if not why.strip() or len(why) > MAXIMUM_WHY or not why.isprintable():
+            raise UsageError(f"a reason is one line of 1 to {MAXIMUM_WHY} characters; it stays in your own records")
+        recorded = self._records.requests.find(prefix)
+        denied = self._records.requests.deny(recorded.request.id, why=why, now=self._records.now())
+        return self._summary(denied, self._records.standing())
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """Return what is held: each data set with its rows as the owner sees them, its rules in words, its budget."""
+        budgets = {each["dataset"]: each for each in self.budget()}
+        return [
+            {
+                "name": holding.name,
+                "rows": holding.rows,
+                "announced_rows": holding.announced,
+                "told": holding.told,
+                "rules": [{"rule": cite(rule), "words": in_words(rule)} for rule in holding.rules],
+                "budget": budgets[holding.name],
+            }
+            for holding in self._holdings.values()
+        ]
+
+    def budget(self) -> list[dict[str, Any]]:
+        """Return what was spent of each data set, by whom, and how often each rule was used in the last day."""
+        return spending(self.worker, tuple(self._holdings.values()), self._records)
+
+    def _summary(self, recorded: Recorded, standing: Standing) -> dict[str, Any]:
+        request = recorded.request
+        used = 0 if recorded.grant is None else standing.used.get(recorded.grant.digest, 0)
+        return {
+            "id": request.id,
+            "standing": self._standing(recorded, standing),
+            "state": recorded.state,
+            "recipient": request.recipient.name,
+            "role": request.recipient.role,
+            "dataset": request.dataset,
+            "releases": list(request.releases),
+            "kinds": list(request.kinds),
+            "plan": request.plan,
+            "purpose": request.purpose,
+            "epochs": request.epochs,
+            "batch_size": request.batch_size,
+            "first": recorded.first,
+            "last": recorded.last,
+            "times": recorded.times,
+            "approval": grant_facts(recorded, used),
+            "why": recorded.why,
+        }
+
+    def _standing(self, recorded: Recorded, standing: Standing) -> str:
+        holding = self._holdings.get(recorded.request.dataset)
+        rules = () if holding is None else holding.rules
+        return standing_of(recorded, judge(recorded.request, self.worker, rules, standing))
+
+    def _explained(self, recorded: Recorded) -> Explanation:
+        records, request = self._records, recorded.request
+        siblings = [other for other in records.requests.all() if same_in_ledger(other.request, request)]
+        holding = self._holdings.get(request.dataset)
+        return explain(recorded, holding, self.worker, records.standing(), records.entries(), siblings)
+
+    def _permitting(self, request: ReleaseRequest, holding: Holding, now: float) -> Rule | None:
+        """Return a rule under which `request` leaves without an approval, were it not denied, or None."""
+        verdicts = judge(request, self.worker, holding.rules, Standing(now))
+        permits = [verdict.permit for verdict in verdicts if verdict.permit is not None]
+        return permits[0].rule if permits and len(permits) == len(verdicts) else None
+
+    def _holding(self, recorded: Recorded) -> Holding:
+        name = recorded.request.dataset
+        if name not in self._holdings:
+            known = ", ".join(self._holdings) or "none"
+            raise UsageError(f"this worker has no data set {name!r}{nearest(name, self._holdings)}; it has {known}")
+        return self._holdings[name]
+
+
+def _checked(what: str, name: str, value: object, kind: type) -> object:
+    """Return `value` as a `kind`; raise `UsageError` for another type."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LONGEST_SECONDS:
+        value = float(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UsageError(f"{name!r} of {what!r} is a {kind.__name__}, not {value!r:.40}")
+    return value

@@ -1,0 +1,248 @@
+"""An explanation as a text that its owner can read aloud in two minutes.
+
+Every sentence comes from the explanation's values; the commands in it can be typed as they stand. Words of a peer are
+set in quotation marks, cut where they are long, and freed of everything unprintable. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from fedpriv.plans.plan import InputRole, Plan
+from fedpriv.policy.requests import Grant
+from fedpriv.policy.rules import Approval, in_words
+from fedpriv_worker.explain import READING, Explanation, most_frequent, parameters_of
+from fedpriv_worker.forecast import Forecast
+from fedpriv_worker.holdings import Verdict
+
+MOST_TENSORS = 6
+MOST_WORDS = 300
+MOST_MISFITS = 5
+_WIDTH = 110
+_HEADLINES = {
+    "waiting": "it waits for your answer, and nothing leaves until you give it",
+    "permitted": "your rules let it out",
+    "approved": "you approved it",
+    "denied": "you denied it, and nothing leaves",
+    "not allowed": "no rule lets it out, and nothing leaves",
+}
+_WEIGHTS = {
+    "exact": "with the exact number of rows as its weight",
+    "rounded": "with the number of rows, rounded down to tens, as its weight",
+    "uniform": "with the weight 1, which tells nothing of the number of rows",
+}
+
+
+def in_text(explanation: Explanation) -> str:
+    """Return the explanation as lines of text."""
+    sections = (
+        ("", _asked(explanation)),
+        ("What would be computed, here, on rows that stay here", _computed(explanation)),
+        ("What would leave, each time", _leaving(explanation)),
+        ("What the recipient can read from it", _reading(explanation)),
+        ("What your rules say", _rules(explanation)),
+        ("What you can do", _choices(explanation)),
+        ("What has left so far", _left(explanation)),
+    )
+    lines: list[str] = []
+    for title, content in sections:
+        lines += ["", title] if title else []
+        lines += [_wrapped(line) for line in content]
+    return "\n".join(lines) + "\n"
+
+
+def quoted(text: str) -> str:
+    """Return a peer's words in quotation marks, cut, and without anything unprintable."""
+    shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text[:MOST_WORDS])
+    return f'"{shown}{"..." if len(text) > MOST_WORDS else ""}"'
+
+
+def moment(seconds: float) -> str:
+    """Return a time as people write it, in UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def count(number: int, noun: str, many: str = "") -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
+
+
+def _asked(explanation: Explanation) -> Iterator[str]:
+    recorded, request = explanation.recorded, explanation.recorded.request
+    yield f"Request {request.id}: {_HEADLINES[explanation.standing]}."
+    yield ""
+    who = f"{request.recipient.name}, a {request.recipient.role} by its certificate,"
+    yield f"{who} asks for {_parts(explanation)} of the data set {quoted(request.dataset)}."
+    stated = f"for the purpose {quoted(request.purpose)}" if request.purpose else "without stating a purpose"
+    yield f"It asks {stated}; nobody has checked that."
+    often = count(recorded.times, "time")
+    yield f"It asked {often}, first on {moment(recorded.first)}, last on {moment(recorded.last)}."
+
+
+def _parts(explanation: Explanation) -> str:
+    request = explanation.recorded.request
+    kinds = f" ({', '.join(quoted(kind) for kind in request.kinds)})" if request.kinds else ""
+    names = {
+        "update": "an update of its model",
+        "metrics": f"metrics{kinds}",
+        "statistics": f"statistics of each column{kinds}",
+        "mock": "the stand-in",
+    }
+    return " and ".join(names.get(each, quoted(each)) for each in sorted(request.releases, reverse=True))
+
+
+def _computed(explanation: Explanation) -> Iterator[str]:
+    request, plan = explanation.recorded.request, explanation.plan
+    if plan is None:
+        known = {
+            "statistics": "Sums over the rows of each feature column, by this worker's own code",
+            "mock": "Nothing: the stand-in is sent as you wrote it",
+        }
+        unknown = f"Not known: {explanation.problem or 'no plan is on record'}"
+        yield f"  {known.get(' '.join(request.releases), unknown)}."
+        return
+    if "update" in request.releases:
+        passes = count(request.epochs, "pass", "passes")
+        yield f"  Training: {passes} over all rows, {request.batch_size:,} rows at once."
+    else:
+        yield f"  A measurement of a model on the rows held out for that, {request.batch_size:,} at once."
+    yield from _plan(plan)
+
+
+def _plan(plan: Plan) -> Iterator[str]:
+    numbers, tensors, rest = parameters_of(plan)
+    further = f", and {count(rest, 'further number')}" if rest else ""
+    yield f"  The model has {count(numbers, 'trained number')} in {count(tensors, 'tensor')}{further}."
+    for each in plan.inputs_of(InputRole.FEATURES, InputRole.TARGET):
+        of = f" of {' x '.join(map(str, each.shape[1:]))}" if each.shape[1:] else ""
+        yield f"  It reads the {each.role.value} of each row ({each.dtype}{of})."
+    often = ", ".join(f"{_short(name)} ({times})" for name, times in most_frequent(plan))
+    yield f"  It is a list of {count(len(plan.steps), 'operation')}, no program; most often: {often}."
+
+
+def _leaving(explanation: Explanation) -> Iterator[str]:
+    foreseen = explanation.foreseen
+    if foreseen is None:
+        yield f"  Not known: {explanation.problem}."
+        return
+    tensors = foreseen.tensors
+    if tensors:
+        yield f"  One message with {count(len(tensors), 'tensor')}, {count(foreseen.payload_bytes, 'byte')} of numbers:"
+        yield from _tensors(foreseen)
+    if foreseen.metrics:
+        named = ", ".join(map(quoted, foreseen.metrics))
+        yield f"  {'Beside that, one' if tensors else 'One'} number for each of {named}."
+    if explanation.weight is not None:
+        yield f"  It goes {_WEIGHTS[explanation.weight]}."
+    elif foreseen.kind == "evaluation" and explanation.holding is not None:
+        hidden = explanation.holding.told == "hidden"
+        yield f"  It goes {_WEIGHTS['uniform' if hidden else 'rounded']}."
+    yield f"  At most {count(foreseen.most_bytes, 'byte')} on the wire in all; the door stops whatever is larger."
+    private = sum(not label.is_public for label in foreseen.labels.values())
+    if private:
+        yield f"  {private} of the plan's {count(len(foreseen.labels), 'result')} derive from your rows."
+
+
+def _tensors(foreseen: Forecast) -> Iterator[str]:
+    for spec in foreseen.tensors[:MOST_TENSORS]:
+        yield f"    {quoted(spec.name)} {spec.dtype} {' x '.join(map(str, spec.shape)) or 'one number'}"
+    if len(foreseen.tensors) > MOST_TENSORS:
+        yield f"    and {len(foreseen.tensors) - MOST_TENSORS} more"
+
+
+def _reading(explanation: Explanation) -> Iterator[str]:
+    for release in sorted(explanation.recorded.request.releases, reverse=True):
+        yield f"  {READING.get(release, 'Nothing: this version has no answer to it.')}"
+
+
+def _rules(explanation: Explanation) -> Iterator[str]:
+    if explanation.holding is None:
+        yield f"  Nothing: {explanation.problem}."
+    said: dict[tuple[str, ...], list[str]] = {}
+    for verdict in explanation.verdicts:
+        said.setdefault(_said(verdict), []).append(verdict.release)
+    for (first, *reasons), releases in said.items():
+        yield f"  {' and '.join(releases).capitalize()}: {first}"
+        yield from (f"    {reason}" for reason in reasons)
+    grant = explanation.recorded.grant
+    if grant is not None:
+        yield f"  {_approval(grant, explanation.used, explanation.now)}"
+    if explanation.recorded.state == "denied" and explanation.recorded.why:
+        yield f"  You denied it: {quoted(explanation.recorded.why)}."
+
+
+def _said(verdict: Verdict) -> tuple[str, ...]:
+    """Return what the rules say of one part, as lines."""
+    if verdict.permit is None:
+        return ("may not leave, because", *verdict.reasons)
+    if verdict.permit.rule is None:
+        return ("may leave, because nothing private is in it.",)
+    return (f"may leave under the rule {verdict.permit.rule.name}: {in_words(verdict.permit.rule)}.",)
+
+
+def _approval(grant: Grant, used: int, now: float) -> str:
+    expires = "expired" if grant.expires <= now else "expires"
+    return (
+        f"Your approval {grant.digest[:16]} is for {count(grant.releases, 'release')}, of which {used:,} are used; "
+        f"it {expires} on {moment(grant.expires)}."
+    )
+
+
+def _choices(explanation: Explanation) -> Iterator[str]:
+    identity, standing = explanation.recorded.request.id, explanation.standing
+    deny = f'fedpriv worker deny {identity} --why "..."'
+    rules = () if explanation.holding is None else explanation.holding.rules
+    match standing:
+        case "permitted":
+            yield "  Nothing is needed. To stop this request, whatever your rules say:"
+            yield f"    {deny}"
+        case "approved":
+            yield "  Nothing is needed. To withdraw your approval:"
+            yield f"    {deny}"
+        case _ if standing == "denied" or any(isinstance(rule, Approval) for rule in rules):
+            yield "  To let it out so many times (a training job needs one release for each round), for a week:"
+            yield f"    fedpriv worker approve {identity} --releases 20 --expires 7d"
+            if standing != "denied":
+                yield "  To refuse it:"
+                yield f"    {deny}"
+        case _:
+            yield "  Nothing is needed to refuse it. To be able to approve it, add this rule to the data set's release"
+            yield "  list in worker.toml, and start the worker again:"
+            yield '    { rule = "approval" }'
+
+
+def _left(explanation: Explanation) -> Iterator[str]:
+    left, request = explanation.left, explanation.recorded.request
+    if not left.messages:
+        yield "  Nothing."
+        return
+    again = f", {left.again} of them sent again" if left.again else ""
+    messages = count(left.messages, "message")
+    yield f"  The ledger has {messages} to {request.recipient.name}, {left.bytes:,} bytes{again}."
+    if left.outside:
+        yield f"  {count(len(left.outside), 'entry', 'entries')} of them are NOT what was foreseen:"
+        yield from (f"    entry {entry} {why}" for entry, why in left.outside[:MOST_MISFITS])
+        if len(left.outside) > MOST_MISFITS:
+            yield f"    and {len(left.outside) - MOST_MISFITS} more"
+    elif explanation.foreseen is None:
+        yield "  They cannot be held against a forecast: there is none."
+    else:
+        yield "  All of them are what was foreseen."
+
+
+def _short(operation: str) -> str:
+    """Return the part of an operation's name that people know: "mm" of "aten.mm.default"."""
+    parts = operation.split(".")
+    return parts[1] if len(parts) == 3 and operation.isprintable() else quoted(operation)
+
+
+def _wrapped(line: str) -> str:
+    """Return `line` broken at spaces, further lines set in as the first, unless it is a command."""
+    indent = line[: len(line) - len(line.lstrip())]
+    if line.lstrip().startswith("fedpriv "):
+        return line
+    return textwrap.fill(
+        line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
