@@ -95,7 +95,10 @@ def parse_local(value: object, where: str) -> LocalTraining:
 
 @dataclass(frozen=True, slots=True)
 class JobConfig:
-    """One job as its researcher declares it; `folder` is where the file lies and what its paths are relative to."""
+    """One job as its researcher declares it; `folder` is where the file lies and what its paths are relative to.
+
+    `state` is the coordinator's own folder, the same for all its jobs: its keys and the ledger of what it received.
+    """
 
     LATER: ClassVar[Mapping[str, str]] = {
         "secure_aggregation": "this version does not aggregate securely, and pretending to would mislead; remove it",
@@ -117,6 +120,7 @@ class JobConfig:
     worker_metrics: tuple[MetricKind, ...] = ()
     strategy: StrategyConfig = StrategyConfig()
     run: Path | None = None
+    state: Path = Path("coordinator-state")
 
     def __post_init__(self) -> None:
         checked_name("job", self.name)
@@ -150,6 +154,7 @@ def load_job(path: Path) -> JobConfig:
         config,
         tls=Tls(folder / config.tls.ca, folder / config.tls.certificate, folder / config.tls.key),
         run=None if config.run is None else folder / config.run,
+        state=folder / config.state,
     )
 
 

@@ -158,6 +158,7 @@ def _train(terms: Terms, held: Sequence[Share], display: RoundDisplay) -> tuple[
                 on_note=display.note,
                 on_listening=start_workers,
                 while_waiting=fleet.check,
+                state=terms.folder / "coordinator",
             )
         )
         found = federation.statistics(DATASET, purpose="demo")

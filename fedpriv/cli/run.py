@@ -87,6 +87,7 @@ def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 
     result.save(folder)
     RunFolder(folder).finish()
     _report(result, folder, as_json=as_json)
+    _tell_auditors(result)
     sys.stderr.write(f"saved in {folder}\n")
 
 
@@ -120,6 +121,7 @@ def _train(
         workers=config.workers.names,
         on_note=missing.note,
         while_waiting=missing.remind,
+        state=config.state,
     )
     with federation:
         return federation.fit(
@@ -150,6 +152,13 @@ def _how_to_go_on(job: Path, folder: Path, reached: int) -> str:
 
 def _resumption(job: Path, folder: Path) -> str:
     return f"go on with: fedpriv run {shlex.quote(str(job))} --resume {shlex.quote(str(folder))}"
+
+
+def _tell_auditors(result: Result) -> None:
+    """Say on stderr under which keys others verify what was received and cosigned here."""
+    if (evidence := result.evidence) is not None:
+        keys = f"--coordinator-key {evidence.ingress.vkey} --witness {evidence.witness.vkey}"
+        sys.stderr.write(f"auditors: {keys}\n")
 
 
 def _report(result: Result, folder: Path, *, as_json: bool) -> None:

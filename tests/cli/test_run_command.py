@@ -17,6 +17,7 @@ from fedpriv.clock import ManualClock, SystemClock
 from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
+from fedpriv.storage.verification import verify_ledger
 from fedpriv.transport.authority import Authority
 from fedpriv.transport.dial import dial_with_retry
 from fedpriv.transport.hello import Side
@@ -110,6 +111,11 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path, capsys: p
     said = capsys.readouterr()
     assert f"the run is kept in {kept}; going on after round 1" in said.err
     assert said.err.endswith(f"saved in {kept}\n")
+    assert "--coordinator-key fedpriv.ingress/coordinator-1+" in said.err
+    assert "--witness fedpriv.witness/coordinator-1+" in said.err
+    assert verify_ledger(kept / "ingress", key=None).origin == "fedpriv.ingress/coordinator-1"
+    assert verify_ledger(tmp_path / "coordinator-state" / "ledger", key=None).entries > 0
+    assert (kept / "witness" / "alice.checkpoint").exists()
     assert json.loads(said.out)["rounds"] == 3
     with pytest.raises(UsageError, match="this run is finished"):
         run(job, kept, as_json=True)

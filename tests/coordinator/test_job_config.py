@@ -167,6 +167,11 @@ def test_a_run_is_kept_beside_the_job_under_its_time_and_name(tmp_path):
     assert load(tmp_path, changed("seed = 7", 'run = "elsewhere"')).run_folder(0.0) == tmp_path / "elsewhere"
 
 
+def test_the_state_of_a_coordinator_lies_beside_the_job_unless_it_says_where(tmp_path):
+    assert load(tmp_path).state == tmp_path / "coordinator-state"
+    assert load(tmp_path, changed("seed = 7", 'state = "ours"')).state == tmp_path / "ours"
+
+
 def test_the_researchers_file_runs_once_for_all_that_it_names(tmp_path):
     code = load_code(load(tmp_path))
     assert isinstance(code.model, torch.nn.Linear)
