@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -30,6 +31,21 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds that never run backwards."""
         return time.monotonic()
+
+
+@dataclass(slots=True)
+class SteadyClock:
+    """The wall clock of `clock`, in whole milliseconds, except that it stands still where that one jumps back."""
+
+    clock: Clock
+    latest: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def milliseconds(self) -> int:
+        """Return milliseconds since 1970-01-01 UTC, never less than before and never less than `latest`."""
+        with self._lock:
+            self.latest = max(self.latest, int(self.clock.now() * 1000))
+            return self.latest
 
 
 @dataclass(slots=True)

@@ -51,6 +51,10 @@ class ReleaseDenied(FedprivError):
     exit_code = 4
 
 
+class ReleaseLost(ReleaseDenied):
+    """A release was made once, and a crash took its bytes before they were acknowledged: it is never made again."""
+
+
 class BudgetExceeded(ReleaseDenied):
     """A release would cost more than is left of a data set's privacy budget; figures are epsilon at its delta."""
 

@@ -73,7 +73,7 @@ class VirtualWorker:
 
     def export_ledger(self, folder: str | Path) -> None:
         """Write the ledger to `folder`, where `fedpriv audit` reads it."""
-        self._journal.export(Path(folder))
+        self._journal.publication.export(Path(folder))
 
     def close(self) -> None:
         """End every session and close the ledger."""

@@ -21,7 +21,7 @@ from fedpriv.storage.verification import find_ledgers, read_entries, verify_ledg
 @pytest.mark.parametrize("size", [0, 1, 2, 255, 256, 257, 600])
 def test_a_ledger_as_written_verifies(tmp_path, size):
     journal = in_memory(size)
-    journal.export(tmp_path)
+    journal.publication.export(tmp_path)
     report = verify_ledger(tmp_path, key=journal.vkey)
     assert (report.signed, report.entries, report.message_bytes) == (size, size, 100 * size)
     assert (report.root, report.origin, report.pinned) == (journal.publish().root, "fedpriv.ledger/bob", True)
@@ -72,7 +72,7 @@ def test_every_changed_byte_beside_a_journal_is_noticed(tmp_path):
 
 def test_every_missing_file_is_noticed(tmp_path):
     journal = in_memory(257)
-    journal.export(tmp_path / "whole")
+    journal.publication.export(tmp_path / "whole")
     names = [path.relative_to(tmp_path / "whole") for path in all_files(tmp_path / "whole")]
     assert len(names) == 7
     for name in names:
@@ -172,10 +172,10 @@ def test_a_checkpoint_of_something_else_is_no_workers_ledger(tmp_path):
 
 def test_an_older_checkpoint_of_the_same_ledger_is_noticed(tmp_path):
     journal = in_memory(3)
-    journal.export(tmp_path)
+    journal.publication.export(tmp_path)
     old = (tmp_path / "checkpoint").read_bytes()
     journal.append()
-    journal.export(tmp_path)
+    journal.publication.export(tmp_path)
     assert verify_ledger(tmp_path, key=None).entries == 4
     (tmp_path / "checkpoint").write_bytes(old)
     with pytest.raises(VerificationFailed, match="reaches beyond the 3 entries"):
@@ -277,7 +277,7 @@ def test_a_key_that_is_not_the_ledgers_is_noticed(tmp_path):
 
 def test_a_pinned_key_needs_no_file_beside_the_ledger(tmp_path):
     journal = in_memory(1)
-    journal.export(tmp_path)
+    journal.publication.export(tmp_path)
     (tmp_path / "vkey").unlink()
     assert verify_ledger(tmp_path, key=f" {journal.vkey}\n").pinned is True
     with pytest.raises(VerificationFailed, match="vkey is missing"):

@@ -59,8 +59,8 @@ def test_a_receipt_carries_what_a_receiver_needs_to_recompute_the_digest(journal
 def test_entries_totals_and_sizes_agree(journal):
     receipts = [journal.append(draft, b"", []) for draft in (DRAFT, OTHER, DRAFT)]
     assert list(journal.entries()) == [receipt.entry for receipt in receipts]
-    assert journal.size == 3
-    assert journal.totals == {"failure": Total(1, 7), "update": Total(2, 200)}
+    assert journal.rows.size == 3
+    assert journal.rows.totals() == {"failure": Total(1, 7), "update": Total(2, 200)}
 
 
 def test_publishing_returns_the_same_checkpoint_until_something_is_new(journal):
@@ -75,27 +75,27 @@ def test_publishing_returns_the_same_checkpoint_until_something_is_new(journal):
 def test_an_export_verifies_under_the_journals_key(journal, tmp_path):
     for _ in range(300):
         journal.append(DRAFT, b"", [])
-    journal.export(tmp_path / "ledgers" / "bob")
+    journal.publication.export(tmp_path / "ledgers" / "bob")
     report = verify_ledger(tmp_path / "ledgers" / "bob", key=journal.vkey)
     assert (report.entries, report.root, report.message_bytes) == (300, journal.publish().root, 30_000)
     journal.append(DRAFT, b"", [])
-    journal.export(tmp_path / "ledgers" / "bob")
+    journal.publication.export(tmp_path / "ledgers" / "bob")
     assert verify_ledger(tmp_path / "ledgers" / "bob", key=journal.vkey).entries == 301
 
 
 def test_an_export_does_not_overwrite_another_ledger(journal, tmp_path):
-    Journal.in_memory(worker=BOB, clock=ManualClock(), entropy=SystemEntropy()).export(tmp_path / "out")
+    Journal.in_memory(worker=BOB, clock=ManualClock(), entropy=SystemEntropy()).publication.export(tmp_path / "out")
     with pytest.raises(UsageError, match="another ledger"):
-        journal.export(tmp_path / "out")
+        journal.publication.export(tmp_path / "out")
     (tmp_path / "out" / "vkey").unlink()
     with pytest.raises(UsageError, match="another ledger"):
-        journal.export(tmp_path / "out")
+        journal.publication.export(tmp_path / "out")
 
 
 def test_values_are_remembered(journal):
-    assert journal.recall("round/job-1") is None
-    journal.remember("round/job-1", "7")
-    assert journal.recall("round/job-1") == "7"
+    assert journal.rows.recall("round/job-1") is None
+    journal.rows.remember("round/job-1", "7")
+    assert journal.rows.recall("round/job-1") == "7"
 
 
 def test_a_draft_that_no_entry_can_hold_is_refused_and_leaves_no_gap(journal):
@@ -117,7 +117,7 @@ def test_appends_from_32_threads_are_all_recorded_once_and_without_gaps(journal,
         found = [receipt for each in [pool.submit(work, at) for at in range(32)] for receipt in each.result(30)]
     assert sorted(receipt.seq for receipt in found) == list(range(320))
     assert {entry.digest for entry in journal.entries()} == {receipt.entry.digest for receipt in found}
-    journal.export(tmp_path / "out")
+    journal.publication.export(tmp_path / "out")
     assert verify_ledger(tmp_path / "out", key=journal.vkey).entries == 320
 
 
@@ -130,11 +130,11 @@ def test_a_large_payload_has_the_same_chunks_on_two_threads():
 def test_a_journal_goes_on_where_it_ended(tmp_path):
     journal = opened(tmp_path)
     before = [journal.append(DRAFT, b"", []).entry for _ in range(300)]
-    journal.remember("round", "3")
+    journal.rows.remember("round", "3")
     vkey = journal.vkey
     journal.close()
     journal = opened(tmp_path)
-    assert (journal.size, journal.recall("round"), journal.vkey) == (300, "3", vkey)
+    assert (journal.rows.size, journal.rows.recall("round"), journal.vkey) == (300, "3", vkey)
     after = journal.append(DRAFT, b"", [])
     assert [*before, after.entry] == list(journal.entries())
     journal.close()
@@ -312,7 +312,7 @@ def test_what_was_appended_before_a_kill_is_published_on_the_next_start(tmp_path
     assert finished.stdout.split() == ["0", "1", "2", "3", "4"]
     assert verify_ledger(tmp_path / "ledger", key=None).entries == 5
     journal = opened(tmp_path)
-    assert journal.size == 5
+    assert journal.rows.size == 5
     assert verify_ledger(tmp_path / "ledger", key=None).signed == 5
     journal.close()
 
@@ -321,7 +321,7 @@ def recovers(state, finished):
     if (state / "ledger" / "checkpoint").exists():
         verify_ledger(state / "ledger", key=None)
     journal = opened(state)
-    size = journal.size
+    size = journal.rows.size
     assert [entry.seq for entry in journal.entries()] == list(range(size))
     assert journal.append(DRAFT, b"", []).seq == size
     journal.close()
@@ -379,11 +379,11 @@ def test_a_journal_that_cannot_publish_on_close_still_frees_its_folder(tmp_path)
 
 def test_a_read_only_journal_refuses_every_message(tmp_path):
     journal = opened(tmp_path)
-    journal._rows._database._connection.execute("PRAGMA query_only=ON")
+    journal.rows._database._connection.execute("PRAGMA query_only=ON")
     for _ in range(2):
         with pytest.raises(StorageFailed, match="cannot append to the journal"):
             journal.append(DRAFT, b"", [])
-    journal._rows._database._connection.execute("PRAGMA query_only=OFF")
+    journal.rows._database._connection.execute("PRAGMA query_only=OFF")
     assert journal.append(DRAFT, b"", []).seq == 0
     journal.close()
     for _ in range(2):

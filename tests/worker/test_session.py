@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fedpriv.ids import DatasetName, JobId, PeerName, PlanDigest, WorkerName
 from fedpriv.labels import private
 from fedpriv.plans.plan import Input, InputRole, Output, OutputRole, Plan
-from fedpriv.policy.decision import Recipient
-from fedpriv.policy.rules import Metrics, PlainUpdate, Rule, Statistics
-from fedpriv.updates import TensorSet
+from fedpriv.policy.decision import Recipient, Standing
+from fedpriv.policy.requests import Grant
+from fedpriv.policy.rules import Approval, Metrics, Mock, PlainUpdate, Rule, Statistics, cite
+from fedpriv.updates import TensorSet, TensorSpec
 from fedpriv.wire.messages import (
     Announcement,
+    AskCheckpoint,
+    AskMock,
     AskStatistics,
     CloseRound,
     Column,
+    Cosigned,
     DatasetDescription,
     ErrorCode,
     Evaluate,
@@ -28,20 +34,29 @@ from fedpriv.wire.messages import (
     Train,
     Update,
 )
+from fedpriv.wire.messages import Mock as MockMessage
+from fedpriv_worker.orders import request_of
 from fedpriv_worker.session import (
     MAXIMUM_PLANS,
     MAXIMUM_RUNNING,
+    Acknowledge,
+    Answered,
     Broken,
     Close,
     Execute,
     Facts,
+    KeepCosignature,
     Loaded,
+    Note,
     Publish,
     Release,
     Session,
+    ShowCheckpoint,
+    StoodIn,
     Summed,
     Tell,
     Trained,
+    Validate,
     executed,
     handle,
     open_session,
@@ -109,10 +124,13 @@ def test_a_session_opens_with_the_announcement_alone() -> None:
 def test_a_permitted_request_is_executed_and_its_result_released_with_the_data_sets_label() -> None:
     order = train(metrics=("loss",))
     running, actions = handle(session(), order)
-    assert actions == (Execute(order, plan()),)
+    note, execute = actions
+    assert isinstance(execute, Execute)
+    assert (execute.order, execute.plan, execute.forecast.label) == (order, plan(), LABEL)
+    assert note == Note(request_of(order, PEER), plan(), f"{cite(ALL[0])} {cite(ALL[2])}")
     delta = TensorSet({"w": torch.ones(1)})
     after, actions = executed(running, 1, Trained(50, {"loss": 0.5}, delta))
-    assert actions == (Release(Update(1, 1, 50.0, {"loss": 0.5}, delta), LABEL, order),)
+    assert actions == (Release(Update(1, 1, 50.0, {"loss": 0.5}, delta), order, execute.forecast),)
     assert not after.running
 
 
@@ -143,7 +161,7 @@ def test_unknown_data_sets_and_plans_are_refused_by_code() -> None:
 def test_a_plan_is_known_only_after_it_was_validated() -> None:
     fresh = session(ALL, plan(1.0))
     offered, actions = handle(fresh, OfferPlan(3, plan()))
-    assert actions == (Execute(OfferPlan(3, plan()), plan()),)
+    assert actions == (Validate(OfferPlan(3, plan())),)
     assert refusal(handle(offered, train())[1]) is ErrorCode.UNKNOWN_PLAN
     refused, actions = executed(offered, 3, Broken(ErrorCode.OPERATION_NOT_ALLOWED, 2, "aten.item.default"))
     assert actions == (Tell(Failure(3, ErrorCode.OPERATION_NOT_ALLOWED, 2, "aten.item.default")),)
@@ -210,12 +228,88 @@ def test_statistics_are_released_as_such() -> None:
     values = TensorSet({"count": torch.tensor(50.0)})
     (release,) = executed(busy, 1, Summed(values))[1]
     assert isinstance(release, Release)
-    assert release.label == LABEL
+    assert release.forecast.label == LABEL
 
 
 def test_the_end_of_a_round_publishes_and_a_goodbye_closes() -> None:
-    assert handle(session(), CloseRound(JobId("j"), 1))[1] == (Publish(),)
-    assert handle(session(), Goodbye())[1] == (Publish(), Close())
+    assert handle(session(), CloseRound(JobId("j"), 1))[1] == (Acknowledge(JobId("j"), 1), Publish())
+    assert handle(session(), Goodbye())[1] == (Acknowledge(JobId(""), -1), Publish(), Close())
+
+
+APPROVAL = Approval(recipients=("coordinator",))
+
+
+def test_an_order_that_only_an_approval_lets_out_is_put_before_the_owner_and_not_run() -> None:
+    order = train()
+    asked, actions = handle(session((APPROVAL,)), order)
+    note, tell = actions
+    assert note == Note(request_of(order, PEER), plan(), "")
+    assert refusal((tell,)) is ErrorCode.APPROVAL_PENDING
+    assert not asked.running
+
+
+def test_an_approved_order_runs_until_the_approval_is_used_up_or_expires() -> None:
+    grant = Grant(request_of(train(), PEER), cite(APPROVAL), releases=2, expires=100.0)
+    for standing, runs in (
+        (Standing(50.0, (grant,)), True),
+        (Standing(50.0, (grant,), {grant.digest: 1}), True),
+        (Standing(50.0, (grant,), {grant.digest: 2}), False),
+        (Standing(100.0, (grant,)), False),
+        (Standing(50.0), False),
+    ):
+        _, actions = handle(session((APPROVAL,)), train(), standing)
+        assert isinstance(actions[-1], Execute) is runs
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"epochs": 2}, {"batch_size": 1}, {"purpose": "other"}, {"metrics": ("loss",)},
+    ],
+)  # fmt: skip
+def test_an_approval_holds_for_the_very_request_it_was_given_for(other: dict[str, object]) -> None:
+    grant = Grant(request_of(train(), PEER), cite(APPROVAL), releases=2, expires=100.0)
+    _, actions = handle(session((APPROVAL,)), train(**other), Standing(50.0, (grant,)))
+    assert refusal(actions[-1:]) is ErrorCode.APPROVAL_PENDING
+
+
+def test_what_the_owner_denied_does_not_run_under_any_rule() -> None:
+    _, actions = handle(session(), train(), Standing(refused=frozenset({request_of(train(), PEER)})))
+    assert refusal(actions) is ErrorCode.RELEASE_DENIED
+
+
+def test_a_request_is_put_before_the_owner_once_in_a_session() -> None:
+    asked, first = handle(session(), train())
+    _, second = handle(asked, train(2, round=2))
+    assert [type(action) for action in first] == [Note, Execute]
+    assert [type(action) for action in second] == [Execute]
+
+
+def test_an_order_that_was_answered_before_gets_no_second_answer_from_the_session() -> None:
+    running, _ = handle(session(), train())
+    after, actions = executed(running, 1, Answered())
+    assert actions == ()
+    assert not after.running
+
+
+def test_a_stand_in_leaves_where_there_is_one_and_a_rule_for_it() -> None:
+    stands_in = replace(facts((Mock(),)), stand_ins={ROWS: (TensorSpec("features", "float32", (3, 2)),)})
+    running, actions = handle(Session(stands_in, PEER), AskMock(1, ROWS))
+    assert isinstance(actions[-1], Execute)
+    values = TensorSet({"features": torch.zeros(3, 2)})
+    (release,) = executed(running, 1, StoodIn(values))[1]
+    assert isinstance(release, Release)
+    assert release.message == MockMessage(1, values)
+    without_rule = Session(replace(stands_in, rules={ROWS: ALL}), PEER)
+    assert refusal(handle(without_rule, AskMock(1, ROWS))[1]) is ErrorCode.RELEASE_DENIED
+    assert refusal(handle(session((Mock(),)), AskMock(1, ROWS))[1]) is ErrorCode.RELEASE_DENIED
+
+
+def test_the_checkpoint_is_shown_only_to_whom_some_rule_names() -> None:
+    ask = AskCheckpoint(1, b"")
+    assert handle(session(), ask)[1] == (ShowCheckpoint(ask),)
+    assert refusal(handle(session(()), ask)[1]) is ErrorCode.RELEASE_DENIED
+    assert handle(session(), Cosigned("vkey", b"line"))[1] == (KeepCosignature(Cosigned("vkey", b"line")),)
 
 
 @pytest.mark.parametrize(

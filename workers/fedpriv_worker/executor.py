@@ -27,10 +27,12 @@ from fedpriv.ids import DatasetName, PlanDigest
 from fedpriv.plans.interpreter import Program
 from fedpriv.plans.plan import Plan
 from fedpriv.plans.validation import Quota, validate
-from fedpriv.wire.messages import AskStatistics, ErrorCode, Evaluate, OfferPlan, Request, Train
+from fedpriv.updates import TensorSet
+from fedpriv.wire.messages import AskMock, AskStatistics, ErrorCode, Evaluate, OfferPlan, Train
 from fedpriv_worker import training
-from fedpriv_worker.datasets import Dataset
-from fedpriv_worker.session import Broken, Loaded, Outcome, Summed
+from fedpriv_worker.datasets import Dataset, Rows
+from fedpriv_worker.orders import Order
+from fedpriv_worker.session import Broken, Loaded, Outcome, StoodIn, Summed
 
 log = logging.getLogger("fedpriv.worker")
 
@@ -40,7 +42,7 @@ MAXIMUM_PROGRAMS = 256
 class Executor(Protocol):
     """Carries out one request at a time; never raises and never blocks on a peer."""
 
-    def carry_out(self, request: Request, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
+    def carry_out(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
         """Return what `request` came to, run with `plan`; give up soon after `stopped` says that nobody waits."""
         ...
 
@@ -65,6 +67,11 @@ class Programs:
             return self._programs[plan.digest]
 
 
+def stand_in(mock: Rows) -> TensorSet:
+    """Return the stand-in rows as they travel."""
+    return TensorSet({"features": mock.features, "target": mock.target})
+
+
 class InProcessExecutor:
     """Runs plans in this process, over data sets that this process loaded."""
 
@@ -80,7 +87,7 @@ class InProcessExecutor:
         self._programs = programs or Programs()
         self._threads = threads
 
-    def carry_out(self, request: Request, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
+    def carry_out(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
         """Return what `request` came to; every failure is a code."""
         if self._threads is not None and torch.get_num_threads() != (threads := self._threads()):
             torch.set_num_threads(threads)
@@ -91,7 +98,7 @@ class InProcessExecutor:
             log.info("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
             return broken
 
-    def _outcome(self, request: Request, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
+    def _outcome(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
         if stopped():
             raise training.Stopped
         match request:
@@ -105,6 +112,10 @@ class InProcessExecutor:
                 return training.evaluate(self._programs.of(plan), self._datasets[request.dataset].evaluation, request)
             case AskStatistics():
                 return Summed(training.statistics(self._datasets[request.dataset].training, request.kinds))
+            case AskMock():
+                mock = self._datasets[request.dataset].mock
+                assert mock is not None  # the session knows which data sets have a stand-in
+                return StoodIn(stand_in(mock))
 
 
 def _broken(error: Exception) -> Broken:

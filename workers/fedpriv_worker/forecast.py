@@ -34,7 +34,7 @@ class Forecast:
     """The one message that answers an order: its kind, its contents by name and shape, and its size in bytes.
 
     `payload_bytes` is exact, `most_bytes` a bound on the whole message as it travels, frames included. `labels` say of
-    each output of the plan what it derives from.
+    each output of the plan what it derives from, `label` what the whole answer does.
     """
 
     kind: str
@@ -43,6 +43,7 @@ class Forecast:
     payload_bytes: int
     most_bytes: int
     labels: Mapping[str, Label] = field(default_factory=dict)
+    label: Label = PUBLIC
 
     def check(self, kind: str, specs: tuple[TensorSpec, ...], total_bytes: int) -> None:
         """Raise `ReleaseDenied` unless a message of `kind` with these tensors, so long in all, is what was forecast."""
@@ -75,15 +76,15 @@ def forecast(
     match sorted(releases):
         case ["update"] | ["metrics", "update"] if plan is not None:
             metrics = request.kinds if "metrics" in releases else ()
-            return _forecast("update", changed_specs(plan), metrics, labels)
+            return _forecast("update", changed_specs(plan), metrics, labels, origin)
         case ["metrics"]:
-            return _forecast("evaluation", (), request.kinds, labels)
+            return _forecast("evaluation", (), request.kinds, labels, origin)
         case ["statistics"]:
             shapes = {kind: () if kind == "count" else (features,) for kind in request.kinds}
             specs = tuple(TensorSpec(kind, "float64", shape) for kind, shape in shapes.items())
-            return _forecast("statistics", specs, (), labels)
+            return _forecast("statistics", specs, (), labels, origin)
         case ["mock"]:
-            return _forecast("mock", stand_in, (), labels)
+            return _forecast("mock", stand_in, (), labels, origin)
     asked = ", ".join(request.releases) or "nothing"
     raise ReleaseDenied(f"an order for {asked} {'without' if plan is None else 'with'} a plan has no answer of ours")
 
@@ -103,12 +104,13 @@ def _labels(plan: Plan | None, origin: Label) -> Mapping[str, Label]:
 
 
 def _forecast(
-    kind: str, tensors: tuple[TensorSpec, ...], metrics: tuple[str, ...], labels: Mapping[str, Label]
+    kind: str, tensors: tuple[TensorSpec, ...], metrics: tuple[str, ...], labels: Mapping[str, Label], origin: Label
 ) -> Forecast:
     payload_bytes = sum(spec.nbytes for spec in tensors)
     header_bytes = len(codec.encode(_longest(kind, tensors, metrics)).header)
     most = framed_bytes(header_bytes, payload_bytes, entry=0, entry_key_bytes=ENTRY_KEY_BYTES)
-    return Forecast(kind, tensors, metrics, payload_bytes, most, labels)
+    label = origin.join(*labels.values())
+    return Forecast(kind, tensors, metrics, payload_bytes, most, labels, label)
 
 
 def _longest(

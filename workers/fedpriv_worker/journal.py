@@ -1,65 +1,60 @@
-"""A worker's durable memory: the ledger of what left, its keys, and values to remember.
+"""A worker's durable memory: the ledger of what left, what releases used up, what peers asked for, and its keys.
 
-When `append` returns, the entry survives a power cut; threads that append at once share one commit. The journal is
-authoritative: the ledger folder that others read is made from it when a checkpoint is published, on close and before
-anything else on start. Digests of payloads are kept, payloads never. It decides nothing about what may leave.
+When `append` returns, the entry survives a power cut, together with the settlement of what its release had reserved;
+threads that append at once share one commit. The journal is authoritative: the ledger folder that others read is made
+from it when a checkpoint is published, on close and before anything else on start. Payloads are kept only until they
+are acknowledged, and only small ones that were charged with something. Time here never runs backwards. It decides
+nothing about what may leave.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from fedpriv.clock import Clock
+from fedpriv.clock import Clock, SteadyClock
 from fedpriv.entropy import Entropy
-from fedpriv.errors import FedprivError, StorageFailed, UsageError
-from fedpriv.ids import WorkerName
-from fedpriv.ledger.checkpoint import (
-    Checkpoint,
-    SigningKey,
-    origin_of,
-    parse_signing_key,
-)
-from fedpriv.ledger.entries import Draft, Entry, decode_entry, encode_entry, entry_key, message_digest
+from fedpriv.errors import StorageFailed, UsageError, VerificationFailed
+from fedpriv.ids import JobId, PeerName, WorkerName
+from fedpriv.ledger.checkpoint import Checkpoint, SigningKey, origin_of, parse_signing_key
+from fedpriv.ledger.entries import Draft, Entry, decode_entry
+from fedpriv.policy.decision import Standing
+from fedpriv.privacy.reservations import Reservation
 from fedpriv.storage.database import Database
 from fedpriv.storage.files import FolderLock, make_folder, read_bounded, sync_folders, write_atomically
-from fedpriv.storage.grouping import GroupCommit
-from fedpriv.storage.hashing import chunk_digests
+from fedpriv.storage.holds import SCHEMA as HOLDS
+from fedpriv.storage.holds import Holds
 from fedpriv.storage.publication import Publication
-from fedpriv.storage.rows import SCHEMA, Row, Rows, Total
+from fedpriv.storage.requests import SCHEMA as REQUESTS
+from fedpriv.storage.requests import Requests
+from fedpriv.storage.rows import SCHEMA as ROWS
+from fedpriv.storage.rows import Rows
 from fedpriv.storage.tiles import TileFolder
+from fedpriv_worker.outbox import Outbox
+from fedpriv_worker.recording import Receipt, Recording, Settlement
+from fedpriv_worker.steps import Reached, Step, unwatched
+
+log = logging.getLogger("fedpriv.worker")
 
 SECRET_BYTES = 32
 MAXIMUM_KEY_BYTES = 1024
+CLOCK_SECONDS = 5.0
+"""How far the clock may be behind the last entry before the owner is told."""
 DATABASE = "journal.sqlite"
 LEDGER = "ledger"
 SIGNING_KEY = "ledger-signing-key"
 OWNER_SECRET = "owner-secret"  # noqa: S105  # a file's name
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Proof for the door that a message is on record: its number, its digest key, its entry."""
-
-    seq: int
-    key: bytes = field(repr=False)
-    entry: Entry
+SCHEMA = ";".join((ROWS, HOLDS, REQUESTS))
+_ROLLED_BACK = "rolled-back"
 
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
     signing: SigningKey = field(repr=False)
     secret: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrival:
-    draft: Draft
-    header: bytes = field(repr=False)
-    chunks: Sequence[bytes] = field(repr=False)
-    payload_bytes: int
 
 
 class Journal:
@@ -70,142 +65,164 @@ class Journal:
         *,
         worker: WorkerName,
         clock: Clock,
-        rows: Rows,
+        database: Database,
         keys: _Keys,
-        publication: Publication,
+        folder: TileFolder | None,
         lock: FolderLock | None,
+        reached: Reached,
     ) -> None:
-        self._worker = worker
-        self._clock = clock
-        self._rows = rows
+        self.holds = Holds(database)
+        self.requests = Requests(database)
+        self.outbox = Outbox()
+        self._clock = SteadyClock(clock)
+        self._database = database
+        self.rows = Rows(database)
         self._keys = keys
-        self._publication = publication
+        self.publication = Publication(self.rows, keys.signing, folder)
         self._lock = lock
-        self._group: GroupCommit[_Arrival, Receipt] = GroupCommit(self._commit)
+        self._reached = reached
+        self._recording = Recording(
+            database, self.rows, self.holds,
+            worker=worker, secret=keys.secret, now=self._clock.milliseconds, reached=reached,
+        )  # fmt: skip  # parts first
+        self._refusal: str | None = None
 
     @classmethod
-    def open(cls, state: Path, *, worker: WorkerName, clock: Clock, entropy: Entropy) -> Self:
+    def open(
+        cls, state: Path, *, worker: WorkerName, clock: Clock, entropy: Entropy, reached: Reached = unwatched
+    ) -> Self:
         """Open or create the state folder and bring its ledger up to date.
 
         Raises `StateInUse`, `StorageFailed`, `UsageError` for another worker's folder, and `VerificationFailed` where
-        journal and published ledger contradict each other.
+        journal and published ledger contradict each other, or a witness knows that the folder was rolled back.
         """
         make_folder(state, mode=0o700)
         lock = FolderLock(state)
-        rows: Rows | None = None
+        database: Database | None = None
         try:
             keys = _load_keys(state, worker, entropy)
-            rows = Rows(Database.open(state / DATABASE, schema=SCHEMA))
-            publication = Publication(rows, keys.signing, TileFolder(state / LEDGER))
-            publication.recover()
+            database = Database.open(state / DATABASE, schema=SCHEMA)
+            journal = cls(
+                worker=worker, clock=clock, database=database, keys=keys, folder=TileFolder(state / LEDGER), lock=lock,
+                reached=reached,
+            )  # fmt: skip  # one line of parts
+            journal._recover()
         except BaseException:
-            if rows is not None:
-                rows.close()
+            if database is not None:
+                database.close()
             lock.release()
             raise
-        return cls(worker=worker, clock=clock, rows=rows, keys=keys, publication=publication, lock=lock)
+        return journal
 
     @classmethod
-    def in_memory(cls, *, worker: WorkerName, clock: Clock, entropy: Entropy) -> Self:
+    def in_memory(cls, *, worker: WorkerName, clock: Clock, entropy: Entropy, reached: Reached = unwatched) -> Self:
         """Return a journal that lasts as long as the process; the same entries, exported on demand."""
         signing = SigningKey(origin_of(worker), entropy.random_bytes(SECRET_BYTES))
         keys = _Keys(signing, entropy.random_bytes(SECRET_BYTES))
-        rows = Rows(Database.in_memory(schema=SCHEMA))
-        publication = Publication(rows, signing, None)
-        return cls(worker=worker, clock=clock, rows=rows, keys=keys, publication=publication, lock=None)
+        database = Database.in_memory(schema=SCHEMA)
+        return cls(worker=worker, clock=clock, database=database, keys=keys, folder=None, lock=None, reached=reached)
 
     @property
     def durable(self) -> bool:
         """Whether entries outlive this process, so that recording one waits for a disk."""
         return self._lock is not None
 
-    def append(self, draft: Draft, header: bytes, payload: Sequence[memoryview]) -> Receipt:
-        """Record a message; when this returns, its entry is durable and the message may leave.
+    def now(self) -> float:
+        """Return seconds since 1970-01-01 UTC, never less than what was returned or recorded before."""
+        return self._clock.milliseconds() / 1000
+
+    def standing(self, *, without: Reservation | None = None) -> Standing:
+        """Return what the owner's rules are judged by now: the time, approvals in force, and what was used up.
+
+        `without` leaves one reservation out: the one whose own release is being judged.
+        """
+        now = self.now()
+        used = dict(self.holds.used(now))
+        for limit in () if without is None else without.limits:
+            used[limit.against] -= 1
+        return Standing(now, self.requests.grants(now), used, self.requests.refused())
+
+    def reserve(self, reservation: Reservation) -> int:
+        """Charge a release durably, before it is computed, and return its number; raise `ReleaseDenied` if it cannot.
+
+        Raises `StorageFailed` when the disk refuses: then nothing may be computed.
+        """
+        self._reached(Step.RESERVE)
+        _check_open(self._refusal)
+        number = self.holds.reserve(reservation, self._clock.milliseconds())
+        self._reached(Step.RESERVED)
+        return number
+
+    def append(
+        self, draft: Draft, header: bytes, payload: Sequence[memoryview], *, settles: Settlement | None = None
+    ) -> Receipt:
+        """Record a message, and settle what it had reserved; when this returns, it may leave.
 
         Raises `StorageFailed` when the disk refuses and `UsageError` for a draft that no entry can hold: either way
         the message must not be sent, and the journal can go on.
         """
-        payload_bytes = sum(part.nbytes for part in payload)
-        return self._group.submit(
-            _Arrival(draft, header, chunk_digests(payload) if payload_bytes else (), payload_bytes)
-        )
+        _check_open(self._refusal)
+        return self._recording.append(draft, header, payload, settles)
+
+    def acknowledge(self, recipient: PeerName, job: JobId, round_number: int) -> None:
+        """Forget the bytes of a round that `recipient` has saved."""
+        self._reached(Step.ACKNOWLEDGE)
+        self.outbox.acknowledge(recipient, job, round_number)
+        self.holds.acknowledge(recipient, job, round_number)
+        self._reached(Step.ACKNOWLEDGED)
 
     def publish(self) -> Checkpoint:
         """Write the tiles of all entries so far and a signed checkpoint; do nothing when there is nothing new.
 
         Each call with new entries costs a signature and a few flushes, so the caller makes it once a round or on close.
         """
-        return self._publication.publish()
+        self._reached(Step.SIGN)
+        checkpoint = self.publication.publish()
+        self._reached(Step.PUBLISHED)
+        return checkpoint
 
-    def entries(self) -> Iterator[Entry]:
-        """Yield every entry recorded so far, in order."""
-        for content in self._rows.read(0, self._rows.size):
+    def rolled_back(self, why: str) -> None:
+        """Let nothing more leave, now and after a restart: a witness holds what this state has forgotten."""
+        self._refusal = why
+        self.rows.remember(_ROLLED_BACK, why)
+
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
+        """Yield entries `start` to `stop` - 1, by default every one recorded so far, in order."""
+        for content in self.rows.read(start, self.rows.size if stop is None else stop):
             yield decode_entry(content)
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return self._rows.size
-
-    @property
-    def totals(self) -> dict[str, Total]:
-        """Messages and bytes that left, by kind."""
-        return self._rows.totals()
 
     @property
     def vkey(self) -> str:
         """The line that auditors pass as `--key`."""
         return str(self._keys.signing.verifier)
 
-    def remember(self, key: str, value: str) -> None:
-        """Store a value durably, replacing what the key had."""
-        self._rows.remember(key, value)
-
-    def recall(self, key: str) -> str | None:
-        """Return the value last stored under `key`, or None."""
-        return self._rows.recall(key)
-
-    def export(self, folder: Path) -> None:
-        """Write the whole ledger to `folder`, new or holding an earlier export of the same ledger."""
-        self._publication.export(folder)
-
     def close(self) -> None:
         """Publish what is not published yet, then let go of the state folder, also when publishing fails."""
         try:
-            if self._lock is not None:
+            if self._lock is not None and self._refusal is None:
                 self.publish()
         finally:
-            self._rows.close()
+            self._database.close()
             if self._lock is not None:
                 self._lock.release()
 
-    def _commit(self, group: Sequence[_Arrival]) -> list[Receipt | FedprivError]:
-        try:
-            first = self._rows.size
-        except StorageFailed as error:
-            return [StorageFailed(str(error)) for _ in group]
-        time = int(self._clock.now() * 1000)
-        outcomes: list[Receipt | FedprivError] = []
-        rows: list[Row] = []
-        for arrival in group:
-            try:
-                receipt = _receipt(arrival, self._worker, first + len(rows), time, self._keys.secret)
-                rows.append(Row(receipt.seq, arrival.draft.kind, arrival.draft.bytes, encode_entry(receipt.entry)))
-                outcomes.append(receipt)
-            except UsageError as error:  # one bad draft does not fail its neighbours
-                outcomes.append(error)
-        try:
-            if rows:
-                self._rows.append(rows)
-        except StorageFailed as error:
-            return [outcome if isinstance(outcome, FedprivError) else StorageFailed(str(error)) for outcome in outcomes]
-        return outcomes
+    def _recover(self) -> None:
+        """Bring everything to what the journal says: ledger, reservations, time."""
+        if why := self.rows.recall(_ROLLED_BACK):
+            raise VerificationFailed(f"{why}; restore the state folder from its latest copy")
+        self.publication.recover()
+        self.holds.recover()
+        size = self.rows.size
+        times = [decode_entry(content).time for content in self.rows.read(max(0, size - 1), size)]
+        self._clock.latest = max([*times, self.holds.latest])
+        behind = self._clock.latest / 1000 - self._clock.clock.now()
+        if behind > CLOCK_SECONDS:
+            log.warning("the clock is %.0f s behind the last entry; until it catches up, time stands still", behind)
 
 
-def _receipt(arrival: _Arrival, worker: WorkerName, seq: int, time: int, secret: bytes) -> Receipt:
-    key = entry_key(secret, seq)
-    digest = message_digest(key, arrival.header, arrival.chunks, arrival.payload_bytes)
-    return Receipt(seq, key, Entry(arrival.draft, worker, seq, time, digest.hex()))
+def _check_open(refusal: str | None) -> None:
+    if refusal is not None:
+        raise StorageFailed(f"nothing leaves: {refusal}")
 
 
 def _load_keys(state: Path, worker: WorkerName, entropy: Entropy) -> _Keys:

@@ -1,58 +1,70 @@
 """The door: everything that leaves a worker leaves through here.
 
-    decide -> make the bytes fresh -> record, durably -> seal
+    admit: decide -> reserve, durably     compute     release: decide -> make fresh -> record, durably -> seal
 
-It promises that a value derived from private data leaves only if a rule of the owner permits it, to the peer
-that the handshake proved, at this moment, whatever the session decided before; that no more leaves than the
-rule says (the weight of an update, for one); that the ledger entry, with the exact number of bytes that go on the
-wire, is durable before the first of them can be sent; and that what derives from nothing private is still recorded.
-`Sealed` is made in this file and nowhere else, and a worker's link sends nothing else. It does not compute,
-and it does not send.
+It promises that a value derived from private data leaves only if a rule of the owner permits it, to the peer that the
+handshake proved, at this moment, whatever was decided before; that what it uses up was reserved before it was computed
+and is settled in the transaction that records it; that no more leaves than the rule says and than was foreseen; that
+the ledger entry, with the exact number of bytes that go on the wire, is durable before the first of them can be sent;
+that an order which was answered once gets the identical bytes again; and that what derives from nothing private is
+still recorded. `Sealed` is made in this file and nowhere else, and a worker's link sends nothing else. It does not
+compute, and it does not send.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
 
-from fedpriv.errors import ReleaseDenied
-from fedpriv.labels import Label
-from fedpriv.ledger.entries import Draft
-from fedpriv.policy.decision import Ask, Deny, Recipient, decide
-from fedpriv.policy.rules import PlainUpdate, Rule, cite, rounded_rows, weight_of
+from fedpriv.errors import ReleaseDenied, ReleaseLost
+from fedpriv.ledger.entries import NO_SPEND, Draft
+from fedpriv.policy.decision import Ask, Deny, Permit, Recipient, Standing, decide
+from fedpriv.policy.rules import Rule, cite, rounded_rows, weight_of
+from fedpriv.privacy.reservations import DAY_SECONDS, Limit, Reservation, State
 from fedpriv.sealed import Envelope, Sealed
-from fedpriv.updates import TensorSet
+from fedpriv.updates import TensorSet, TensorSpec
 from fedpriv.wire import codec
 from fedpriv.wire.framing import framed_bytes
 from fedpriv.wire.messages import (
     Announcement,
-    AskStatistics,
-    Evaluate,
+    Checkpoint,
     Evaluation,
     Failure,
     Goodbye,
     Hello,
     HelloProof,
+    Mock,
     PlanAccepted,
     Statistics,
-    Train,
     Update,
 )
+from fedpriv_worker.forecast import ENTRY_KEY_BYTES, Forecast
 from fedpriv_worker.journal import Journal
+from fedpriv_worker.orders import Answer, Order, asks_in, asks_of, model_digest, order_digest, place_of
+from fedpriv_worker.outbox import DURABLE_BYTES, Kept
+from fedpriv_worker.recording import Settlement
 from fedpriv_worker.session import Facts
 
-Public: TypeAlias = Hello | HelloProof | Announcement | PlanAccepted | Failure | Goodbye
-Private: TypeAlias = Update | Evaluation | Statistics
-
-ENTRY_KEY_BYTES = 32
-"""Length of the digest key that travels with an envelope, part of its size on the wire."""
+Public: TypeAlias = Hello | HelloProof | Announcement | PlanAccepted | Checkpoint | Failure | Goodbye
 
 UNIDENTIFIED = "unidentified"
 """The recipient of a hello: the peer has not yet proved who it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An order that may be carried out: what it reserved, under which number, and the digest of its model in hex.
+
+    `number` is None where nothing is used up, so that nothing had to be reserved.
+    """
+
+    reservation: Reservation
+    number: int | None
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,82 +77,160 @@ class Door:
     def tell(self, message: Public, recipient: Recipient | None) -> Sealed:
         """Seal a message that derives from no private data; `recipient` is None before the peer is known."""
         name = UNIDENTIFIED if recipient is None else recipient.name
-        return self._record(message, Draft(peer=name, method="Attach", kind=codec.kind_of(message), bytes=0))
+        return self._record(message, Draft(peer=name, method="Attach", kind=codec.kind_of(message), bytes=0), None)
+
+    def admit(self, order: Order, foreseen: Forecast, recipient: Recipient) -> Admitted | Sealed:
+        """Reserve what carrying out `order` will use up, durably; return its answer instead where there was one.
+
+        Raise `ReleaseDenied` when no rule permits it now, or a limit or the budget is used up, and `ReleaseLost` for an
+        answer that a crash took.
+        """
+        model = model_digest(order)
+        release = order_digest(order, recipient, model)
+        asks = asks_of(order, foreseen.label, recipient)
+        if (again := self._again(release, asks, recipient)) is not None:
+            return again
+        permits = self._permitted(asks, self.journal.standing())
+        place = place_of(order)
+        reservation = Reservation(
+            release, order.dataset, recipient.name, place.plan, place.job, place.round, _limits(permits)
+        )
+        number = None if reservation.is_free else self.journal.reserve(reservation)
+        return Admitted(reservation, number, model.hex())
 
     def release(
-        self, message: Private, label: Label, request: Train | Evaluate | AskStatistics, recipient: Recipient
+        self, message: Answer, order: Order, foreseen: Forecast, recipient: Recipient, admitted: Admitted
     ) -> Sealed:
         """Seal a value that derives from private data; raise `ReleaseDenied` unless rules permit all of it."""
-        rules = tuple(self._permitted(ask) for ask in _asks(message, label, request, recipient))
+        standing = self.journal.standing(without=admitted.reservation)
+        permits = self._permitted(asks_in(message, order, foreseen.label, recipient), standing)
+        if not set(_limits(permits)) <= set(admitted.reservation.limits):
+            raise ReleaseDenied(f"this {codec.kind_of(message)} stays here: the rules changed while it was computed")
+        message = self._reduced(message, order, [permit.rule for permit in permits])
+        place = place_of(order)
         draft = Draft(
             peer=recipient.name,
             method="Attach",
             kind=codec.kind_of(message),
             bytes=0,
-            labels=tuple(sorted(f"{origin.dataset}/{origin.principal}" for origin in label.origins)),
-            policy=" ".join(cite(rule) for rule in rules if rule is not None),
-            plan="" if isinstance(request, AskStatistics) else request.plan.hex(),
-            round=-1 if isinstance(request, AskStatistics) else request.round,
-            purpose=request.purpose,
+            labels=tuple(sorted(f"{origin.dataset}/{origin.principal}" for origin in foreseen.label.origins)),
+            policy=" ".join(cite(permit.rule) for permit in permits if permit.rule is not None),
+            approval=" ".join(sorted({permit.grant.digest for permit in permits if permit.grant is not None})),
+            plan=place.plan,
+            model=admitted.model,
+            round=place.round,
+            purpose=place.purpose,
+            legal_basis=self.facts.legal_basis.get(order.dataset, ""),
         )
-        return self._record(self._reduced(message, request, rules), draft)
+        return self._record(message, draft, admitted, foreseen)
 
-    def _permitted(self, ask: Ask) -> Rule | None:
-        decision = decide(ask, self.facts.rules)
-        if isinstance(decision, Deny):
-            raise ReleaseDenied(
-                f"{ask.release} for {ask.recipient.name!r} stays here: {'; '.join(decision.reasons)}; "
-                "add a rule to the data set's release list if it may leave"
+    def give_up(self, admitted: Admitted, *, charged: bool) -> None:
+        """End an order that nothing left for; it stays `charged` where even its failure tells something."""
+        if admitted.number is not None:
+            settle = self.journal.holds.forfeit if charged else self.journal.holds.cancel
+            settle(admitted.number)
+
+    def _permitted(self, asks: Iterable[Ask], standing: Standing) -> list[Permit]:
+        """Return the permission for each of `asks`; raise `ReleaseDenied` with the reasons where one has none."""
+        permits: list[Permit] = []
+        for ask in asks:
+            decision = decide(ask, self.facts.rules, standing)
+            if isinstance(decision, Deny):
+                raise ReleaseDenied(
+                    f"{ask.release} for {ask.recipient.name!r} stays here: {'; '.join(decision.reasons)}; "
+                    "add a rule to the data set's release list if it may leave"
+                )
+            permits.append(decision)
+        return permits
+
+    def _again(self, release: bytes, asks: Sequence[Ask], recipient: Recipient) -> Sealed | None:
+        """Return the answer that this very order got already, as a new message with the identical bytes, or None."""
+        kept = self.journal.outbox.find(release) or self._kept(release)
+        if kept is None:
+            return None
+        now = self.journal.standing()
+        self._permitted(asks, replace(now, used={}))  # it was counted then
+        draft = replace(
+            next(self.journal.entries(kept.entry, kept.entry + 1)).draft,
+            peer=recipient.name,
+            dp=NO_SPEND,
+            source=kept.entry,
+        )
+        receipt = self.journal.append(draft, kept.header, kept.payload)
+        return Sealed(Envelope(kept.header, kept.payload, receipt.seq, receipt.key))
+
+    def _kept(self, release: bytes) -> Kept | None:
+        """Return what the disk keeps of a release that was charged; raise if it is under way, or lost."""
+        held = self.journal.holds.live(release)
+        if held is None:
+            return None
+        if held.state is State.RESERVED:
+            raise ReleaseDenied("the same order is being carried out already; wait for its answer")
+        bytes_kept = self.journal.holds.waiting(held.number)
+        if bytes_kept is None:
+            raise ReleaseLost(
+                f"the answer to this order was recorded as entry {held.entry} and then lost with a crash; it is never "
+                "made again: go on with another round"
             )
-        return decision.rule
+        header, payload = bytes_kept
+        return Kept(held.recipient, held.job, held.round, held.entry, header, (memoryview(payload),))
 
-    def _reduced(
-        self, message: Private, request: Train | Evaluate | AskStatistics, rules: tuple[Rule | None, ...]
-    ) -> Private:
+    def _reduced(self, message: Answer, order: Order, rules: Sequence[Rule | None]) -> Answer:
         """Return what the rules let through of `message`, made of fresh numbers."""
         match message:
             case Update():
-                weight = next(
-                    (weight_of(rule, int(message.weight)) for rule in rules if isinstance(rule, PlainUpdate)), 1.0
-                )
+                weight = weight_of(rules[0], int(message.weight))
                 return replace(message, weight=weight, metrics=_plain(message.metrics), delta=_fresh(message.delta))
             case Evaluation():
-                weight = self._announced_weight(request, int(message.weight))
+                weight = self._announced_weight(order, int(message.weight))
                 return replace(message, weight=weight, metrics=_plain(message.metrics))
-            case Statistics():
+            case Statistics() | Mock():
                 return replace(message, values=_fresh(message.values))
 
-    def _announced_weight(self, request: Train | Evaluate | AskStatistics, rows: int) -> float:
+    def _announced_weight(self, order: Order, rows: int) -> float:
         """Return the weight of an evaluation: its rows rounded down to tens, and 1 where the owner hides rows."""
-        announced = self.facts.datasets[request.dataset].rows
+        announced = self.facts.datasets[order.dataset].rows
         if announced is None:
             return 1.0
         return float(max(1, rounded_rows(rows)))
 
-    def _record(self, message: Public | Private, draft: Draft) -> Sealed:
+    def _record(
+        self, message: Public | Answer, draft: Draft, admitted: Admitted | None, foreseen: Forecast | None = None
+    ) -> Sealed:
         """Write the ledger entry of `message`, wait until it is durable, and only then seal the bytes."""
         envelope = codec.encode(message)
-        draft = replace(
-            draft,
-            bytes=framed_bytes(len(envelope.header), envelope.payload_bytes, entry=0, entry_key_bytes=ENTRY_KEY_BYTES),
-        )
-        receipt = self.journal.append(draft, envelope.header, envelope.payload)
+        length = len(envelope.header) + envelope.payload_bytes
+        total = framed_bytes(len(envelope.header), envelope.payload_bytes, entry=0, entry_key_bytes=ENTRY_KEY_BYTES)
+        if foreseen is not None:
+            foreseen.check(draft.kind, _specs(message), total)
+        settles = None
+        if admitted is not None and admitted.number is not None:
+            settles = Settlement(admitted.number, keep=length <= DURABLE_BYTES)
+        receipt = self.journal.append(replace(draft, bytes=total), envelope.header, envelope.payload, settles=settles)
+        if admitted is not None:
+            held = admitted.reservation
+            kept = Kept(held.recipient, held.job, held.round, receipt.seq, envelope.header, envelope.payload)
+            self.journal.outbox.put(held.release, kept)
         return Sealed(Envelope(envelope.header, envelope.payload, receipt.seq, receipt.key))
 
 
-def _asks(
-    message: Private, label: Label, request: Train | Evaluate | AskStatistics, recipient: Recipient
-) -> tuple[Ask, ...]:
-    """Return every permission that sending `message` needs, read from the message itself."""
+def _limits(permits: Iterable[Permit]) -> tuple[Limit, ...]:
+    """Return what `permits` use up, each once: an approval covers all of one message."""
+    limits: dict[str, Limit] = {}
+    for permit in permits:
+        if permit.rule is not None and permit.rule.rounds_per_day is not None:
+            limits[cite(permit.rule)] = Limit(cite(permit.rule), permit.rule.rounds_per_day, DAY_SECONDS)
+        if permit.grant is not None:
+            limits[permit.grant.digest] = Limit(permit.grant.digest, permit.grant.releases)
+    return tuple(limits.values())
+
+
+def _specs(message: Public | Answer) -> tuple[TensorSpec, ...]:
     match message:
-        case Update(metrics=metrics):
-            update = Ask("update", label, recipient, (), request.purpose)
-            return (update, Ask("metrics", label, recipient, tuple(metrics), request.purpose)) if metrics else (update,)
-        case Evaluation(metrics=metrics):
-            return (Ask("metrics", label, recipient, tuple(metrics), request.purpose),)
-        case Statistics(values=values):
-            kinds = tuple(name for name, _ in values)
-            return (Ask("statistics", label, recipient, kinds, request.purpose),)
+        case Update(delta=tensors) | Statistics(values=tensors) | Mock(values=tensors):
+            return tensors.specs
+        case _:
+            return ()
 
 
 def _plain(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -3,28 +3,34 @@
     message -> (session, actions)        outcome of an execution -> (session, actions)
 
 It promises that nothing is executed on private data unless the owner's rules would let the result leave to this
-very peer; that every value it hands on carries the label of what it derives from; that a request is answered
-once; and that a failure is a code. An operation that fails on private values bars its data set for the rest of
-the session, because failing or not failing is itself an answer. It performs nothing: `worker` executes, and the
-door (`release`) decides again before anything leaves.
+very peer; that every order is put before the owner, with what it would release, the first time it is seen; that every
+value it hands on carries the label of what it derives from; that a request is answered once; and that a failure is a
+code. An operation that fails on private values bars its data set for the rest of the session, because failing
+or not failing is itself an answer. It performs nothing: `worker` executes, and the door (`release`) decides again
+before anything leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from fedpriv.ids import DatasetName, PeerName, PlanDigest, WorkerName
-from fedpriv.labels import Label, private
+from fedpriv.ids import DatasetName, JobId, PeerName, PlanDigest, WorkerName
+from fedpriv.labels import private
 from fedpriv.plans.plan import Plan
-from fedpriv.policy.decision import Ask, Deny, Recipient, decide, may_receive
-from fedpriv.policy.rules import Rule
-from fedpriv.updates import TensorSet
+from fedpriv.policy.decision import NOTHING_STANDS, Deny, Permit, Recipient, Standing, decide, may_receive
+from fedpriv.policy.requests import ReleaseRequest
+from fedpriv.policy.rules import Rule, cite
+from fedpriv.updates import TensorSet, TensorSpec
 from fedpriv.wire.messages import (
     Announcement,
+    AskCheckpoint,
+    AskMock,
     AskStatistics,
+    Checkpoint,
     CloseRound,
+    Cosigned,
     DatasetDescription,
     ErrorCode,
     Evaluate,
@@ -32,6 +38,7 @@ from fedpriv.wire.messages import (
     Failure,
     Goodbye,
     Message,
+    Mock,
     OfferPlan,
     PlanAccepted,
     Request,
@@ -39,31 +46,43 @@ from fedpriv.wire.messages import (
     Train,
     Update,
 )
+from fedpriv_worker.forecast import Forecast, forecast
+from fedpriv_worker.orders import NO_JOB, NO_ROUND, Answer, Order, asks_of, request_of
 
 MAXIMUM_PLANS = 32
+MAXIMUM_SEEN = 64
 MAXIMUM_RUNNING = 8
 MAXIMUM_ROUND = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What stays the same while a worker runs: descriptions of its data sets and their rules, never their rows."""
+    """What stays the same while a worker runs: descriptions of its data sets and their rules, never their rows.
+
+    `legal_basis` is what the owner wrote about a data set for the ledger, `stand_ins` what the mock of one holds.
+    """
 
     worker: WorkerName
     torch_version: str
     datasets: Mapping[DatasetName, DatasetDescription]
     rules: Mapping[DatasetName, tuple[Rule, ...]]
+    legal_basis: Mapping[DatasetName, str] = field(default_factory=dict)
+    stand_ins: Mapping[DatasetName, tuple[TensorSpec, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One authenticated peer, the plans it offered, what is running for it, and what it lost the right to."""
+    """One authenticated peer, the plans it offered, what is running for it, and what it lost the right to.
+
+    `seen` has the forecast of every request that was put before the owner.
+    """
 
     facts: Facts
     peer: Recipient
     plans: Mapping[PlanDigest, Plan] = field(default_factory=dict)
-    running: Mapping[int, Request] = field(default_factory=dict)
+    running: Mapping[int, Validate | Execute] = field(default_factory=dict)
     barred: frozenset[DatasetName] = frozenset()
+    seen: Mapping[ReleaseRequest, Forecast] = field(default_factory=dict)
 
 
 # --- what an execution came to ---------------------------------------------------------------------------------------
@@ -99,6 +118,18 @@ class Summed:
 
 
 @dataclass(frozen=True, slots=True)
+class StoodIn:
+    """The stand-in rows were fetched."""
+
+    values: TensorSet = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The order had its answer already, which is sent again as it was."""
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """Execution failed. `on_values` says that it could not have failed before private values were read."""
 
@@ -108,34 +139,69 @@ class Broken:
     on_values: bool = False
 
 
-Outcome: TypeAlias = Loaded | Trained | Evaluated | Summed | Broken
+Outcome: TypeAlias = Loaded | Trained | Evaluated | Summed | StoodIn | Answered | Broken
 
 
 # --- actions ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Execute:
-    """Carry out `request` with the plan that it offers or names, if any, then report the outcome."""
+class Validate:
+    """Validate and compile the plan that `request` offers, then report the outcome."""
 
-    request: Request
+    request: OfferPlan
+
+    @property
+    def number(self) -> int:
+        """The number that the peer gave the request."""
+        return self.request.request
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Reserve what `order` would use up, carry it out with the plan that it names, if any, then report the outcome."""
+
+    order: Order
     plan: Plan | None
+    forecast: Forecast
+
+    @property
+    def number(self) -> int:
+        """The number that the peer gave the request."""
+        return self.order.request
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Put a request before the owner, durably; `permitted_by` cites the rule that lets it out, "" if none does."""
+
+    request: ReleaseRequest
+    plan: Plan | None
+    permitted_by: str
 
 
 @dataclass(frozen=True, slots=True)
 class Tell:
     """Send a message that derives from no private data; the door records it."""
 
-    message: Announcement | PlanAccepted | Failure | Goodbye
+    message: Announcement | PlanAccepted | Failure | Goodbye | Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Hand a value that derives from private data to the door, with its label and what it answers."""
+    """Hand a value that derives from private data to the door, with what it answers and what was foreseen of it."""
 
-    message: Update | Evaluation | Statistics
-    label: Label
-    request: Train | Evaluate | AskStatistics
+    message: Answer
+    order: Order
+    forecast: Forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Forget the bytes of what was released for a round: the peer has saved it."""
+
+    job: JobId
+    round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +210,27 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowCheckpoint:
+    """Publish, and answer with the signed checkpoint and its consistency with the one that the peer holds."""
+
+    request: AskCheckpoint
+
+
+@dataclass(frozen=True, slots=True)
+class KeepCosignature:
+    """Add the peer's cosignature to the checkpoint that it was shown last, if it is a good one."""
+
+    cosigned: Cosigned
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """End the link."""
 
 
-Action: TypeAlias = Execute | Tell | Release | Publish | Close
+Action: TypeAlias = (
+    Validate | Execute | Note | Tell | Release | Acknowledge | Publish | ShowCheckpoint | KeepCosignature | Close
+)
 Step: TypeAlias = tuple[Session, tuple[Action, ...]]
 
 
@@ -157,31 +239,47 @@ def open_session(facts: Facts, peer: Recipient) -> Step:
     return Session(facts, peer), (Tell(Announcement(facts.torch_version, tuple(facts.datasets.values()))),)
 
 
-def handle(session: Session, message: Message) -> Step:
-    """Return the session after `message` and what to do. A message that a peer may not send closes the link."""
+def handle(  # noqa: PLR0911 - one for each kind of message
+    session: Session, message: Message, standing: Standing = NOTHING_STANDS
+) -> Step:
+    """Return the session after `message` and what to do. A message that a peer may not send closes the link.
+
+    `standing` is what the owner's rules are judged by at this moment.
+    """
     match message:
         case OfferPlan():
             return _offered(session, message)
-        case Train() | Evaluate() | AskStatistics():
-            return _ordered(session, message)
-        case CloseRound():
-            return session, (Publish(),)
+        case Train() | Evaluate() | AskStatistics() | AskMock():
+            return _ordered(session, message, standing)
+        case AskCheckpoint():
+            return _asked_for_the_checkpoint(session, message)
+        case Cosigned():
+            return session, (KeepCosignature(message),)
+        case CloseRound(job, round_number):
+            return session, (Acknowledge(job, round_number), Publish())
         case Goodbye():
-            return session, (Publish(), Close())
+            return session, (Acknowledge(NO_JOB, NO_ROUND), Publish(), Close())
         case _:
             return session, (Close(),)  # only a worker sends the rest
 
 
 def executed(session: Session, number: int, outcome: Outcome) -> Step:
     """Return the session after the execution of request `number`, and the reply."""
-    request = session.running[number]
-    running = {other: order for other, order in session.running.items() if other != number}
-    session = replace(session, running=running)
+    action = session.running[number]
+    session = replace(session, running={other: each for other, each in session.running.items() if other != number})
     if isinstance(outcome, Broken):
-        return _broke(session, request, outcome)
-    if not isinstance(request, OfferPlan) and request.dataset in session.barred:
-        return _refuse(session, request, ErrorCode.RELEASE_DENIED)  # barred while it was running
-    return _succeeded(session, request, outcome)
+        return _broke(session, action, outcome)
+    if isinstance(outcome, Answered):
+        return session, ()
+    if isinstance(action, Execute) and action.order.dataset in session.barred:
+        return _refuse(session, action.order, ErrorCode.RELEASE_DENIED)  # barred while it was running
+    return _succeeded(session, action, outcome)
+
+
+def _asked_for_the_checkpoint(session: Session, ask: AskCheckpoint) -> Step:
+    if not may_receive(session.peer, session.facts.rules):
+        return _refuse(session, ask, ErrorCode.RELEASE_DENIED)  # it counts what others were sent, too
+    return session, (ShowCheckpoint(ask),)
 
 
 def _offered(session: Session, offer: OfferPlan) -> Step:
@@ -191,80 +289,103 @@ def _offered(session: Session, offer: OfferPlan) -> Step:
         return session, (Tell(PlanAccepted(offer.request, offer.plan.digest)),)
     if len(session.plans) >= MAXIMUM_PLANS:
         return _refuse(session, offer, ErrorCode.OVER_QUOTA)
-    return _start(session, offer)
+    return _start(session, offer, Validate(offer))
 
 
-def _ordered(session: Session, order: Train | Evaluate | AskStatistics) -> Step:
+def _ordered(session: Session, order: Order, standing: Standing) -> Step:
+    if code := _why_impossible(session, order):
+        return _refuse(session, order, code)
+    facts, peer = session.facts, session.peer
+    plan = session.plans[order.plan] if isinstance(order, Train | Evaluate) else None
+    foreseen = session.seen.get(request_of(order, peer)) or _foreseen(facts, peer, order, plan)
+    decisions = [decide(ask, facts.rules, standing) for ask in asks_of(order, foreseen.label, peer)]
+    denials = [decision for decision in decisions if isinstance(decision, Deny)]
+    if denials and not all(denial.pending for denial in denials):
+        return _refuse(session, order, ErrorCode.RELEASE_DENIED)
+    session, noted = _noted(session, order, plan, foreseen, decisions)
+    if denials:
+        session, actions = _refuse(session, order, ErrorCode.APPROVAL_PENDING)
+    else:
+        session, actions = _start(session, order, Execute(order, plan, foreseen))
+    return session, (*noted, *actions)
+
+
+def _why_impossible(session: Session, order: Order) -> ErrorCode | None:
+    """Return why `order` cannot be carried out whatever the rules say, or None."""
     if order.dataset not in session.facts.datasets:
-        return _refuse(session, order, ErrorCode.UNKNOWN_DATASET)
-    if not isinstance(order, AskStatistics):
+        return ErrorCode.UNKNOWN_DATASET
+    if isinstance(order, AskMock) and order.dataset not in session.facts.stand_ins:
+        return ErrorCode.RELEASE_DENIED  # the same code whether there is no stand-in or no rule for it
+    if isinstance(order, Train | Evaluate):
         if order.plan not in session.plans:
-            return _refuse(session, order, ErrorCode.UNKNOWN_PLAN)
+            return ErrorCode.UNKNOWN_PLAN
         if not 0 <= order.round < MAXIMUM_ROUND:
-            return _refuse(session, order, ErrorCode.BAD_REQUEST)
-    if order.dataset in session.barred:
-        return _refuse(session, order, ErrorCode.RELEASE_DENIED)
-    asks = _would_release(session.peer, order, _label(session, order))
-    if any(isinstance(decide(ask, session.facts.rules), Deny) for ask in asks):
-        return _refuse(session, order, ErrorCode.RELEASE_DENIED)
-    return _start(session, order)
+            return ErrorCode.BAD_REQUEST
+    return ErrorCode.RELEASE_DENIED if order.dataset in session.barred else None
 
 
-def _start(session: Session, request: Request) -> Step:
+def _foreseen(facts: Facts, peer: Recipient, order: Order, plan: Plan | None) -> Forecast:
+    """Return what `order` would release, with the label of it.
+
+    Even an output that touches no row depends on how many rows there are: the number of local steps, the weight. So
+    an answer carries the data set's own label, and with it whatever the plan mixes in.
+    """
+    description = facts.datasets[order.dataset]
+    origin = private(order.dataset, PeerName(facts.worker))
+    stand_in = facts.stand_ins.get(order.dataset, ())
+    return forecast(plan, request_of(order, peer), origin, features=len(description.features), stand_in=stand_in)
+
+
+def _noted(
+    session: Session, order: Order, plan: Plan | None, foreseen: Forecast, decisions: Sequence[Permit | Deny]
+) -> Step:
+    """Return the session knowing the request of `order`, and the note for the owner where it is new."""
+    request = request_of(order, session.peer)
+    if request in session.seen:
+        return session, ()
+    kept = dict(list(session.seen.items())[-MAXIMUM_SEEN + 1 :])
+    permits = [decision.rule for decision in decisions if isinstance(decision, Permit)]
+    cited = " ".join(cite(rule) for rule in permits if rule is not None) if len(permits) == len(decisions) else ""
+    return replace(session, seen={**kept, request: foreseen}), (Note(request, plan, cited),)
+
+
+def _start(session: Session, request: Request, action: Validate | Execute) -> Step:
     if request.request in session.running:
         return _refuse(session, request, ErrorCode.BAD_REQUEST)
     if len(session.running) >= MAXIMUM_RUNNING:
         return _refuse(session, request, ErrorCode.OVER_QUOTA)
-    plan = None if isinstance(request, AskStatistics) else _plan(session, request)
-    return replace(session, running={**session.running, request.request: request}), (Execute(request, plan),)
+    return replace(session, running={**session.running, request.request: action}), (action,)
 
 
-def _plan(session: Session, request: OfferPlan | Train | Evaluate) -> Plan:
-    return request.plan if isinstance(request, OfferPlan) else session.plans[request.plan]
+def _succeeded(
+    session: Session, action: Validate | Execute, outcome: Loaded | Trained | Evaluated | Summed | StoodIn
+) -> Step:
+    if isinstance(action, Validate):
+        assert isinstance(outcome, Loaded), outcome
+        plan = action.request.plan
+        session = replace(session, plans={**session.plans, plan.digest: plan})
+        return session, (Tell(PlanAccepted(action.request.request, plan.digest)),)
+    return session, (Release(_answer(action.order, outcome), action.order, action.forecast),)
 
 
-def _would_release(peer: Recipient, order: Train | Evaluate | AskStatistics, label: Label) -> tuple[Ask, ...]:
-    """Return what carrying out `order` would release, all of which some rule must allow."""
-    match order:
-        case Train(metrics=metrics, purpose=purpose):
-            update = Ask("update", label, peer, (), purpose)
-            return (update, Ask("metrics", label, peer, metrics, purpose)) if metrics else (update,)
-        case Evaluate(metrics=metrics, purpose=purpose):
-            return (Ask("metrics", label, peer, metrics, purpose),)
-        case AskStatistics(kinds=kinds, purpose=purpose):
-            return (Ask("statistics", label, peer, kinds, purpose),)
-
-
-def _succeeded(session: Session, request: Request, outcome: Loaded | Trained | Evaluated | Summed) -> Step:
-    match request, outcome:
-        case OfferPlan(request=number, plan=plan), Loaded():
-            session = replace(session, plans={**session.plans, plan.digest: plan})
-            return session, (Tell(PlanAccepted(number, plan.digest)),)
-        case Train(request=number, round=round_number), Trained(rows, metrics, delta):
-            update = Update(number, round_number, float(rows), metrics, delta)
-            return session, (Release(update, _label(session, request), request),)
-        case Evaluate(request=number, round=round_number), Evaluated(rows, metrics):
-            evaluation = Evaluation(number, round_number, float(rows), metrics)
-            return session, (Release(evaluation, _label(session, request), request),)
-        case AskStatistics(request=number), Summed(values):
-            return session, (Release(Statistics(number, values), _label(session, request), request),)
+def _answer(order: Order, outcome: Loaded | Trained | Evaluated | Summed | StoodIn) -> Answer:
+    match order, outcome:
+        case Train(), Trained(rows, metrics, delta):
+            return Update(order.request, order.round, float(rows), metrics, delta)
+        case Evaluate(), Evaluated(rows, metrics):
+            return Evaluation(order.request, order.round, float(rows), metrics)
+        case AskStatistics(), Summed(values):
+            return Statistics(order.request, values)
+        case AskMock(), StoodIn(values):
+            return Mock(order.request, values)
         case _:
-            raise AssertionError(f"the executor answered {type(request).__name__} with {type(outcome).__name__}")
+            raise AssertionError(f"the executor answered {type(order).__name__} with {type(outcome).__name__}")
 
 
-def _label(session: Session, request: Train | Evaluate | AskStatistics) -> Label:
-    """Return the label of everything a request yields.
-
-    A plan reads one data set, and even an output that touches no row depends on how many rows there are: the
-    number of local steps, the weight. So it is the data set's own label, whatever the plan does.
-    """
-    return private(request.dataset, PeerName(session.facts.worker))
-
-
-def _broke(session: Session, request: Request, outcome: Broken) -> Step:
-    if outcome.on_values and not isinstance(request, OfferPlan):
-        session = replace(session, barred=session.barred | {request.dataset})
-    failure = Failure(request.request, outcome.code, outcome.step, outcome.operation)
+def _broke(session: Session, action: Validate | Execute, outcome: Broken) -> Step:
+    if outcome.on_values and isinstance(action, Execute):
+        session = replace(session, barred=session.barred | {action.order.dataset})
+    failure = Failure(action.number, outcome.code, outcome.step, outcome.operation)
     return session, (Tell(failure),)
 
 

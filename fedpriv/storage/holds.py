@@ -1,0 +1,249 @@
+"""Reservations and the outbox on disk: what releases use up, and the bytes of those that may have to be sent again.
+
+`reserve` counts and stores in one transaction, so two releases can never both take the last of a limit. `commit` and
+`keep` join the transaction that appends the ledger entry. After a crash `recover` says what became of each release
+that was under way; it forgives nothing. What a cost means is said by `privacy`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from fedpriv.errors import ReleaseDenied, VerificationFailed
+from fedpriv.ids import DatasetName, JobId, PeerName
+from fedpriv.privacy.budget import Account, Cost, total_of
+from fedpriv.privacy.reservations import DAY_SECONDS, FIRST, Limit, Reservation, State
+from fedpriv.storage.database import Database
+
+SCHEMA = """
+CREATE TABLE hold (
+    number INTEGER PRIMARY KEY, release BLOB NOT NULL, dataset TEXT NOT NULL, recipient TEXT NOT NULL,
+    plan TEXT NOT NULL, job TEXT NOT NULL, round INTEGER NOT NULL, time INTEGER NOT NULL,
+    mechanism TEXT, event TEXT, relation TEXT, rdp TEXT, state TEXT NOT NULL, entry INTEGER, hash BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX live ON hold (release) WHERE state IN ('reserved', 'committed', 'lost');
+CREATE TABLE charge (
+    hold INTEGER NOT NULL REFERENCES hold, position INTEGER NOT NULL, against TEXT NOT NULL,
+    PRIMARY KEY (hold, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX charged ON charge (against);
+CREATE TABLE outbox (
+    hold INTEGER PRIMARY KEY REFERENCES hold, header BLOB NOT NULL, payload BLOB NOT NULL
+) STRICT
+"""
+_USES = """
+SELECT count(*) FROM charge JOIN hold ON hold.number = charge.hold
+WHERE charge.against = ? AND hold.state != 'cancelled' AND hold.time > ?
+"""
+_READ = "read the reservations"
+_COLUMNS = (
+    "number, release, dataset, recipient, plan, job, round, time, state, coalesce(entry, -1), mechanism, event, "
+    "relation, rdp"
+)
+_AGAINST = "SELECT against FROM charge WHERE hold = ? ORDER BY position"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A reservation as stored; `entry` is the ledger entry that its release was recorded under, -1 before that."""
+
+    number: int
+    release: bytes = field(repr=False)
+    dataset: DatasetName
+    recipient: PeerName
+    plan: str
+    job: JobId
+    round: int
+    time: int
+    state: State
+    entry: int
+    against: tuple[str, ...]
+    cost: Cost | None
+
+
+class Holds:
+    """The reservations of one worker; safe to call from any thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._spent: dict[DatasetName, tuple[int, tuple[float, ...]]] = {}
+
+    def reserve(self, reservation: Reservation, time: int) -> int:
+        """Charge `reservation` durably at `time` (milliseconds) and return its number.
+
+        Raise `ReleaseDenied`, of which `BudgetExceeded` is one, when a limit or the budget does not allow it.
+        """
+        with self._database.writing("reserve a release") as connection:
+            for limit in reservation.limits:
+                _check_limit(connection, limit, time)
+            if reservation.cost is not None:
+                self._account(reservation).after(reservation.cost, dataset=reservation.dataset)
+            previous = connection.execute("SELECT number, hash FROM hold ORDER BY number DESC LIMIT 1").fetchone()
+            number = 0 if previous is None else previous[0] + 1
+            _insert(connection, reservation, number, time, FIRST if previous is None else previous[1])
+            self._spent.pop(reservation.dataset, None)
+        return number
+
+    def commit(self, number: int, entry: int) -> None:
+        """Settle reservation `number` with ledger entry `entry`; part of the transaction that appends the entry."""
+        self._settle(number, State.COMMITTED, entry)
+
+    def cancel(self, number: int) -> None:
+        """Give back what reservation `number` holds: nothing of its release left the worker."""
+        self._settle(number, State.CANCELLED, -1)
+        self._spent.clear()
+
+    def forfeit(self, number: int) -> None:
+        """Let reservation `number` stay charged although nothing but a code left: that code tells something too."""
+        self._settle(number, State.INTERRUPTED, -1)
+
+    def keep(self, number: int, header: bytes, payload: bytes) -> None:
+        """Keep the bytes of a release until they are acknowledged; part of the transaction that commits it."""
+        with self._database.writing("keep a release") as connection:
+            connection.execute("INSERT INTO outbox VALUES (?, ?, ?)", (number, header, payload))
+
+    def waiting(self, number: int) -> tuple[bytes, bytes] | None:
+        """Return header and payload that are kept of reservation `number`, or None."""
+        with self._database.reading(_READ) as connection:
+            found = connection.execute("SELECT header, payload FROM outbox WHERE hold = ?", (number,)).fetchone()
+        return None if found is None else (bytes(found[0]), bytes(found[1]))
+
+    def live(self, release: bytes) -> Held | None:
+        """Return the reservation of `release` that is under way, committed or lost; None where it may begin anew."""
+        live = "WHERE release = ? AND state IN ('reserved', 'committed', 'lost')"
+        return next(self._held(live, (release,)), None)
+
+    def acknowledge(self, recipient: PeerName, job: JobId, round_number: int) -> None:
+        """Forget the bytes of what `recipient` has saved; writes only where something waits for that."""
+        mine = "SELECT number FROM hold WHERE recipient = ? AND job = ? AND round = ? AND state = 'committed'"
+        with self._database.reading(_READ) as connection:
+            numbers = connection.execute(mine, (recipient, job, round_number)).fetchall()
+        if numbers:
+            with self._database.writing("acknowledge a release") as connection:
+                connection.executemany("UPDATE hold SET state = 'acknowledged' WHERE number = ?", numbers)
+                connection.executemany("DELETE FROM outbox WHERE hold = ?", numbers)
+
+    def recover(self) -> None:
+        """After a start: verify the chain, then say of every release under way what a crash made of it."""
+        self._verify()
+        with self._database.writing("recover the reservations") as connection:
+            connection.execute("UPDATE hold SET state = 'interrupted' WHERE state = 'reserved'")
+            connection.execute(
+                "UPDATE hold SET state = 'lost' WHERE state = 'committed' AND number NOT IN (SELECT hold FROM outbox)"
+            )
+
+    def used(self, now: float) -> Mapping[str, int]:
+        """Return how often each rule was used in the last day, by citation, and each approval ever, by digest.
+
+        A use that a clock running backwards put into the future counts too.
+        """
+        since = int((now - DAY_SECONDS) * 1000)
+        with self._database.reading(_READ) as connection:
+            found = connection.execute(
+                "SELECT against, count(*) FROM charge JOIN hold ON number = hold WHERE state != 'cancelled' "
+                "AND (time > ? OR instr(against, ':') = 0) GROUP BY against",
+                (since,),
+            ).fetchall()
+        return dict(found)
+
+    def spent(self, dataset: DatasetName) -> tuple[float, ...]:
+        """Return the sum of the RDP vectors charged to `dataset`, one value for each of `ORDERS`."""
+        known = self._spent.get(dataset)
+        if known is None or known[0] != self._database.failures:
+            costs = [held.cost for held in self._held("WHERE dataset = ? AND state != 'cancelled'", (dataset,))]
+            total = total_of(cost.rdp for cost in costs if cost is not None)
+            self._spent[dataset] = known = self._database.failures, total
+        return known[1]
+
+    def all(self) -> Iterator[Held]:
+        """Yield every reservation, in order."""
+        return self._held("", ())
+
+    @property
+    def latest(self) -> int:
+        """When the last reservation was made, in milliseconds; 0 if there is none."""
+        with self._database.reading(_READ) as connection:
+            return int(connection.execute("SELECT coalesce(max(time), 0) FROM hold").fetchone()[0])
+
+    def _account(self, reservation: Reservation) -> Account:
+        if reservation.budget is None:
+            raise ReleaseDenied(
+                f"data set {reservation.dataset!r} has no budget to pay a privacy cost from; give it one, as in "
+                "budget = { epsilon = 8.0, delta = 1e-5 }"
+            )
+        return Account(reservation.budget, self.spent(reservation.dataset))
+
+    def _settle(self, number: int, state: State, entry: int) -> None:
+        with self._database.writing("settle a reservation") as connection:
+            changed = connection.execute(
+                "UPDATE hold SET state = ?, entry = ? WHERE number = ? AND state = 'reserved'",
+                (state.value, None if entry < 0 else entry, number),
+            ).rowcount
+            if changed != 1:
+                raise AssertionError(f"reservation {number} is settled already, or was never made")
+
+    def _verify(self) -> None:
+        previous = FIRST
+        with self._database.reading(_READ) as connection:
+            hashes = dict(connection.execute("SELECT number, hash FROM hold").fetchall())
+        for expected, held in enumerate(self.all()):
+            again = Reservation(
+                held.release, held.dataset, held.recipient, held.plan, held.job, held.round,
+                tuple(Limit(against, 0) for against in held.against), held.cost,
+            )  # fmt: skip  # one line of fields
+            previous = again.chained(previous, held.time)
+            if held.number != expected or hashes[held.number] != previous:
+                raise VerificationFailed(
+                    f"reservation {expected} in the journal was changed or removed; what is left of the budget is "
+                    "unknown: restore the state folder from its latest copy"
+                )
+
+    def _held(self, where: str, parameters: tuple[object, ...]) -> Iterator[Held]:
+        query = f"SELECT {_COLUMNS} FROM hold {where} ORDER BY number"  # noqa: S608 - constants of this module
+        with self._database.reading(_READ) as connection:
+            found = connection.execute(query, parameters).fetchall()
+            against = [tuple(name for (name,) in connection.execute(_AGAINST, (row[0],)).fetchall()) for row in found]
+        for row, names in zip(found, against, strict=True):
+            cost = None if row[10] is None else Cost(row[10], row[11], row[12], tuple(json.loads(row[13])))
+            number, release, dataset, recipient, plan, job, round_number, time, state, entry = row[:10]
+            yield Held(
+                number,
+                bytes(release),
+                dataset,
+                recipient,
+                plan,
+                job,
+                round_number,
+                time,
+                State(state),
+                entry,
+                names,
+                cost,
+            )
+
+
+def _check_limit(connection: sqlite3.Connection, limit: Limit, time: int) -> None:
+    since = -1 if limit.within_seconds is None else time - int(limit.within_seconds * 1000)
+    used = connection.execute(_USES, (limit.against, since)).fetchone()[0]
+    if used >= limit.most:
+        within = "" if limit.within_seconds is None else f" in the last {limit.within_seconds / 3600:g} hours"
+        raise ReleaseDenied(f"{limit.against} was used {used} times{within}, and its limit is {limit.most}")
+
+
+def _insert(connection: sqlite3.Connection, reservation: Reservation, number: int, time: int, previous: bytes) -> None:
+    cost = reservation.cost
+    priced = (None,) * 4 if cost is None else (cost.mechanism, cost.event, cost.relation, json.dumps(cost.rdp))
+    connection.execute(
+        "INSERT INTO hold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved', NULL, ?)",
+        (
+            number, reservation.release, reservation.dataset, reservation.recipient, reservation.plan,
+            reservation.job, reservation.round, time, *priced, reservation.chained(previous, time),
+        ),
+    )  # fmt: skip  # one line of fields
+    connection.executemany(
+        "INSERT INTO charge VALUES (?, ?, ?)",
+        [(number, position, limit.against) for position, limit in enumerate(reservation.limits)],
+    )

@@ -1,0 +1,212 @@
+"""One peer's session at a worker: waits for whichever comes first, a message or an outcome, and performs what follows.
+
+`session` decides, `worker` executes and `release` is the door; this is what carries from one to the other, in order.
+When the link ends, what was being computed for it is never sent to anyone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from fedpriv.errors import QuotaExceeded, StorageFailed
+from fedpriv.policy.decision import NOTHING_STANDS, Recipient, Standing
+from fedpriv.sealed import Sealed
+from fedpriv.transport.link import SealedLink
+from fedpriv.wire import codec
+from fedpriv.wire.messages import AskMock, AskStatistics, Evaluate, Failure, Message, Train
+from fedpriv.wire.plans import encode_plan
+from fedpriv_worker.journal import Journal
+from fedpriv_worker.publishing import Publisher
+from fedpriv_worker.release import Admitted
+from fedpriv_worker.session import (
+    Acknowledge,
+    Action,
+    Close,
+    Execute,
+    Facts,
+    KeepCosignature,
+    Note,
+    Outcome,
+    Publish,
+    Release,
+    Session,
+    ShowCheckpoint,
+    Tell,
+    Validate,
+    executed,
+    handle,
+    open_session,
+)
+from fedpriv_worker.steps import Reached, Step
+
+log = logging.getLogger("fedpriv.worker")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What carrying out a request came to, and what was admitted for it; `again` is the answer that it had before."""
+
+    outcome: Outcome
+    admitted: Admitted | None = None
+    again: Sealed | None = None
+
+
+class Host(Protocol):
+    """The worker, as one conversation sees it; all methods run on the loop's thread."""
+
+    facts: Facts
+    journal: Journal
+    publisher: Publisher
+    reached: Reached
+    closing: bool
+
+    async def carry_out(self, action: Validate | Execute, recipient: Recipient, stopped: Callable[[], bool]) -> Carried:
+        """Reserve for one request and carry it out; raise `StorageFailed`."""
+        ...
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do `work` on the journal."""
+        ...
+
+    async def seal(self, action: Tell | Release, recipient: Recipient, admitted: Admitted | None) -> Sealed:
+        """Take a message through the door; raise `StorageFailed`."""
+        ...
+
+    async def give_up(self, admitted: Admitted) -> None:
+        """Give back what an order reserved."""
+        ...
+
+    def leave(self, carried: Iterable[asyncio.Task[Carried]]) -> None:
+        """Let requests end that nobody waits for any more."""
+        ...
+
+    def with_bars(self, session: Session) -> Session:
+        """Return the session knowing what its peer lost the right to."""
+        ...
+
+    def keep_bars(self, session: Session) -> None:
+        """Remember what the peer of `session` lost the right to."""
+        ...
+
+
+class Conversation:
+    """One link's session, from the announcement to the end."""
+
+    def __init__(self, worker: Host, link: SealedLink, recipient: Recipient) -> None:
+        self._worker = worker
+        self._link = link
+        self._recipient = recipient
+        self._executing: dict[asyncio.Task[Carried], int] = {}
+        self._open = True
+        self._over = False
+
+    async def run(self) -> None:
+        """Go on until the peer closes the link, breaks it, or says what no peer may say."""
+        session, actions = open_session(self._worker.facts, self._recipient)
+        await self._perform(actions)
+        receiving = asyncio.create_task(self._receive())
+        try:
+            while self._open:
+                await asyncio.wait({receiving, *self._executing}, return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in self._executing if task.done()]:
+                    session = await self._conclude(session, task)
+                if receiving.done():
+                    message = receiving.result()
+                    if message is None:
+                        return
+                    session, actions = handle(self._worker.with_bars(session), message, await self._standing(message))
+                    await self._perform(actions)
+                    receiving = asyncio.create_task(self._receive())
+        except StorageFailed as error:
+            log.error("nothing more leaves to %s: %s", self._recipient.name, error)  # noqa: TRY400 - no traceback
+        finally:
+            self._over = True
+            self._worker.leave(self._executing)
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+
+    async def _conclude(self, session: Session, task: asyncio.Task[Carried]) -> Session:
+        """Return the session after a request was carried out, its answer sent and what it reserved settled."""
+        number = self._executing.pop(task)
+        carried = task.result()
+        session, actions = executed(self._worker.with_bars(session), number, carried.outcome)
+        self._worker.keep_bars(session)
+        if carried.again is not None:
+            await self._send(carried.again)
+        if carried.admitted is not None and not any(isinstance(action, Release) for action in actions):
+            await self._worker.give_up(carried.admitted)  # its peer lost the right to it meanwhile
+        await self._perform(actions, carried.admitted)
+        return session
+
+    async def _perform(self, actions: tuple[Action, ...], admitted: Admitted | None = None) -> None:
+        for action in actions:
+            await self._do(action, admitted)
+
+    async def _do(self, action: Action, admitted: Admitted | None) -> None:
+        worker = self._worker
+        match action:
+            case Validate() | Execute():
+                task = asyncio.create_task(worker.carry_out(action, self._recipient, self._nobody_waits))
+                self._executing[task] = action.number
+            case Note():
+                await worker.aside(lambda: self._note(action))
+            case Tell():
+                self._report(action)
+                await self._link.send(await worker.seal(action, self._recipient, None))
+            case Release():
+                await self._send(await worker.seal(action, self._recipient, admitted))
+            case Acknowledge(job, round_number):
+                await worker.aside(lambda: worker.journal.acknowledge(self._recipient.name, job, round_number))
+            case Publish():
+                worker.publisher.soon()
+            case ShowCheckpoint(request):
+                shown = Tell(await worker.publisher.show(request))
+                await self._link.send(await worker.seal(shown, self._recipient, None))
+            case KeepCosignature(cosigned):
+                await worker.publisher.keep(cosigned, self._recipient)
+            case Close():
+                self._open = False
+
+    async def _send(self, sealed: Sealed) -> None:
+        """Send an answer that derives from private data."""
+        self._worker.reached(Step.SEND)
+        await self._link.send(sealed)
+        self._worker.reached(Step.SENT)
+
+    async def _receive(self) -> Message | None:
+        envelope = await self._link.receive()
+        return None if envelope is None else codec.decode(envelope)
+
+    async def _standing(self, message: Message) -> Standing:
+        """Return what the owner's rules are judged by; only orders are."""
+        if not isinstance(message, Train | Evaluate | AskStatistics | AskMock):
+            return NOTHING_STANDS
+        return await self._worker.aside(self._worker.journal.standing)
+
+    def _nobody_waits(self) -> bool:
+        """Whether what is being computed has lost its recipient; read from the training thread."""
+        return self._over or self._worker.closing
+
+    def _note(self, note: Note) -> None:
+        """Put a request before the owner; a peer that asks for too much at once is not listened to."""
+        journal = self._worker.journal
+        plan = b"" if note.plan is None else encode_plan(note.plan)
+        try:
+            journal.requests.note(note.request, plan, permitted_by=note.permitted_by, now=journal.now())
+        except QuotaExceeded as error:
+            log.warning("request %s of %s is not noted: %s", note.request.id, self._recipient.name, error)
+            return
+        if not note.permitted_by:
+            log.warning("%s needs your approval: fedpriv worker explain %s", self._recipient.name, note.request.id)
+
+    def _report(self, action: Tell) -> None:
+        """Log a refusal, so that the owner sees what was asked and not given."""
+        if isinstance(action.message, Failure):
+            failure = action.message
+            log.warning("request %d of %s refused: %s", failure.request, self._recipient.name, failure.code.name)

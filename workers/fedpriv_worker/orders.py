@@ -1,0 +1,146 @@
+"""Orders, and what they ask for: the requests whose answer derives from a data set.
+
+An order is known again by its digest: the same peer, number, job, round, data set, plan, settings and model. What it
+would let out is asked of the owner's rules twice, once from the order before anything runs and once from the
+message that is about to leave. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from fedpriv import canonical
+from fedpriv.ids import JobId
+from fedpriv.labels import Label
+from fedpriv.policy.decision import Ask, Recipient, Release
+from fedpriv.policy.requests import ReleaseRequest
+from fedpriv.storage.hashing import chunk_digests
+from fedpriv.updates import TensorSet
+from fedpriv.wire.messages import AskMock, AskStatistics, Evaluate, Evaluation, Mock, Statistics, Train, Update
+from fedpriv.wire.tensors import tensor_bytes
+
+Order: TypeAlias = Train | Evaluate | AskStatistics | AskMock
+Answer: TypeAlias = Update | Evaluation | Statistics | Mock
+_Parts: TypeAlias = tuple[tuple[Release, tuple[str, ...]], ...]
+NO_JOB = JobId("")
+NO_ROUND = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an order stands: its job, round and plan (hexadecimal), as the ledger says them; empty where it has none.
+
+    `round` is -1 outside a round.
+    """
+
+    job: JobId
+    round: int
+    plan: str
+    purpose: str
+
+
+def place_of(order: Order) -> Place:
+    """Return where `order` stands."""
+    match order:
+        case Train() | Evaluate():
+            return Place(order.job, order.round, order.plan.hex(), order.purpose)
+        case AskStatistics():
+            return Place(NO_JOB, NO_ROUND, "", order.purpose)
+        case AskMock():
+            return Place(NO_JOB, NO_ROUND, "", "")
+
+
+def request_of(order: Order, recipient: Recipient) -> ReleaseRequest:
+    """Return what `order` asks to be let out, as its owner is shown it: the same in every round of a job."""
+    place = place_of(order)
+    match order:
+        case Train():
+            releases, kinds = (("update", "metrics") if order.metrics else ("update",)), order.metrics
+        case Evaluate():
+            releases, kinds = ("metrics",), order.metrics
+        case AskStatistics():
+            releases, kinds = ("statistics",), order.kinds
+        case AskMock():
+            releases, kinds = ("mock",), ()
+    epochs = order.epochs if isinstance(order, Train) else 0
+    batch_size = order.batch_size if isinstance(order, Train | Evaluate) else 0
+    return ReleaseRequest(recipient, order.dataset, releases, kinds, place.plan, place.purpose, epochs, batch_size)
+
+
+def asks_of(order: Order, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
+    """Return every permission that carrying out `order` needs."""
+    match order:
+        case Train(metrics=metrics):
+            parts: _Parts = (("update", ()), ("metrics", metrics)) if metrics else (("update", ()),)
+        case Evaluate(metrics=metrics):
+            parts = (("metrics", metrics),)
+        case AskStatistics(kinds=kinds):
+            parts = (("statistics", kinds),)
+        case AskMock():
+            parts = (("mock", ()),)
+    return _asks(parts, order, label, recipient)
+
+
+def asks_in(message: Answer, order: Order, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
+    """Return every permission that sending `message` in answer to `order` needs, read from the message itself."""
+    match message:
+        case Update(metrics=metrics):
+            parts: _Parts = (("update", ()), ("metrics", tuple(metrics))) if metrics else (("update", ()),)
+        case Evaluation(metrics=metrics):
+            parts = (("metrics", tuple(metrics)),)
+        case Statistics(values=values):
+            parts = (("statistics", tuple(name for name, _ in values)),)
+        case Mock():
+            parts = (("mock", ()),)
+    return _asks(parts, order, label, recipient)
+
+
+def _asks(parts: _Parts, order: Order, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
+    request = request_of(order, recipient)
+    return tuple(Ask(release, label, recipient, kinds, request.purpose, request) for release, kinds in parts)
+
+
+def model_digest(order: Order) -> bytes:
+    """Return the digest, 32 bytes, of the model that came with `order`; empty where none did.
+
+    It covers names, dtypes, shapes and the digests of every 1 MiB of all values together.
+    """
+    if not isinstance(order, Train | Evaluate):
+        return b""
+    return tensors_digest(order.model)
+
+
+def tensors_digest(tensors: TensorSet) -> bytes:
+    """Return a digest of `tensors`, 32 bytes: their specifications and their values."""
+    specs: list[canonical.Field] = [[spec.name, spec.dtype, list(spec.shape)] for spec in tensors.specs]
+    chunks = chunk_digests([tensor_bytes(tensor) for _, tensor in tensors])
+    return canonical.digest("fedpriv/model/v1", specs, chunks)
+
+
+def order_digest(order: Order, recipient: Recipient, model: bytes) -> bytes:
+    """Return the digest, 32 bytes, that `order` is known again by, when a peer that lost the answer asks once more."""
+    place = place_of(order)
+    where: list[canonical.Field] = [recipient.name, recipient.role, type(order).__name__, order.request, order.dataset]
+    settings: list[canonical.Field] = []
+    match order:
+        case Train():
+            hyperparameters: list[canonical.Field] = [
+                [name, value] for name, value in sorted(order.hyperparameters.items())
+            ]
+            training: list[canonical.Field] = [
+                order.epochs,
+                order.batch_size,
+                order.shuffle,
+                order.drop_last,
+                order.seed,
+            ]
+            settings = [training, hyperparameters, list(order.metrics)]
+        case Evaluate():
+            settings = [order.batch_size, list(order.metrics)]
+        case AskStatistics():
+            settings = [list(order.kinds)]
+        case AskMock():
+            pass
+    stands: list[canonical.Field] = [place.job, place.round, place.plan, place.purpose]
+    return canonical.digest("fedpriv/order/v1", where, stands, settings, model)
