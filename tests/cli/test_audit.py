@@ -16,6 +16,8 @@ from fedpriv.clock import ManualClock
 from fedpriv.entropy import SeededEntropy
 from fedpriv.errors import UsageError, VerificationFailed
 from fedpriv.ids import WorkerName
+from fedpriv.ledger.checkpoint import SigningKey
+from fedpriv.ledger.cosignature import cosign
 from fedpriv.ledger.entries import Draft
 from fedpriv_worker.journal import Journal
 
@@ -103,8 +105,9 @@ def test_verify_says_ok_for_each_ledger(run):
     verified = audit("verify", run)
     assert verified.exit_code == 0
     lines = verified.stdout.splitlines()
-    assert len(lines) == 2
     assert lines[0].startswith("fedpriv.ledger/alice: ok: 4 entries, 38,035 bytes, root ")
+    alone = "nobody else holds a later checkpoint of this ledger: a rollback would not show"
+    assert lines[1::2] == [f"fedpriv.ledger/{name}: {alone}" for name in ("alice", "bob")]
     assert "verified with the key beside the ledger" in verified.stderr
 
 
@@ -137,6 +140,44 @@ def test_a_changed_ledger_is_exit_code_3_names_the_entry_and_does_not_hide_the_o
     assert verified.exception.exit_code == 3
     assert "alice: entry 1 was changed after it was signed" in str(verified.exception)
     assert verified.stdout.startswith("fedpriv.ledger/bob: ok")
+
+
+def witness(folder, name, *, seconds):
+    """Add the cosignature of witness `name` to a folder's checkpoint; return the witness's key."""
+    key = SigningKey(f"fedpriv.witness/{name}", name.encode().ljust(32))
+    note = (folder / "checkpoint").read_bytes()
+    (folder / "checkpoint").write_bytes(note + cosign(note, key, seconds) + b"\n")
+    return str(key.cosigner)
+
+
+def test_verify_says_who_witnessed_and_when_and_whose_key_is_missing(tmp_path):
+    write(tmp_path, "bob")
+    hub, other = (witness(tmp_path, name, seconds=1_767_225_600) for name in ("hub", "other"))
+    alone = audit("verify", tmp_path)
+    assert "fedpriv.ledger/bob: cosigned by fedpriv.witness/hub, not verified: pass its key" in alone.stdout
+    verified = audit("verify", tmp_path, "--witness", hub, "--witness", other)
+    assert verified.exit_code == 0
+    assert "fedpriv.ledger/bob: witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC" in verified.stdout
+    (found,) = (
+        json.loads(line) for line in audit("verify", tmp_path, "--json", "--witness", other).stdout.splitlines()
+    )
+    assert found["witnessed"] == [{"witness": "fedpriv.witness/other", "time": 1_767_225_600}]
+    assert found["unverified"] == ["fedpriv.witness/hub"]
+    page = audit("report", tmp_path, "--witness", hub).stdout
+    assert "Witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC." in page
+
+
+def test_a_ledger_that_does_not_extend_a_kept_checkpoint_was_rolled_back(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    write(whole, "bob")
+    written(cut, made("bob")[:2])
+    older = audit("verify", whole, "--holds", cut / "checkpoint")
+    assert older.exit_code == 0
+    assert "it extends the checkpoint that you kept" in older.stdout
+    later = audit("verify", cut, "--holds", whole / "checkpoint")
+    assert isinstance(later.exception, VerificationFailed)
+    assert "rolled back by 2 entries" in str(later.exception)
+    assert isinstance(audit("verify", whole, "--holds", tmp_path / "absent").exception, UsageError)
 
 
 @pytest.mark.parametrize("command", ["show", "verify"])

@@ -10,14 +10,24 @@ import typer
 
 from fedpriv.cli.audit.exporting import export
 from fedpriv.cli.audit.listing import show
+from fedpriv.cli.audit.opening import check, open_entries
+from fedpriv.cli.audit.proving import check_proof, prove
+from fedpriv.cli.audit.reconciling import compare
 from fedpriv.cli.audit.reporting import report
 from fedpriv.cli.audit.verifying import verify
 
 app = typer.Typer(
-    help="Read and verify what left the workers.",
+    help="Read, verify, report and compare what left the workers.",
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (show, verify, report, export):
-    app.command()(_command)
+app.command("show")(show)
+app.command("verify")(verify)
+app.command("report")(report)
+app.command("export")(export)
+app.command("reconcile")(compare)
+app.command("open")(open_entries)
+app.command("check")(check)
+app.command("prove")(prove)
+app.command("check-proof")(check_proof)

@@ -30,11 +30,6 @@ def instant(milliseconds: int) -> str:
     return f'<span class="d">{text(date)}</span> <span class="d">{text(clock)}</span>'
 
 
-def counted(number: int, one: str, several: str = "") -> str:
-    """Return "1 message" or "1,200 messages"."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
-
-
 def blank(what: str) -> str:
     """Return a place that somebody has to fill in, because no ledger knows `what`."""
     return f'<span class="blank">to be filled in: {text(what)}</span>'

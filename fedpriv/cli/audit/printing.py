@@ -49,6 +49,11 @@ def iso_text(milliseconds: int) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return "1 message" or "1,200 messages"."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
 def print_json(found: Mapping[str, object]) -> None:
     """Print one JSON object on one line of ASCII."""
     print(json.dumps(found))  # noqa: T201  # data for another program

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedpriv.cli.audit.markup import blank, code, counted, items, names, table, text
-from fedpriv.cli.audit.printing import time_text
+from fedpriv.cli.audit.markup import blank, code, items, names, table, text
+from fedpriv.cli.audit.printing import counted, time_text
 from fedpriv.cli.audit.summing import Disclosure, Summary, Tally
 from fedpriv.cli.audit.timeline import size_text
 

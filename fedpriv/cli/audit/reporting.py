@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +16,10 @@ import typer
 
 from fedpriv.cli.audit.choosing import AsJson, Choice, Since, Until, Where, choice_of
 from fedpriv.cli.audit.printing import print_json, say, time_text
+from fedpriv.cli.audit.proving import Witnesses
 from fedpriv.cli.audit.sections import Ledger, Proof, document
 from fedpriv.cli.audit.summing import Summary, Tally
+from fedpriv.cli.audit.verifying import witness_sentences
 from fedpriv.clock import SystemClock
 from fedpriv.errors import UsageError, VerificationFailed
 from fedpriv.ledger.checkpoint import INGRESS_PREFIX, LEDGER_PREFIX
@@ -32,6 +35,7 @@ def report(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The page's file.", show_default="stdout")
     ] = None,
     key: Annotated[str, typer.Option(metavar="VKEY", help="The worker's verifier key, from its owner.")] = "",
+    witness: Witnesses = None,
     since: Since = "",
     until: Until = "",
     as_json: AsJson = False,
@@ -42,7 +46,7 @@ def report(
     folders = find_ledgers(where)
     if key and len(folders) > 1:
         raise UsageError(f"{where} holds {len(folders)} ledgers, --key is of one; name the ledger, as in {folders[0]}")
-    ledgers = [_ledger(folder, key, choice) for folder in folders]
+    ledgers = [_ledger(folder, key, witness or (), choice) for folder in folders]
     made = f"Made {time_text(int(now * 1000), fraction=False)} UTC by fedpriv {importlib.metadata.version('fedpriv')} "
     html = document(ledgers, made=f"{made}from {where}.", period=_period(choice))
     if output is not None:
@@ -58,10 +62,10 @@ def report(
         raise VerificationFailed("\n".join(failures))
 
 
-def _ledger(folder: Path, key: str, choice: Choice) -> Ledger:
+def _ledger(folder: Path, key: str, witnesses: Sequence[str], choice: Choice) -> Ledger:
     summary = Summary()
     try:
-        proof = _proof(folder, key)
+        proof = _proof(folder, key, witnesses)
         for number, entry in enumerate(read_entries(folder)):
             if number < proof.entries and choice.takes(entry):
                 summary.add(entry)
@@ -74,9 +78,10 @@ def _ledger(folder: Path, key: str, choice: Choice) -> Ledger:
     return Ledger(keeper, str(folder), summary, proof, received=received)
 
 
-def _proof(folder: Path, key: str) -> Proof:
-    found = verify_ledger(folder, key=key or None)
-    return Proof(found.vkey, found.pinned, found.signed, found.entries, found.root.hex())
+def _proof(folder: Path, key: str, witnesses: Sequence[str]) -> Proof:
+    found = verify_ledger(folder, key=key or None, witnesses=witnesses)
+    sentences = tuple(f"{sentence[0].upper()}{sentence[1:]}." for sentence in witness_sentences(found))
+    return Proof(found.vkey, found.pinned, found.signed, found.entries, found.root.hex(), sentences)
 
 
 def _read_on(folder: Path, choice: Choice, summary: Summary) -> None:

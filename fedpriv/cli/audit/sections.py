@@ -16,8 +16,6 @@ from fedpriv.cli.audit.summing import Summary, Tally
 from fedpriv.cli.audit.timeline import picture, size_text
 from fedpriv.ledger.reconciling import UNIDENTIFIED
 
-NOBODY = "Nobody else holds a later checkpoint of this ledger: a rollback would not show."
-
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -152,7 +150,7 @@ def _proof(ledger: Ledger) -> str:
             ("Entries signed", text(signed)),
             ("Root of the tree", code(proof.root)),
             ("Key", code(proof.vkey) + text(warning)),
-            ("Witnessed", items(map(text, proof.witnesses or (NOBODY,)))),
+            ("Witnessed", items(map(text, proof.witnesses))),
             ("Check it yourself", code(command)),
         ]
     )
@@ -161,7 +159,7 @@ def _proof(ledger: Ledger) -> str:
 def _proofs(ledger: Ledger) -> list[str]:
     if ledger.proof.failure:
         return [f'The ledger is <span class="bad">NOT VERIFIED</span>: {text(ledger.proof.failure)}']
-    return [f"The ledger is {ledger.proof.state}.", *map(text, ledger.proof.witnesses or (NOBODY,))]
+    return [f"The ledger is {ledger.proof.state}.", *map(text, ledger.proof.witnesses)]
 
 
 def _tallies(what: str, tallies: dict[str, Tally]) -> str:
