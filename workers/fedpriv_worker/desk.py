@@ -61,8 +61,7 @@ class Desk:
 
     def status(self) -> dict[str, Any]:
         """Return the worker's name, how many requests stand where, and how many wait for the owner."""
-        standing = self._records.standing()
-        found = [self._standing(recorded, standing) for recorded in self._records.requests.all()]
+        found = [each["standing"] for each in self._summaries()]
         return {
             "worker": self.worker,
             "datasets": list(self._holdings),
@@ -72,13 +71,11 @@ class Desk:
 
     def requests(self) -> list[dict[str, Any]]:
         """Return every request in a few values each, those that wait for the owner first, then the latest."""
-        standing = self._records.standing()
-        listed = [self._summary(recorded, standing) for recorded in self._records.requests.all()]
-        return sorted(listed, key=lambda each: each["standing"] != "waiting")
+        return sorted(self._summaries(), key=lambda each: each["standing"] != "waiting")
 
     def show(self, prefix: str) -> dict[str, Any]:
         """Return one request in a few values; `prefix` begins its id."""
-        return self._summary(self._records.requests.find(prefix), self._records.standing())
+        return self._summary(self._records.requests.find(prefix))
 
     def explain(self, prefix: str) -> dict[str, Any]:
         """Return one request explained: "text" for the owner and "facts" for a program."""
@@ -124,7 +121,7 @@ class Desk:
             raise UsageError(f"a reason is one line of 1 to {MAXIMUM_WHY} characters; it stays in your own records")
         recorded = self._records.requests.find(prefix)
         denied = self._records.requests.deny(recorded.request.id, why=why, now=self._records.now())
-        return self._summary(denied, self._records.standing())
+        return self._summary(denied)
 
     def datasets(self) -> list[dict[str, Any]]:
         """Return what is held: each data set with its rows as the owner sees them, its rules in words, its budget."""
@@ -145,7 +142,14 @@ class Desk:
         """Return what was spent of each data set, by whom, and how often each rule was used in the last day."""
         return spending(self.worker, tuple(self._holdings.values()), self._records)
 
-    def _summary(self, recorded: Recorded, standing: Standing) -> dict[str, Any]:
+    def _summaries(self) -> list[dict[str, Any]]:
+        recorded = self._records.requests.all()
+        names = {each.request.dataset for each in recorded}
+        standings = {name: self._records.standing(name) for name in names}  # counted once, however many requests
+        return [self._summary(each, standings[each.request.dataset]) for each in recorded]
+
+    def _summary(self, recorded: Recorded, standing: Standing | None = None) -> dict[str, Any]:
+        standing = standing or self._records.standing(recorded.request.dataset)
         request = recorded.request
         used = 0 if recorded.grant is None else standing.used.get(recorded.grant.digest, 0)
         return {
@@ -177,7 +181,7 @@ class Desk:
         records, request = self._records, recorded.request
         siblings = [other for other in records.requests.all() if same_in_ledger(other.request, request)]
         holding = self._holdings.get(request.dataset)
-        return explain(recorded, holding, self.worker, records.standing(), records.entries(), siblings)
+        return explain(recorded, holding, self.worker, records.standing(request.dataset), records.entries(), siblings)
 
     def _permitting(self, request: ReleaseRequest, holding: Holding, now: float) -> Rule | None:
         """Return a rule under which `request` leaves without an approval, were it not denied, or None."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fedpriv.errors import StorageFailed, UsageError
-from fedpriv.ids import WorkerName
+from fedpriv.ids import DatasetName, WorkerName
 from fedpriv.ledger.checkpoint import LEDGER_PREFIX, parse_signing_key
 from fedpriv.ledger.entries import Entry, decode_entry
 from fedpriv.policy.decision import Standing
@@ -43,8 +43,8 @@ class Records(Protocol):
         """Return seconds since 1970-01-01 UTC."""
         ...
 
-    def standing(self) -> Standing:
-        """Return what the owner's rules are judged by now."""
+    def standing(self, dataset: DatasetName) -> Standing:
+        """Return what the rules of `dataset` are judged by now."""
         ...
 
     def entries(self) -> Iterator[Entry]:
@@ -64,10 +64,10 @@ class Stored:
         """Return seconds since 1970-01-01 UTC, never less than the last reservation."""
         return max(time.time(), self.holds.latest / 1000)
 
-    def standing(self) -> Standing:
-        """Return what the owner's rules are judged by now."""
+    def standing(self, dataset: DatasetName) -> Standing:
+        """Return what the rules of `dataset` are judged by now."""
         now = self.now()
-        return Standing(now, self.requests.grants(now), self.holds.used(now), self.requests.refused())
+        return Standing(now, self.requests.grants(now), self.holds.used(now, dataset), self.requests.refused())
 
     def entries(self) -> Iterator[Entry]:
         """Yield every ledger entry, in order."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedpriv.ids import WorkerName
+from fedpriv.ids import DatasetName, WorkerName
 from fedpriv.policy.rules import cite, in_words
 from fedpriv.privacy.budget import epsilon_of, total_of
 from fedpriv.privacy.reservations import State
@@ -32,13 +32,14 @@ def spending(worker: WorkerName, holdings: Sequence[Holding], records: Records) 
             dataset, _, owner = label.rpartition("/")
             if owner == worker and entry.draft.source < 0:
                 left.setdefault(dataset, Counter())[entry.draft.peer] += 1
-    used = records.standing().used
-    known: dict[str, Holding] = {holding.name: holding for holding in holdings}
+    known = {holding.name: holding for holding in holdings}
     names = dict.fromkeys([*known, *sorted({each.dataset for each in held} | left.keys())])
-    return [
-        _of_one(name, known.get(name), [each for each in held if each.dataset == name], left.get(name, Counter()), used)
-        for name in names
-    ]
+    spent: list[dict[str, Any]] = []
+    for name in map(DatasetName, names):
+        own = [each for each in held if each.dataset == name]
+        used = records.holds.used(records.now(), name)
+        spent.append(_of_one(name, known.get(name), own, left.get(name, Counter()), used))
+    return spent
 
 
 def _of_one(
