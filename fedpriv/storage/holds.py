@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fedpriv.errors import ReleaseDenied, VerificationFailed
@@ -36,7 +36,7 @@ CREATE TABLE outbox (
 """
 _USES = """
 SELECT count(*) FROM charge JOIN hold ON hold.number = charge.hold
-WHERE charge.against = ? AND hold.state != 'cancelled' AND hold.time > ?
+WHERE charge.against = ? AND hold.dataset = ? AND hold.state != 'cancelled' AND hold.time > ?
 """
 _READ = "read the reservations"
 _COLUMNS = (
@@ -78,7 +78,7 @@ class Holds:
         """
         with self._database.writing("reserve a release") as connection:
             for limit in reservation.limits:
-                _check_limit(connection, limit, time)
+                _check_limit(connection, reservation.dataset, limit, time)
             if reservation.cost is not None:
                 self._account(reservation).after(reservation.cost, dataset=reservation.dataset)
             previous = connection.execute("SELECT number, hash FROM hold ORDER BY number DESC LIMIT 1").fetchone()
@@ -135,17 +135,18 @@ class Holds:
                 "UPDATE hold SET state = 'lost' WHERE state = 'committed' AND number NOT IN (SELECT hold FROM outbox)"
             )
 
-    def used(self, now: float) -> Mapping[str, int]:
+    def used(self, now: float, dataset: DatasetName | None = None) -> dict[str, int]:
         """Return how often each rule was used in the last day, by citation, and each approval ever, by digest.
 
-        A use that a clock running backwards put into the future counts too.
+        Equal rules of two data sets share a citation: name the one that is judged. Digests have no colon, unlike
+        citations. A use that a clock running backwards put into the future counts too.
         """
         since = int((now - DAY_SECONDS) * 1000)
         with self._database.reading(_READ) as connection:
             found = connection.execute(
-                "SELECT against, count(*) FROM charge JOIN hold ON number = hold WHERE state != 'cancelled' "
-                "AND (time > ? OR instr(against, ':') = 0) GROUP BY against",
-                (since,),
+                "SELECT against, count(*) FROM charge JOIN hold ON number = hold WHERE coalesce(? = dataset, 1) "
+                "AND state != 'cancelled' AND (time > ? OR instr(against, ':') = 0) GROUP BY against",
+                (dataset, since),
             ).fetchall()
         return dict(found)
 
@@ -225,9 +226,9 @@ class Holds:
             )
 
 
-def _check_limit(connection: sqlite3.Connection, limit: Limit, time: int) -> None:
+def _check_limit(connection: sqlite3.Connection, dataset: DatasetName, limit: Limit, time: int) -> None:
     since = -1 if limit.within_seconds is None else time - int(limit.within_seconds * 1000)
-    used = connection.execute(_USES, (limit.against, since)).fetchone()[0]
+    used = connection.execute(_USES, (limit.against, dataset, since)).fetchone()[0]
     if used >= limit.most:
         within = "" if limit.within_seconds is None else f" in the last {limit.within_seconds / 3600:g} hours"
         raise ReleaseDenied(f"{limit.against} was used {used} times{within}, and its limit is {limit.most}")

@@ -168,7 +168,7 @@ def test_a_plan_is_known_only_after_it_was_validated() -> None:
     assert plan().digest not in refused.plans
     accepted, actions = executed(offered, 3, Loaded())
     assert actions == (Tell(PlanAccepted(3, plan().digest)),)
-    assert isinstance(handle(accepted, train())[1][0], Execute)
+    assert isinstance(handle(accepted, train())[1][-1], Execute)
 
 
 def test_a_plan_that_is_known_is_accepted_at_once() -> None:

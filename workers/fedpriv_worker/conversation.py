@@ -187,7 +187,7 @@ class Conversation:
         """Return what the owner's rules are judged by; only orders are."""
         if not isinstance(message, Train | Evaluate | AskStatistics | AskMock):
             return NOTHING_STANDS
-        return await self._worker.aside(self._worker.journal.standing)
+        return await self._worker.aside(lambda: self._worker.journal.standing(message.dataset))
 
     def _nobody_waits(self) -> bool:
         """Whether what is being computed has lost its recipient; read from the training thread."""

@@ -18,7 +18,7 @@ from typing import Self
 from fedpriv.clock import Clock, SteadyClock
 from fedpriv.entropy import Entropy
 from fedpriv.errors import StorageFailed, UsageError, VerificationFailed
-from fedpriv.ids import JobId, PeerName, WorkerName
+from fedpriv.ids import DatasetName, JobId, PeerName, WorkerName
 from fedpriv.ledger.checkpoint import Checkpoint, SigningKey, origin_of, parse_signing_key
 from fedpriv.ledger.entries import Draft, Entry, decode_entry
 from fedpriv.policy.decision import Standing
@@ -131,13 +131,13 @@ class Journal:
         """Return seconds since 1970-01-01 UTC, never less than what was returned or recorded before."""
         return self._clock.milliseconds() / 1000
 
-    def standing(self, *, without: Reservation | None = None) -> Standing:
-        """Return what the owner's rules are judged by now: the time, approvals in force, and what was used up.
+    def standing(self, dataset: DatasetName | None = None, *, without: Reservation | None = None) -> Standing:
+        """Return what the rules of `dataset`, or of all, are judged by now: the time, approvals, and what was used up.
 
         `without` leaves one reservation out: the one whose own release is being judged.
         """
         now = self.now()
-        used = dict(self.holds.used(now))
+        used = self.holds.used(now, dataset)
         for limit in () if without is None else without.limits:
             used[limit.against] -= 1
         return Standing(now, self.requests.grants(now), used, self.requests.refused())

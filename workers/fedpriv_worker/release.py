@@ -21,6 +21,7 @@ from typing import TypeAlias
 import torch
 
 from fedpriv.errors import ReleaseDenied, ReleaseLost
+from fedpriv.ids import DatasetName
 from fedpriv.ledger.entries import NO_SPEND, Draft
 from fedpriv.policy.decision import Ask, Deny, Permit, Recipient, Standing, decide
 from fedpriv.policy.rules import Rule, cite, rounded_rows, weight_of
@@ -88,9 +89,9 @@ class Door:
         model = model_digest(order)
         release = order_digest(order, recipient, model)
         asks = asks_of(order, foreseen.label, recipient)
-        if (again := self._again(release, asks, recipient)) is not None:
+        if (again := self._again(release, asks, order.dataset)) is not None:
             return again
-        permits = self._permitted(asks, self.journal.standing())
+        permits = self._permitted(asks, self.journal.standing(order.dataset))
         place = place_of(order)
         reservation = Reservation(
             release, order.dataset, recipient.name, place.plan, place.job, place.round, _limits(permits)
@@ -102,7 +103,7 @@ class Door:
         self, message: Answer, order: Order, foreseen: Forecast, recipient: Recipient, admitted: Admitted
     ) -> Sealed:
         """Seal a value that derives from private data; raise `ReleaseDenied` unless rules permit all of it."""
-        standing = self.journal.standing(without=admitted.reservation)
+        standing = self.journal.standing(order.dataset, without=admitted.reservation)
         permits = self._permitted(asks_in(message, order, foreseen.label, recipient), standing)
         if not set(_limits(permits)) <= set(admitted.reservation.limits):
             raise ReleaseDenied(f"this {codec.kind_of(message)} stays here: the rules changed while it was computed")
@@ -143,19 +144,15 @@ class Door:
             permits.append(decision)
         return permits
 
-    def _again(self, release: bytes, asks: Sequence[Ask], recipient: Recipient) -> Sealed | None:
+    def _again(self, release: bytes, asks: Sequence[Ask], dataset: DatasetName) -> Sealed | None:
         """Return the answer that this very order got already, as a new message with the identical bytes, or None."""
         kept = self.journal.outbox.find(release) or self._kept(release)
         if kept is None:
             return None
-        now = self.journal.standing()
+        now = self.journal.standing(dataset)
         self._permitted(asks, replace(now, used={}))  # it was counted then
-        draft = replace(
-            next(self.journal.entries(kept.entry, kept.entry + 1)).draft,
-            peer=recipient.name,
-            dp=NO_SPEND,
-            source=kept.entry,
-        )
+        (first,) = self.journal.entries(kept.entry, kept.entry + 1)
+        draft = replace(first.draft, dp=NO_SPEND, source=kept.entry)
         receipt = self.journal.append(draft, kept.header, kept.payload)
         return Sealed(Envelope(kept.header, kept.payload, receipt.seq, receipt.key))
 
