@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 worker = typer.Typer(help="Hold data, and let nothing leave that its owner's rules do not allow.", no_args_is_help=True)
 app.add_typer(worker, name="worker")
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""Settings of a command whose arguments another Typer application reads."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -124,6 +126,23 @@ def worker_start(
     command.start(config)
 
 
+def _owner_command(name: str, text: str) -> None:
+    """Add a command of `fedpriv.cli.requests` under `fedpriv worker`."""
+
+    @worker.command(name, help=text, context_settings=_PASSED_ON, options_metavar="")
+    def _(context: typer.Context) -> None:
+        from fedpriv.cli import requests as command  # noqa: PLC0415 - imported when it runs, as every other
+
+        command.app(args=[name, *context.args], prog_name="fedpriv worker")
+
+
+_owner_command("requests", "List what peers asked for; `requests show ID` shows one.")
+_owner_command("explain", "Say in words who asks for what, what would leave, and what you can do.")
+_owner_command("approve", "Let a request out so many times, for so long.")
+_owner_command("deny", "Stop a request, whatever your rules say.")
+_owner_command("datasets", "List what is held: rows, rules in words, what is left of each budget.")
+
+
 @app.command("run")
 def run_job(
     *,
@@ -137,11 +156,7 @@ def run_job(
     command.run(job, resume, as_json)
 
 
-@app.command(
-    "certs",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    options_metavar="",
-)
+@app.command("certs", context_settings=_PASSED_ON, options_metavar="")
 def certs(context: typer.Context) -> None:
     """Make an authority, and certificates for workers, coordinators and researchers."""
     from fedpriv.cli import certs as command  # noqa: PLC0415 - imported when it runs, as every other
@@ -149,16 +164,20 @@ def certs(context: typer.Context) -> None:
     command.app(args=context.args, prog_name="fedpriv certs")
 
 
-@app.command(
-    "audit",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    options_metavar="",
-)
+@app.command("audit", context_settings=_PASSED_ON, options_metavar="")
 def audit(context: typer.Context) -> None:
     """Show and verify what left a worker, offline, from its ledger."""
     from fedpriv.cli import audit as command  # noqa: PLC0415 - imported when it runs, as every other
 
     command.app(args=context.args, prog_name="fedpriv audit")
+
+
+@app.command("budget", context_settings=_PASSED_ON, options_metavar="")
+def budget(context: typer.Context) -> None:
+    """Show what was spent of each data set, by whom, and what is left."""
+    from fedpriv.cli import budget as command  # noqa: PLC0415 - brings torch
+
+    command.app(args=context.args, prog_name="fedpriv budget")
 
 
 if __name__ == "__main__":

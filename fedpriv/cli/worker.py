@@ -24,9 +24,12 @@ from fedpriv.transport.hello import Side
 from fedpriv.transport.link import RawLink
 from fedpriv.transport.listen import Listener
 from fedpriv.wire.messages import Role
+from fedpriv_worker import control
 from fedpriv_worker.config import WorkerConfig, load_config
 from fedpriv_worker.datasets import Dataset
+from fedpriv_worker.desk import Desk
 from fedpriv_worker.executor import InProcessExecutor
+from fedpriv_worker.holdings import holding_of
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.loading import check
 from fedpriv_worker.template import write_template
@@ -77,7 +80,10 @@ async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credential
         journal = Journal.open(settings.worker.state, worker=name, clock=SystemClock(), entropy=SystemEntropy())
         worker = Worker(name, datasets, executor=InProcessExecutor(datasets), journal=journal, credentials=credentials)
         stack.push_async_callback(worker.close)
+        desk = Desk(name, tuple(map(holding_of, datasets)), journal)
+        await stack.enter_async_context(control.serve(settings.worker.state, desk))
         _describe(name, datasets)
+        _remind(desk)
         streams.open_to(worker)
         serving = streams.forever() if settings.dial is None else _dial(worker, settings.dial.address, credentials)
         await _until(stop, serving)
@@ -136,6 +142,13 @@ def _describe(name: WorkerName, datasets: tuple[Dataset, ...]) -> None:
             _say(f"  {in_words(rule)}")
         if not dataset.release:
             _say("  no rule is active: nothing but its announcement leaves")
+
+
+def _remind(desk: Desk) -> None:
+    """Say how many requests wait for the owner."""
+    waiting = desk.status()["waiting"]
+    if waiting:
+        _say(f"{waiting} {'request waits' if waiting == 1 else 'requests wait'} for you: fedpriv worker requests")
 
 
 def _waiting(attempt: int, seconds: float, reason: str) -> None:

@@ -1,0 +1,84 @@
+"""`fedpriv budget`: what was spent of each data set, by whom, and what is left.
+
+It reads the files of a worker's state folder, whether the worker runs or not, and changes nothing. Budgets and rules
+come from worker.toml: without that file only what was spent is known. Epsilon is told at each budget's own delta.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fedpriv.cli.asking import ask_files, place_at, say
+from fedpriv.cli.audit.printing import console, harmless, print_json, printable
+from fedpriv.cli.requests import budget_text
+from fedpriv.errors import UsageError, nearest
+
+app = typer.Typer(
+    help="Read what was spent of the data sets' budgets, and what is left.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Where = Annotated[Path, typer.Argument(metavar="WORKER.TOML|STATE", help="A worker's file, or its state folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text.")]
+
+
+@app.command("list")
+def list_budgets(where: Where = Path("worker.toml"), *, as_json: AsJson = False) -> None:
+    """List each data set with its budget, what is spent, reserved and left, and how often something left."""
+    found = ask_files(place_at(where), {"ask": "budget"})
+    if as_json:
+        for each in found:
+            print_json(each)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("data set", "epsilon", "delta", "spent", "reserved", "left", "releases"):
+        table.add_column(name, justify="left" if name == "data set" else "right")
+    for each in found:
+        budget = each["budget"]
+        epsilon, left = ("none", "") if budget is None else (f"{budget['epsilon']:g}", f"{each['left']:.4g}")
+        cells = (
+            each["dataset"], epsilon, f"{each['delta']:g}", f"{each['spent']:.4g}", f"{each['reserved']:.4g}", left,
+            f"{each['releases']:,}",
+        )  # fmt: skip  # one line of cells
+        table.add_row(*map(printable, cells))
+    console().print(table)
+    if not found:
+        say("no data set is known, and nothing left yet")
+
+
+@app.command()
+def show(
+    where: Where = Path("worker.toml"),
+    *,
+    dataset: Annotated[str, typer.Option(help="Only this data set.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show each data set with who received how much, and how often each rule was used in the last 24 hours."""
+    found = {each["dataset"]: each for each in ask_files(place_at(where), {"ask": "budget"})}
+    if dataset and dataset not in found:
+        raise UsageError(f"there is no data set {dataset!r}{nearest(dataset, found)}; known are {', '.join(found)}")
+    for name, each in found.items():
+        if dataset in {"", name}:
+            print_json(each) if as_json else _show(each)
+
+
+def _show(spent: dict[str, Any]) -> None:
+    gone = "" if spent["held"] else ", no longer held"
+    lines = [f"{spent['dataset']}{gone}", f"  {budget_text(spent)}"]
+    lines += [
+        f"  {each['name']}: {each['releases']:,} releases, epsilon {each['epsilon']:.4g}"
+        for each in spent["recipients"]
+    ]
+    if len(spent["recipients"]) > 1:
+        lines.append("  (together they cost less than the sum of their epsilons)")
+    for rule in spent["rules"]:
+        limit = "" if rule["rounds_per_day"] is None else f" of {rule['rounds_per_day']:,}"
+        lines.append(f"  rule {rule['rule']}: used {rule['used_today']:,}{limit} times in the last 24 hours")
+        lines.append(f"    {rule['words']}")
+    sys.stdout.write("".join(f"{harmless(line)}\n" for line in lines))

@@ -1,0 +1,218 @@
+"""`fedpriv worker requests`, `explain`, `approve`, `deny` and `datasets`: what an owner is asked, and answers.
+
+Every command works on a running worker and on a stopped one. What peers wrote reaches the terminal as quoted, printable
+text alone. Nothing is asked for interactively, so that each command can stand in a script.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fedpriv.cli.asking import ask, place_of, say
+from fedpriv.cli.audit.printing import console, harmless, print_json, printable, time_text
+from fedpriv.errors import UsageError
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, context_settings=_CONTEXT)
+listing = typer.Typer(invoke_without_command=True, context_settings=_CONTEXT)
+app.add_typer(listing, name="requests", help="List what peers asked for; show one of them with `show ID`.")
+
+Config = Annotated[
+    Path | None, typer.Option(help="The worker's TOML file.", show_default="worker.toml, here", dir_okay=False)
+]
+State = Annotated[Path | None, typer.Option(metavar="DIR", help="The worker's state folder, instead of its file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")]
+Identity = Annotated[str, typer.Argument(metavar="ID", help="A request's id, or its first digits.")]
+
+
+@listing.callback()
+def requests(context: typer.Context, *, config: Config = None, state: State = None, as_json: AsJson = False) -> None:
+    """List what peers asked for, what waits for you first."""
+    if context.invoked_subcommand is not None:
+        context.obj = (config, state)
+        return
+    found = ask(place_of(config, state), {"ask": "requests"})
+    if as_json:
+        for each in found:
+            print_json(each)
+        return
+    if not found:
+        say("nobody has asked for anything yet")
+        return
+    table = _table("request", "stands", "from", "data set", "asks for", "purpose", "times", "last asked (UTC)")
+    for each in found:
+        cells = (
+            each["id"], each["standing"], each["recipient"], each["dataset"], _asked(each), f"{each['purpose']:.40}",
+            f"{each['times']:,}", _time(each["last"]),
+        )  # fmt: skip  # one line of cells
+        table.add_row(*map(printable, cells))
+    console().print(table)
+    waiting = sum(each["standing"] == "waiting" for each in found)
+    if waiting:
+        say(f"{waiting} {'waits' if waiting == 1 else 'wait'} for you: fedpriv worker explain ID, then approve or deny")
+
+
+@listing.command("show")
+def show(
+    context: typer.Context, identity: Identity, *, config: Config = None, state: State = None, as_json: AsJson = False
+) -> None:
+    """Show one request in a few values."""
+    before = context.obj or (None, None)
+    found = ask(place_of(config or before[0], state or before[1]), {"ask": "show", "id": identity})
+    if as_json:
+        print_json(found)
+        return
+    approval = found["approval"]
+    rows = {
+        "request": found["id"],
+        "stands": found["standing"],
+        "from": f"{found['recipient']} ({found['role']})",
+        "data set": found["dataset"],
+        "asks for": _asked(found),
+        "purpose": found["purpose"],
+        "plan": found["plan"] or "none",
+        "epochs": str(found["epochs"]),
+        "batch size": str(found["batch_size"]),
+        "asked": f"{found['times']:,} times, from {_time(found['first'])} to {_time(found['last'])} UTC",
+        "approval": "none" if approval is None else _approval(approval),
+        "denied": found["why"] or "no",
+    }
+    for name, value in rows.items():
+        sys.stdout.write(f"{name:<12}{harmless(value)}\n")
+
+
+@app.command()
+def explain(identity: Identity, *, config: Config = None, state: State = None, as_json: AsJson = False) -> None:
+    """Say in words who asks for what, what would leave, what can be read from it, and what you can do."""
+    found = ask(place_of(config, state), {"ask": "explain", "id": identity})
+    if as_json:
+        print_json(found["facts"])
+    else:
+        sys.stdout.write(found["text"])
+
+
+@app.command()
+def approve(
+    identity: Identity,
+    *,
+    releases: Annotated[
+        int | None, typer.Option(help="How many times it may leave: a training job needs one for each round.")
+    ] = None,
+    expires: Annotated[str, typer.Option(metavar="TIME", help="For how long: 90m, 12h, 7d, 4w; 365d at most.")] = "7d",
+    config: Config = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a request out so many times, for so long."""
+    if releases is None:
+        raise UsageError(
+            "how many times may it leave? No request says how many rounds its job has: ask who sent it, then give as "
+            "many, as in --releases 20"
+        )
+    question = {"ask": "approve", "id": identity, "releases": releases, "expires_seconds": seconds_of(expires)}
+    found = ask(place_of(config, state), question)
+    if as_json:
+        print_json(found)
+        return
+    times = "once" if found["releases"] == 1 else f"{found['releases']:,} times"
+    sys.stdout.write(
+        f"request {found['id']} may leave {found['dataset']} for {found['recipient']} {times}, until "
+        f"{_time(found['expires'])} UTC\napproval {found['approval']}\n"
+    )
+    say(f"to withdraw it: fedpriv worker deny {found['id']} --why TEXT")
+
+
+@app.command()
+def deny(
+    identity: Identity,
+    *,
+    why: Annotated[str, typer.Option(metavar="TEXT", help="Your reason; it stays in your own records.")],
+    config: Config = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stop a request, whatever your rules say, and withdraw its approval."""
+    found = ask(place_of(config, state), {"ask": "deny", "id": identity, "why": why})
+    if as_json:
+        print_json(found)
+        return
+    sys.stdout.write(f"request {found['id']} of {harmless(found['recipient'])} is denied; nothing of it leaves\n")
+
+
+@app.command()
+def datasets(*, config: Config = None, state: State = None, as_json: AsJson = False) -> None:
+    """List what is held: rows, rules in words, and what is left of each budget."""
+    found = ask(place_of(config, state), {"ask": "datasets"}, loading=True)
+    for each in found:
+        if as_json:
+            print_json(each)
+        else:
+            _describe(each)
+    if not found:
+        say("no data set is known")
+
+
+def _describe(held: dict[str, Any]) -> None:
+    """Print what is held of one data set."""
+    told = {"exact": "exactly", "rounded": "rounded down to tens", "hidden": "not at all"}[held["told"]]
+    rows = "its rows are" if held["rows"] is None else f"{held['rows']:,} rows,"
+    sys.stdout.write(f"{held['name']}: {rows} told to peers {told}\n")
+    for rule in held["rules"]:
+        sys.stdout.write(f"  {rule['words']}\n")
+    if not held["rules"]:
+        sys.stdout.write("  no rule is active: nothing but its announcement leaves\n")
+    budget = held["budget"]
+    sys.stdout.write(f"  {budget_text(budget)}\n")
+
+
+def budget_text(spent: dict[str, Any]) -> str:
+    """Return in one line what is left of a data set's budget."""
+    left = f"{spent['releases']:,} release{'' if spent['releases'] == 1 else 's'} so far"
+    budget = spent["budget"]
+    if budget is None:
+        return f"no budget; {left}"
+    reserved = f", {spent['reserved']:.3g} reserved" if spent["reserved"] else ""
+    return (
+        f"budget: epsilon {spent['left']:.3g} left of {budget['epsilon']:g} (delta {budget['delta']:g} per "
+        f"{budget['unit']}), {spent['spent']:.3g} spent{reserved}; {left}"
+    )
+
+
+def _asked(found: dict[str, Any]) -> str:
+    kinds = f" ({', '.join(found['kinds'])})" if found["kinds"] else ""
+    return f"{' + '.join(sorted(found['releases'], reverse=True))}{kinds}"
+
+
+def _approval(approval: dict[str, Any]) -> str:
+    return (
+        f"{approval['used']:,} of {approval['releases']:,} releases used, until {_time(approval['expires'])} UTC, "
+        f"{approval['digest']}"
+    )
+
+
+def _time(seconds: float) -> str:
+    return time_text(int(seconds * 1000), fraction=False)
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds in a duration such as 90m, 12h, 7d; raise `UsageError` for anything else."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    if match is None:
+        raise UsageError(f"--expires {text!r:.40} is no duration; write a number and s, m, h, d or w, such as 7d")
+    return float(int(match[1]) * _SECONDS[match[2]])
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, justify="right" if name == "times" else "left", no_wrap=name == "request")
+    return table

@@ -1,0 +1,293 @@
+"""The owner's commands over a state folder and over a running worker: what they print, and that both answer alike."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fedpriv.cli import app as command
+from fedpriv.cli.requests import seconds_of
+from fedpriv.clock import SystemClock
+from fedpriv.entropy import SystemEntropy
+from fedpriv.errors import UsageError
+from fedpriv.ids import DatasetName, JobId, PeerName, WorkerName
+from fedpriv.ledger.entries import Draft
+from fedpriv.policy.requests import Recipient, ReleaseRequest
+from fedpriv.policy.rules import Metrics, cite
+from fedpriv.privacy.budget import ORDERS, Budget, Cost
+from fedpriv.privacy.reservations import Limit, Reservation
+from fedpriv_worker import control
+from fedpriv_worker.config import load_config
+from fedpriv_worker.desk import Desk
+from fedpriv_worker.holdings import declared
+from fedpriv_worker.journal import Journal
+
+CONFIG = """\
+[worker]
+name = "alice"
+[dial]
+address = "127.0.0.1:1"
+[tls]
+ca = "ca.pem"
+certificate = "certificate.pem"
+key = "key.pem"
+[[dataset]]
+name = "toy"
+path = "rows.csv"
+target = "y"
+budget = { epsilon = 8.0, delta = 1e-5 }
+release = [ { rule = "approval" }, { rule = "metrics", rounds_per_day = 5, recipients = ["me"] } ]
+"""
+ROWS = "a,b,y\n" + "1.0,2.0,true\n2.0,1.5,false\n" * 6
+ME = Recipient(PeerName("me"), "coordinator")
+TOY = DatasetName("toy")
+SUMS = ReleaseRequest(ME, TOY, ("statistics",), ("sum",), "", "a \x1b[31mstudy")
+OTHER = ReleaseRequest(ME, TOY, ("statistics",), ("count",), "", "another study")
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        command.main([str(each) for each in arguments])
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+def opened(home: Path) -> Journal:
+    return Journal.open(home / "state", worker=WorkerName("alice"), clock=SystemClock(), entropy=SystemEntropy())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A stopped worker that two requests came to."""
+    (tmp_path / "worker.toml").write_text(CONFIG)
+    (tmp_path / "rows.csv").write_text(ROWS)
+    journal = opened(tmp_path)
+    for request in (SUMS, OTHER):
+        journal.requests.note(request, b"", permitted_by="", now=journal.now())
+    journal.close()
+    return tmp_path
+
+
+@contextmanager
+def running(home: Path) -> Iterator[None]:
+    """Hold the state folder and answer at its control socket, as a worker does."""
+    journal = opened(home)
+    holdings = tuple(map(declared, load_config(home / "worker.toml").datasets))
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        async with control.serve(home / "state", Desk(WorkerName("alice"), holdings, journal)):
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+        journal.close()
+
+
+@pytest.fixture(params=["stopped", "running"])
+def worker(request, home: Path) -> Iterator[Path]:
+    if request.param == "stopped":
+        yield home
+        return
+    with running(home):
+        yield home
+
+
+def test_requests_are_listed_and_shown_whether_the_worker_runs_or_not(worker, capsys):
+    code, out, err = run(capsys, "worker", "requests", "--config", worker / "worker.toml")
+    assert code == 0
+    assert SUMS.id in out
+    assert "waiting" in out
+    assert "statistics (sum)" in out
+    assert "\x1b" not in out
+    assert "2 wait for you" in err
+    assert "runs on" in err
+    code, out, err = run(capsys, "worker", "requests", "--config", worker / "worker.toml", "--json")
+    assert {json.loads(line)["id"] for line in out.splitlines()} == {SUMS.id, OTHER.id}
+    code, out, err = run(capsys, "worker", "requests", "show", SUMS.id[:8], "--state", worker / "state")
+    assert code == 0
+    assert "me (coordinator)" in out
+
+
+def test_options_may_stand_before_show_and_after_it(worker, capsys):
+    config = ("--config", worker / "worker.toml")
+    before = run(capsys, "worker", "requests", *config, "show", SUMS.id, "--json")
+    after = run(capsys, "worker", "requests", "show", SUMS.id, *config, "--json")
+    assert before == after
+    assert json.loads(before[1])["purpose"] == SUMS.purpose
+
+
+def test_a_request_is_explained_approved_and_denied(worker, capsys):
+    config = ("--config", worker / "worker.toml")
+    code, out, _ = run(capsys, "worker", "explain", SUMS.id[:8], *config)
+    assert code == 0
+    assert f"fedpriv worker approve {SUMS.id}" in out
+    code, out, _ = run(capsys, "worker", "approve", SUMS.id[:8], "--releases", 3, "--expires", "12h", *config)
+    assert code == 0
+    assert f"request {SUMS.id} may leave toy for me 3 times" in out
+    code, out, _ = run(capsys, "worker", "explain", SUMS.id, *config, "--json")
+    found = json.loads(out)
+    assert found["standing"] == "approved"
+    assert found["approval"]["expires"] - found["asked"]["last"] == pytest.approx(43_200, abs=60)
+    code, out, _ = run(capsys, "worker", "deny", SUMS.id, "--why", "enough", *config)
+    assert (code, out) == (0, f"request {SUMS.id} of me is denied; nothing of it leaves\n")
+    code, out, _ = run(capsys, "worker", "requests", "show", SUMS.id, *config)
+    assert "enough" in out
+
+
+def test_an_answer_given_to_a_stopped_worker_is_there_when_it_starts(home, capsys):
+    run(capsys, "worker", "approve", SUMS.id, "--releases", 3, "--state", home / "state")
+    journal = opened(home)
+    assert [grant.releases for grant in journal.requests.grants(journal.now())] == [3]
+    journal.close()
+
+
+def test_the_number_of_releases_is_the_owners_to_say(home, capsys):
+    code, out, err = run(capsys, "worker", "approve", SUMS.id, "--state", home / "state")
+    assert (code, out) == (2, "")
+    assert "how many rounds" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("approve", "--releases", "0"), ("approve", "--releases", "5", "--expires", "2y")]
+)
+def test_an_approval_without_measure_exits_2(worker, capsys, arguments):
+    code, out, err = run(capsys, "worker", arguments[0], SUMS.id, *arguments[1:], "--config", worker / "worker.toml")
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_a_wrong_id_names_the_nearest(worker, capsys):
+    wrong = SUMS.id[:-1] + ("0" if SUMS.id[-1] != "0" else "1")
+    code, _, err = run(capsys, "worker", "explain", wrong, "--config", worker / "worker.toml")
+    assert code == 2
+    assert f"did you mean '{SUMS.id}'" in err
+
+
+def test_data_sets_are_described_with_rows_rules_and_budget(home, capsys):
+    code, out, _ = run(capsys, "worker", "datasets", "--config", home / "worker.toml")
+    assert code == 0
+    assert "toy: 12 rows, told to peers rounded down to tens" in out
+    assert "may see what its owner approved" in out
+    assert "budget: epsilon 8 left of 8 (delta 1e-05 per row), 0 spent; 0 releases so far" in out
+    code, out, _ = run(capsys, "worker", "datasets", "--config", home / "worker.toml", "--json")
+    assert json.loads(out)["announced_rows"] == 10
+
+
+def test_without_a_configuration_rules_are_not_known_and_that_is_said(home, capsys):
+    (home / "worker.toml").rename(home / "elsewhere.toml")
+    code, out, err = run(capsys, "worker", "requests", "--state", home / "state")
+    assert (code, "not allowed" in out) == (0, True)
+    assert "name it with --config" in err
+    code, _, err = run(capsys, "worker", "approve", SUMS.id, "--releases", 1, "--state", home / "state")
+    assert code == 2
+    assert "no data set 'toy'" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("worker", "requests"), ("worker", "datasets"), ("worker", "deny", "a", "--why", "b")]
+)
+def test_where_no_worker_ran_nothing_is_made(tmp_path, capsys, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, *arguments)[0] == 2
+    (tmp_path / "worker.toml").write_text(CONFIG)
+    (tmp_path / "rows.csv").write_text(ROWS)
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "no worker has run there yet" in err
+    assert not (tmp_path / "state").exists()
+
+
+def test_both_a_file_and_a_folder_are_one_too_many(home, capsys):
+    code, _, err = run(capsys, "worker", "requests", "--config", home / "worker.toml", "--state", home / "state")
+    assert code == 2
+    assert "give one of them" in err
+
+
+def test_a_folder_that_another_process_holds_is_said_so(home, capsys):
+    journal = opened(home)
+    code, _, err = run(capsys, "worker", "deny", SUMS.id, "--why", "no", "--state", home / "state")
+    journal.close()
+    assert code == 2
+    assert "another process holds" in err
+
+
+def spend(home: Path) -> None:
+    journal = opened(home)
+    loss = Cost("gaussian", "{}", "add-or-remove-one", tuple(0.01 * order for order in ORDERS))
+    metrics = Limit(cite(Metrics(recipients=("me",), rounds_per_day=5)), 5, 86_400.0)
+    order = Reservation(b"r", TOY, ME.name, "", JobId("j"), 1, (metrics,), loss, Budget(8.0, 1e-5))
+    journal.holds.commit(journal.reserve(order), 0)
+    journal.append(Draft(peer="me", method="Attach", kind="update", bytes=10, labels=("toy/alice",)), b"", [])
+    journal.close()
+
+
+@pytest.mark.parametrize("where", ["worker.toml", "state", "."])
+def test_a_budget_is_read_from_the_files_while_a_worker_holds_them(home, capsys, where):
+    spend(home)
+    with running(home):
+        code, out, _ = run(capsys, "budget", "list", home / where, "--json")
+        found = json.loads(out)
+        assert code == 0
+        assert 0 < found["spent"] < 8.0
+        assert found["spent"] + found["left"] == pytest.approx(8.0)
+        assert (found["releases"], found["recipients"][0]["name"]) == (1, "me")
+        code, out, _ = run(capsys, "budget", "show", home / where)
+    assert code == 0
+    assert "me: 1 releases" in out
+    assert "used 1 of 5 times in the last 24 hours" in out
+
+
+def test_a_budget_is_one_line_a_data_set(home, capsys):
+    code, out, _ = run(capsys, "budget", "list", home / "worker.toml")
+    assert code == 0
+    assert out.splitlines()[1].split() == ["toy", "8", "1e-05", "0", "0", "8", "0"]
+    code, out, _ = run(capsys, "budget", "show", home / "worker.toml", "--dataset", "other")
+    assert (code, out) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("5m", 300), ("12h", 43_200), ("7d", 604_800), ("2W", 1_209_600)]
+)
+def test_a_duration_is_a_number_and_a_letter(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "7 days", "-1d", "1.5h", "9999999999d", "7d7h"])
+def test_anything_else_is_no_duration(text):
+    with pytest.raises(UsageError, match="such as 7d"):
+        seconds_of(text)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["worker", "requests", "--help"],
+        ["worker", "requests", "show", "--help"],
+        ["worker", "explain", "-h"],
+        ["worker", "approve", "-h"],
+        ["worker", "deny", "-h"],
+        ["worker", "datasets", "-h"],
+        ["budget", "-h"],
+        ["budget", "show", "-h"],
+    ],
+)
+def test_help_names_the_command_as_it_is_typed(capsys, arguments):
+    code, out, err = run(capsys, *arguments)
+    assert (code, err) == (0, "")
+    assert f"Usage: fedpriv {' '.join(arguments[:-1])} " in out
