@@ -23,7 +23,7 @@ from fedpriv.learning.strategies import FedAvg, Strategy
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.reach import Reachable
 from fedpriv.transport.credentials import Credentials
-from fedpriv.transport.runtime import runtime
+from fedpriv.transport.runtime import Running, runtime
 from fedpriv.wire.messages import Announcement
 from fedpriv_coordinator.coordinator import Coordinator
 from fedpriv_coordinator.evidence import evidence_of
@@ -44,6 +44,7 @@ class Federation:
         self._clock = SystemClock()
         self._members = Membership([worker.name for worker in workers])
         self._lobby: Lobby | None = None
+        self._looking: Running[None] | None = None
         connections = [runtime.run(worker.reach(PeerName(name))) for worker in workers]
         own_name = connections[0].own_name  # a certificate knows better than we do
         self._evidence = evidence_of(None, own_name, self._clock, _silent)
@@ -80,7 +81,7 @@ class Federation:
         self._members = Membership([WorkerName(name) for name in workers], returning=True)
         note = on_note or _silent
         self._evidence = evidence_of(state, credentials.peer.name, self._clock, note)
-        self._lobby = None
+        self._lobby = self._looking = None
         try:
             self._lobby = lobby = Lobby(address, credentials, self._members, note, self._evidence)
             if on_listening is not None:
@@ -159,9 +160,12 @@ class Federation:
     def close(self) -> None:
         """Cosign the workers' ledgers once more, say goodbye to every one, and stop listening."""
         try:
-            runtime.run(self._close())
+            self._seen()
         finally:
-            self._evidence.close()
+            try:
+                runtime.run(self._close())
+            finally:
+                self._evidence.close()
 
     def __enter__(self) -> Self:
         return self
@@ -185,9 +189,16 @@ class Federation:
         )
 
     def _after_round(self) -> None:
-        """Cosign what the workers' ledgers say now, and have what was received on record."""
-        runtime.run(self._evidence.look(self._members))
+        """Have what was received on record, and cosign the workers' ledgers while the next round goes on."""
         self._evidence.ingress.drain()
+        if self._looking is None or self._looking.done():
+            self._seen()
+            self._looking = runtime.start(self._evidence.look(self._members))
+
+    def _seen(self) -> None:
+        """Wait for the last look at the workers' ledgers, and raise what it raised."""
+        if self._looking is not None:
+            self._looking.result()
 
     def _announced(self) -> dict[WorkerName, Announcement]:
         connected = self._members.connected
