@@ -229,3 +229,42 @@ def test_a_note_of_another_key_shows_nothing(ledger):
     for held in (b"nonsense", b"", add_cosignatures(ledger.note(), []).replace(b"\n3\n", b"\n9\n")):
         with pytest.raises(UsageError, match="no checkpoint of this ledger"):
             ledger.publication.rolled_back(held)
+
+
+def test_a_folder_whose_hashes_were_changed_does_not_open(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.grow(3)
+    tile = tmp_path / "tile" / "0" / "000.p" / "3"
+    tile.write_bytes(bytes(32) + tile.read_bytes()[32:])
+    with pytest.raises(VerificationFailed, match="the first 3 entries no longer have the published root"):
+        ledger.restarted().publication.recover()
+
+
+@pytest.mark.parametrize("lost", ["the folder's checkpoint", "the journal's rows"])
+def test_a_start_after_a_rollback_is_refused(tmp_path, lost):
+    ledger = Ledger(tmp_path)
+    ledger.grow(3)
+    old = ledger.note()
+    ledger.grow(5)
+    if lost == "the folder's checkpoint":
+        ledger.files.publish(old)
+    else:
+        shorter = Ledger(None)
+        shorter.grow(3)
+        ledger.rows = shorter.rows
+    with pytest.raises(VerificationFailed, match="rolled back"):
+        ledger.restarted().publication.recover()
+
+
+def test_an_export_does_not_overwrite_another_ledger(ledger, tmp_path):
+    ledger.grow(1)
+    TileFolder(tmp_path / "out", durable=False).create(VKEY)
+    with pytest.raises(UsageError, match="another ledger"):
+        ledger.publication.export(tmp_path / "out")
+
+
+def test_an_export_grows_with_its_ledger(ledger, tmp_path):
+    for size in (3, 300):
+        ledger.grow(size)
+        ledger.publication.export(tmp_path / "out")
+        assert TileFolder(tmp_path / "out").checkpoint() == ledger.note()

@@ -118,3 +118,18 @@ def test_any_flipped_bit_anywhere_is_noticed(whole, data):
             verify_ledger(whole, key=None)
     finally:
         path.write_bytes(original)
+
+
+def test_a_verifier_key_without_its_newline_is_noticed(tmp_path):
+    in_memory(1).export(tmp_path)
+    (tmp_path / "vkey").write_text(str(KEY.verifier))
+    with pytest.raises(VerificationFailed, match=r"vkey .* does not end with a newline"):
+        verify_ledger(tmp_path, key=None)
+
+
+def test_a_fault_beside_an_idle_worker_is_reported_once_it_has_settled(tmp_path):
+    journal = on_disk(tmp_path, [3])
+    (tmp_path / "ledger" / "checkpoint").write_bytes(b"nonsense")
+    with pytest.raises(VerificationFailed, match="checkpoint was changed"):
+        verify_ledger(tmp_path / "ledger", key=None)
+    journal.rows.close()
