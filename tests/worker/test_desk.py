@@ -7,7 +7,6 @@ import json
 from functools import cache
 
 import pytest
-import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -24,9 +23,8 @@ from fedpriv.privacy.budget import ORDERS, Budget, Cost
 from fedpriv.privacy.reservations import DAY_SECONDS, Limit, Reservation
 from fedpriv.updates import TensorSpec
 from fedpriv.wire.plans import encode_plan
-from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.desk import Desk
-from fedpriv_worker.holdings import Holding, holding_of
+from fedpriv_worker.holdings import Holding
 from fedpriv_worker.journal import Journal
 
 ALICE = WorkerName("alice")
@@ -357,14 +355,6 @@ def test_data_sets_are_listed_with_rows_rules_and_budget():
         "used_today": 0,
         "rounds_per_day": 3,
     }
-
-
-def test_a_holding_says_of_a_data_set_what_its_rows_are_not():
-    features, target = torch.randn(23, 3), torch.rand(23) > 0.5
-    mock = (torch.zeros(4, 3), torch.zeros(4, dtype=torch.bool))
-    holding = holding_of(Dataset("rows", features, target, release=[Mock()], mock=mock))
-    assert (holding.rows, holding.announced, holding.features) == (23, 20, 3)
-    assert [(spec.name, spec.shape) for spec in holding.stand_in] == [("features", (4, 3)), ("target", (4,))]
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,10 @@ from typing import Any
 from fedpriv.errors import UsageError, nearest
 from fedpriv.ids import DatasetName, WorkerName
 from fedpriv.policy.decision import Standing
-from fedpriv.policy.requests import ReleaseRequest
-from fedpriv.policy.rules import Rule, cite, in_words
+from fedpriv.policy.rules import cite, in_words
 from fedpriv.storage.requests import MAXIMUM_WHY, Recorded
 from fedpriv_worker.explain import Explanation, explain, facts, grant_facts, same_in_ledger, standing_of
-from fedpriv_worker.holdings import Holding, judge, usable_approval
+from fedpriv_worker.holdings import Holding, judge, permitting, usable_approval
 from fedpriv_worker.records import Records
 from fedpriv_worker.spending import spending
 from fedpriv_worker.wording import in_text
@@ -90,7 +89,7 @@ class Desk:
             raise UsageError(f"an approval for {expires_seconds:g} s; give at least a second and at most 365 days")
         recorded = self._records.requests.find(prefix)
         request, holding, now = recorded.request, self._holding(recorded), self._records.now()
-        rule = self._permitting(request, holding, now)
+        rule = permitting(request, self.worker, holding.rules, now)
         if rule is not None and recorded.state != "denied":
             raise UsageError(f"request {request.id} needs no approval: {in_words(rule)}; deny it to stop it")
         reasons: tuple[str, ...] = ()
@@ -151,10 +150,12 @@ class Desk:
     def _summary(self, recorded: Recorded, standing: Standing | None = None) -> dict[str, Any]:
         standing = standing or self._records.standing(recorded.request.dataset)
         request = recorded.request
+        holding = self._holdings.get(request.dataset)
+        rules = () if holding is None else holding.rules
         used = 0 if recorded.grant is None else standing.used.get(recorded.grant.digest, 0)
         return {
             "id": request.id,
-            "standing": self._standing(recorded, standing),
+            "standing": standing_of(recorded, judge(request, self.worker, rules, standing)),
             "state": recorded.state,
             "recipient": request.recipient.name,
             "role": request.recipient.role,
@@ -172,22 +173,11 @@ class Desk:
             "why": recorded.why,
         }
 
-    def _standing(self, recorded: Recorded, standing: Standing) -> str:
-        holding = self._holdings.get(recorded.request.dataset)
-        rules = () if holding is None else holding.rules
-        return standing_of(recorded, judge(recorded.request, self.worker, rules, standing))
-
     def _explained(self, recorded: Recorded) -> Explanation:
         records, request = self._records, recorded.request
         siblings = [other for other in records.requests.all() if same_in_ledger(other.request, request)]
         holding = self._holdings.get(request.dataset)
         return explain(recorded, holding, self.worker, records.standing(request.dataset), records.entries(), siblings)
-
-    def _permitting(self, request: ReleaseRequest, holding: Holding, now: float) -> Rule | None:
-        """Return a rule under which `request` leaves without an approval, were it not denied, or None."""
-        verdicts = judge(request, self.worker, holding.rules, Standing(now))
-        permits = [verdict.permit for verdict in verdicts if verdict.permit is not None]
-        return permits[0].rule if permits and len(permits) == len(verdicts) else None
 
     def _holding(self, recorded: Recorded) -> Holding:
         name = recorded.request.dataset

@@ -93,6 +93,12 @@ def judge(
     return tuple(verdicts)
 
 
+def permitting(request: ReleaseRequest, worker: WorkerName, rules: Sequence[Rule], now: float) -> Rule | None:
+    """Return a rule under which `request` leaves without an approval, were it not denied, or None."""
+    permits = [verdict.permit for verdict in judge(request, worker, rules, Standing(now))]
+    return permits[0].rule if permits and permits[0] is not None and None not in permits else None
+
+
 def usable_approval(
     request: ReleaseRequest, worker: WorkerName, rules: Sequence[Rule], now: float
 ) -> tuple[Approval | None, tuple[str, ...]]:
