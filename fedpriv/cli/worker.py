@@ -78,8 +78,12 @@ async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credential
             _say(f"listening on {listener.address}")
         name = WorkerName(settings.worker.name)
         journal = Journal.open(settings.worker.state, worker=name, clock=SystemClock(), entropy=SystemEntropy())
-        worker = Worker(name, datasets, executor=InProcessExecutor(datasets), journal=journal, credentials=credentials)
+        worker = Worker(
+            name, datasets, executor=InProcessExecutor(datasets), journal=journal, credentials=credentials,
+            witnesses=settings.witnesses,
+        )  # fmt: skip  # one line of parts
         stack.push_async_callback(worker.close)
+        worker.publisher.soon()  # a witness that holds more than we have speaks up before anything leaves
         desk = Desk(name, tuple(map(holding_of, datasets)), journal)
         await stack.enter_async_context(control.serve(settings.worker.state, desk))
         _describe(name, datasets)

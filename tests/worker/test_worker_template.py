@@ -26,6 +26,7 @@ def uncommented(text):
         .replace("[dial] ", "# [dial]")
         .replace('address = "coord', '# address = "coord')
     )
+    head = head.replace("# [[witness", "[[witness").replace("# url", "url").replace("# vkey", "vkey")
     return head.replace("# [listen]", "[listen]").replace('# address = "0', 'address = "0') + examples
 
 
@@ -35,6 +36,7 @@ def test_every_example_in_a_comment_is_one_that_the_reader_accepts(tmp_path):
     config = load_config(path)
     assert config.listen is not None
     assert config.worker.threads == 4
+    assert [witness.url for witness in config.witnesses] == ["https://witness.example/ledgers"]
     (example,) = config.datasets
     assert example.release == (Approval(),)
     assert example.classes == ("no", "maybe", "yes")

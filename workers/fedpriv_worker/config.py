@@ -16,6 +16,7 @@ from typing import ClassVar
 from fedpriv import settings
 from fedpriv.errors import UsageError
 from fedpriv.ids import checked_name
+from fedpriv.ledger.checkpoint import Algorithm, parse_verifier_key
 from fedpriv.policy.rules import Rule, parse_rules
 from fedpriv.privacy.budget import Budget
 from fedpriv_worker.datasets import FeaturesDtype
@@ -136,6 +137,21 @@ def loader_of(path: Path) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpWitness:
+    """A C2SP witness that the owner trusts to hold the ledger's checkpoints: where it answers and its key.
+
+    `plain_http` allows one without TLS that is not on this machine.
+    """
+
+    url: str
+    vkey: str
+    plain_http: bool = False
+
+    def __post_init__(self) -> None:
+        parse_verifier_key(self.vkey, Algorithm.COSIGNATURE)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """A worker's whole configuration; exactly one of `dial` and `listen` is set."""
 
@@ -144,6 +160,7 @@ class WorkerConfig:
     dial: Dial | None = None
     listen: Listen | None = None
     datasets: tuple[DatasetConfig, ...] = field(default=(), metadata=settings.key("dataset"))
+    witnesses: tuple[HttpWitness, ...] = field(default=(), metadata=settings.key("witness"))
 
     def __post_init__(self) -> None:
         if (self.dial is None) == (self.listen is None):

@@ -181,10 +181,11 @@ class Journal:
         self._reached(Step.PUBLISHED)
         return checkpoint
 
-    def rolled_back(self, why: str) -> None:
-        """Let nothing more leave, now and after a restart: a witness holds what this state has forgotten."""
+    def refuse(self, why: str, *, for_good: bool = False) -> None:
+        """Let nothing more leave; `for_good` also after a restart, where it is proved that this state has forgotten."""
         self._refusal = why
-        self.rows.remember(_ROLLED_BACK, why)
+        if for_good:
+            self.rows.remember(_ROLLED_BACK, why)
 
     def entries(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
         """Yield entries `start` to `stop` - 1, by default every one recorded so far, in order."""

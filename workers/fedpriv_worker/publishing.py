@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from fedpriv.errors import FedprivError, StorageFailed, UsageError, VerificationFailed
+from fedpriv.errors import FedprivError, PeerLost, StorageFailed, UsageError, VerificationFailed
 from fedpriv.ids import WorkerName
 from fedpriv.ledger.checkpoint import Algorithm, open_checkpoint, parse_verifier_key, witness_name_of
 from fedpriv.policy.decision import Recipient
+from fedpriv.transport.witness import Behind, add_checkpoint
 from fedpriv.wire.messages import AskCheckpoint, Checkpoint, Cosigned
+from fedpriv_worker.config import HttpWitness
 from fedpriv_worker.journal import Journal
 
 log = logging.getLogger("fedpriv.worker")
@@ -25,14 +26,6 @@ log = logging.getLogger("fedpriv.worker")
 PUBLISH_SECONDS = 1.0
 """The least time between two checkpoints of a ledger on a disk, closing aside."""
 WITNESS_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class HttpWitness:
-    """A C2SP witness that the owner trusts: where it answers and its key."""
-
-    url: str
-    vkey: str
 
 
 class Publisher:
@@ -96,7 +89,7 @@ class Publisher:
         try:
             self._journal.publication.rolled_back(held)
         except VerificationFailed as error:
-            self._journal.rolled_back(str(error))
+            self._journal.refuse(str(error), for_good=True)
             raise StorageFailed(f"nothing leaves any more: {error}") from error
         return open_checkpoint(held, parse_verifier_key(self._journal.vkey)).size
 
@@ -114,4 +107,26 @@ class Publisher:
             self._journal.rows.remember(pin, cosigned.vkey)
 
     def _witness(self, witness: HttpWitness) -> None:
-        """Have a configured witness cosign; whatever it answers, the worker goes on, unless it shows a rollback."""
+        """Have a configured witness cosign; go on whatever it answers, unless it holds more than we have."""
+        memory = f"witness-size/{witness.vkey}"
+        old = int(self._journal.rows.recall(memory) or 0)
+        try:
+            for line in self._asked(witness, old):
+                self._journal.publication.cosign(line, witness.vkey)
+        except VerificationFailed as error:
+            self._journal.refuse(str(error))  # the owner trusts this witness, so nothing leaves until it is explained
+            log.error("nothing more leaves: %s", error)  # noqa: TRY400 - no traceback
+        except (PeerLost, UsageError) as error:
+            log.warning("the ledger goes on without a witness: %s", error)
+        else:
+            self._journal.rows.remember(memory, str(self._journal.publication.publish().size))
+
+    def _asked(self, witness: HttpWitness, old: int) -> tuple[bytes, ...]:
+        """Return the lines of `witness`, which may hold other than the `old` entries that it had when we last asked."""
+        for _ in range(2):
+            note, proof = self._journal.publication.consistency(old)
+            answer = add_checkpoint(witness.url, old, proof, note, WITNESS_SECONDS, plain_http=witness.plain_http)
+            if not isinstance(answer, Behind):
+                return answer
+            old = answer.size
+        raise PeerLost(f"the witness at {witness.url} changes what it holds faster than we can ask")

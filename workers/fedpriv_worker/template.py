@@ -34,6 +34,11 @@ ca = "ca.pem"
 certificate = "certificate.pem"
 key = "key.pem"
 
+# Who else holds the ledger's checkpoints, so that nobody can take it back unnoticed: any C2SP witness.
+# [[witness]]
+# url = "https://witness.example/ledgers"
+# vkey = "witness.example+3c436f90+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"
+
 # One [[dataset]] for each data set. Remove the "#" in front of the lines that you use.
 # [[dataset]]
 # name = "my-data"                     # what coordinators ask for

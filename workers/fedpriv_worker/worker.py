@@ -25,11 +25,12 @@ from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import Side, greet
 from fedpriv.transport.link import STRANGER_MESSAGE_BYTES, RawLink, SealedLink
 from fedpriv.wire.messages import ErrorCode, Failure, Hello, HelloProof, Message
+from fedpriv_worker.config import HttpWitness
 from fedpriv_worker.conversation import Carried, Conversation
 from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.executor import Executor, stand_in
 from fedpriv_worker.journal import Journal
-from fedpriv_worker.publishing import HttpWitness, Publisher
+from fedpriv_worker.publishing import Publisher
 from fedpriv_worker.release import Admitted, Door
 from fedpriv_worker.session import Answered, Broken, Execute, Facts, Release, Session, Tell, Validate
 from fedpriv_worker.steps import Reached, Step, unwatched
