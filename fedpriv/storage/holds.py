@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fedpriv.errors import ReleaseDenied, VerificationFailed
 from fedpriv.ids import DatasetName, JobId, PeerName
-from fedpriv.privacy.budget import Account, Cost, total_of
+from fedpriv.privacy.budget import Account, Budget, Cost, total_of
 from fedpriv.privacy.reservations import DAY_SECONDS, FIRST, Limit, Reservation, State
 from fedpriv.storage.database import Database
 
@@ -80,7 +80,8 @@ class Holds:
             for limit in reservation.limits:
                 _check_limit(connection, reservation.dataset, limit, time)
             if reservation.cost is not None:
-                self._account(reservation).after(reservation.cost, dataset=reservation.dataset)
+                account = Account(_budget(reservation), self.spent(reservation.dataset))
+                account.after(reservation.cost, dataset=reservation.dataset)
             previous = connection.execute("SELECT number, hash FROM hold ORDER BY number DESC LIMIT 1").fetchone()
             number = 0 if previous is None else previous[0] + 1
             _insert(connection, reservation, number, time, FIRST if previous is None else previous[1])
@@ -89,16 +90,16 @@ class Holds:
 
     def commit(self, number: int, entry: int) -> None:
         """Settle reservation `number` with ledger entry `entry`; part of the transaction that appends the entry."""
-        self._settle(number, State.COMMITTED, entry)
+        _settle(self._database, number, State.COMMITTED, entry)
 
     def cancel(self, number: int) -> None:
         """Give back what reservation `number` holds: nothing of its release left the worker."""
-        self._settle(number, State.CANCELLED, -1)
+        _settle(self._database, number, State.CANCELLED, None)
         self._spent.clear()
 
     def forfeit(self, number: int) -> None:
         """Let reservation `number` stay charged although nothing but a code left: that code tells something too."""
-        self._settle(number, State.INTERRUPTED, -1)
+        _settle(self._database, number, State.INTERRUPTED, None)
 
     def keep(self, number: int, header: bytes, payload: bytes) -> None:
         """Keep the bytes of a release until they are acknowledged; part of the transaction that commits it."""
@@ -128,7 +129,9 @@ class Holds:
 
     def recover(self) -> None:
         """After a start: verify the chain, then say of every release under way what a crash made of it."""
-        self._verify()
+        with self._database.reading(_READ) as connection:
+            hashes = connection.execute("SELECT number, hash FROM hold ORDER BY number").fetchall()
+        _verify(hashes, self.all())
         with self._database.writing("recover the reservations") as connection:
             connection.execute("UPDATE hold SET state = 'interrupted' WHERE state = 'reserved'")
             connection.execute(
@@ -169,39 +172,6 @@ class Holds:
         with self._database.reading(_READ) as connection:
             return int(connection.execute("SELECT coalesce(max(time), 0) FROM hold").fetchone()[0])
 
-    def _account(self, reservation: Reservation) -> Account:
-        if reservation.budget is None:
-            raise ReleaseDenied(
-                f"data set {reservation.dataset!r} has no budget to pay a privacy cost from; give it one, as in "
-                "budget = { epsilon = 8.0, delta = 1e-5 }"
-            )
-        return Account(reservation.budget, self.spent(reservation.dataset))
-
-    def _settle(self, number: int, state: State, entry: int) -> None:
-        with self._database.writing("settle a reservation") as connection:
-            changed = connection.execute(
-                "UPDATE hold SET state = ?, entry = ? WHERE number = ? AND state = 'reserved'",
-                (state.value, None if entry < 0 else entry, number),
-            ).rowcount
-            if changed != 1:
-                raise AssertionError(f"reservation {number} is settled already, or was never made")
-
-    def _verify(self) -> None:
-        previous = FIRST
-        with self._database.reading(_READ) as connection:
-            hashes = dict(connection.execute("SELECT number, hash FROM hold").fetchall())
-        for expected, held in enumerate(self.all()):
-            again = Reservation(
-                held.release, held.dataset, held.recipient, held.plan, held.job, held.round,
-                tuple(Limit(against, 0) for against in held.against), held.cost,
-            )  # fmt: skip  # one line of fields
-            previous = again.chained(previous, held.time)
-            if held.number != expected or hashes[held.number] != previous:
-                raise VerificationFailed(
-                    f"reservation {expected} in the journal was changed or removed; what is left of the budget is "
-                    "unknown: restore the state folder from its latest copy"
-                )
-
     def _held(self, where: str, parameters: tuple[object, ...]) -> Iterator[Held]:
         query = f"SELECT {_COLUMNS} FROM hold {where} ORDER BY number"  # noqa: S608 - constants of this module
         with self._database.reading(_READ) as connection:
@@ -223,6 +193,40 @@ class Holds:
                 entry,
                 names,
                 cost,
+            )
+
+
+def _budget(reservation: Reservation) -> Budget:
+    if reservation.budget is None:
+        raise ReleaseDenied(
+            f"data set {reservation.dataset!r} has no budget to pay a privacy cost from; give it one, as in "
+            "budget = { epsilon = 8.0, delta = 1e-5 }"
+        )
+    return reservation.budget
+
+
+def _settle(database: Database, number: int, state: State, entry: int | None) -> None:
+    with database.writing("settle a reservation") as connection:
+        changed = connection.execute(
+            "UPDATE hold SET state = ?, entry = ? WHERE number = ? AND state = 'reserved'", (state.value, entry, number)
+        ).rowcount
+        if changed != 1:
+            raise AssertionError(f"reservation {number} is settled already, or was never made")
+
+
+def _verify(hashes: Sequence[tuple[int, bytes]], stored: Iterable[Held]) -> None:
+    """Raise `VerificationFailed` unless the reservations are the chain that they were when they were made."""
+    previous = FIRST
+    for expected, ((number, recorded), held) in enumerate(zip(hashes, stored, strict=True)):
+        again = Reservation(
+            held.release, held.dataset, held.recipient, held.plan, held.job, held.round,
+            tuple(Limit(against, 0) for against in held.against), held.cost,
+        )  # fmt: skip  # one line of fields
+        previous = again.chained(previous, held.time)
+        if number != expected or bytes(recorded) != previous:
+            raise VerificationFailed(
+                f"reservation {expected} in the journal was changed or removed; what is left of the budget is "
+                "unknown: restore the state folder from its latest copy"
             )
 
 
