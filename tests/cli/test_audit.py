@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -157,14 +158,16 @@ def test_verify_says_who_witnessed_and_when_and_whose_key_is_missing(tmp_path):
     assert "fedpriv.ledger/bob: cosigned by fedpriv.witness/hub, not verified: pass its key" in alone.stdout
     verified = audit("verify", tmp_path, "--witness", hub, "--witness", other)
     assert verified.exit_code == 0
-    assert "fedpriv.ledger/bob: witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC" in verified.stdout
+    assert (
+        "fedpriv.ledger/bob: witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC: 4 entries" in verified.stdout
+    )
     (found,) = (
         json.loads(line) for line in audit("verify", tmp_path, "--json", "--witness", other).stdout.splitlines()
     )
-    assert found["witnessed"] == [{"witness": "fedpriv.witness/other", "time": 1_767_225_600}]
+    assert found["witnessed"] == [{"witness": "fedpriv.witness/other", "time": 1_767_225_600, "size": 4}]
     assert found["unverified"] == ["fedpriv.witness/hub"]
     page = audit("report", tmp_path, "--witness", hub).stdout
-    assert "Witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC." in page
+    assert "Witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC: 4 entries." in page
 
 
 def test_a_ledger_that_does_not_extend_a_kept_checkpoint_was_rolled_back(tmp_path):
@@ -173,11 +176,30 @@ def test_a_ledger_that_does_not_extend_a_kept_checkpoint_was_rolled_back(tmp_pat
     written(cut, made("bob")[:2])
     older = audit("verify", whole, "--holds", cut / "checkpoint")
     assert older.exit_code == 0
-    assert "it extends the checkpoint that you kept" in older.stdout
+    assert f"it extends the checkpoint of 2 entries in {cut / 'checkpoint'}" in older.stdout.replace("\n", "")
     later = audit("verify", cut, "--holds", whole / "checkpoint")
     assert isinstance(later.exception, VerificationFailed)
     assert "rolled back by 2 entries" in str(later.exception)
     assert isinstance(audit("verify", whole, "--holds", tmp_path / "absent").exception, UsageError)
+
+
+def test_a_run_is_held_to_the_checkpoints_that_its_coordinator_cosigned(run):
+    early = run / "early"
+    written(early, made("bob")[:3])
+    hub = witness(early, "hub", seconds=1_767_225_600)
+    (run / "witness").mkdir()
+    note = (early / "checkpoint").read_bytes()
+    (run / "witness" / "bob.checkpoint").write_bytes(note)
+    verified = audit("verify", run, "--witness", hub)
+    assert "fedpriv.ledger/bob: witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC: 3 " in verified.stdout
+    assert "fedpriv.ledger/alice: nobody else holds a later checkpoint" in verified.stdout
+    assert "Witnessed by fedpriv.witness/hub" in audit("report", run, "--witness", hub).stdout
+    shutil.rmtree(run / "ledgers" / "bob")
+    written(run / "ledgers" / "bob", made("bob")[:2])
+    rolled_back = audit("verify", run)
+    assert isinstance(rolled_back.exception, VerificationFailed)
+    assert "rolled back by 1 entries" in str(rolled_back.exception)
+    assert "NOT VERIFIED" in audit("report", run).stdout
 
 
 @pytest.mark.parametrize("command", ["show", "verify"])

@@ -6,7 +6,6 @@ A proof needs no ledger beside it, and shows nothing of the other entries but ha
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,19 +13,15 @@ import typer
 
 from fedpriv.cli.audit.choosing import AsJson
 from fedpriv.cli.audit.printing import console, print_json, printable, say, time_text
+from fedpriv.cli.audit.witnessing import Witnesses, witnessed_text
 from fedpriv.errors import UsageError, VerificationFailed
 from fedpriv.ledger.checkpoint import Algorithm, parse_verifier_key
-from fedpriv.ledger.cosignature import Cosignature
 from fedpriv.ledger.entries import decode_entry
 from fedpriv.ledger.proofs import MAXIMUM_PROOF_BYTES, SUFFIX, decode_proof, encode_proof, verify_proof
 from fedpriv.storage.files import read_bounded, write_atomically
 from fedpriv.storage.proving import prove_entry
 from fedpriv.storage.tiles import TileFolder
 from fedpriv.storage.verification import find_ledgers, verify_ledger
-
-Witnesses = Annotated[
-    list[str] | None, typer.Option("--witness", metavar="VKEY", help="A witness's verifier key; once for each.")
-]
 
 
 def prove(
@@ -84,12 +79,3 @@ def check_proof(
     console().print(printable(line), soft_wrap=True)
     for each in cosigned.witnessed:
         console().print(printable(f"{cosigned.checkpoint.origin}: {witnessed_text(each)}"), soft_wrap=True)
-
-
-def witnessed_text(found: Cosignature) -> str:
-    """Return who witnessed a checkpoint, and when, as a sentence's part."""
-    try:
-        at = f"{datetime.fromtimestamp(found.time, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (ValueError, OverflowError, OSError):
-        at = f"{found.time} seconds after 1970"
-    return f"witnessed by {found.name} at {at}"

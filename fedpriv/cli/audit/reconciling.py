@@ -16,12 +16,12 @@ import typer
 
 from fedpriv.cli.audit.choosing import AsJson
 from fedpriv.cli.audit.printing import console, counted, iso_text, print_json, printable, say, time_text
+from fedpriv.cli.audit.witnessing import origin_of
 from fedpriv.errors import UsageError, VerificationFailed, nearest
 from fedpriv.ids import WorkerName
 from fedpriv.ledger.checkpoint import INGRESS_PREFIX, LEDGER_PREFIX, parse_verifier_key
 from fedpriv.ledger.entries import Entry
 from fedpriv.ledger.reconciling import Count, Finding, by_sender, reconcile
-from fedpriv.storage.tiles import TileFolder
 from fedpriv.storage.verification import LedgerReport, find_ledgers, read_entries, verify_ledger
 
 
@@ -66,7 +66,7 @@ def compare(
 
 
 def _coordinator(path: Path, key: str) -> _Side:
-    found = [folder for folder in find_ledgers(path, received=True) if _origin(folder).startswith(INGRESS_PREFIX)]
+    found = [folder for folder in find_ledgers(path, received=True) if origin_of(folder).startswith(INGRESS_PREFIX)]
     if len(found) != 1:
         raise UsageError(
             f"{path} holds {len(found)} ledgers of what a coordinator received, and one is compared; name its folder"
@@ -76,7 +76,7 @@ def _coordinator(path: Path, key: str) -> _Side:
 
 
 def _workers(path: Path, keys: Sequence[str]) -> list[_Side]:
-    folders = {folder: _origin(folder) for folder in find_ledgers(path)}
+    folders = {folder: origin_of(folder) for folder in find_ledgers(path)}
     if any(origin.startswith(INGRESS_PREFIX) for origin in folders.values()):
         raise UsageError(f"{path} is a ledger of what was received; name the worker's first, the coordinator's second")
     pinned = {parse_verifier_key(text.strip()).name: text for text in keys}
@@ -98,11 +98,6 @@ def _received(theirs: _Side, workers: Sequence[WorkerName]) -> tuple[dict[str, l
             yield entry
 
     return by_sender(counted(theirs.entries()), workers), strangers
-
-
-def _origin(folder: Path) -> str:
-    """Return the first line of a checkpoint, to choose by; whether it is true is verified later."""
-    return (TileFolder(folder).checkpoint() or b"").split(b"\n", 1)[0].decode("utf-8", "replace")
 
 
 def _print_finding(worker: str, coordinator: str, finding: Finding, *, as_json: bool) -> None:

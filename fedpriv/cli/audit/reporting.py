@@ -16,16 +16,14 @@ import typer
 
 from fedpriv.cli.audit.choosing import AsJson, Choice, Since, Until, Where, choice_of
 from fedpriv.cli.audit.printing import print_json, say, time_text
-from fedpriv.cli.audit.proving import Witnesses
 from fedpriv.cli.audit.sections import Ledger, Proof, document
 from fedpriv.cli.audit.summing import Summary, Tally
-from fedpriv.cli.audit.verifying import witness_sentences
+from fedpriv.cli.audit.witnessing import Witnesses, kept_in, origin_of, verified
 from fedpriv.clock import SystemClock
 from fedpriv.errors import UsageError, VerificationFailed
 from fedpriv.ledger.checkpoint import INGRESS_PREFIX, LEDGER_PREFIX
 from fedpriv.storage.files import write_atomically
-from fedpriv.storage.tiles import TileFolder
-from fedpriv.storage.verification import find_ledgers, read_entries, verify_ledger
+from fedpriv.storage.verification import find_ledgers, read_entries
 
 
 def report(
@@ -46,7 +44,7 @@ def report(
     folders = find_ledgers(where)
     if key and len(folders) > 1:
         raise UsageError(f"{where} holds {len(folders)} ledgers, --key is of one; name the ledger, as in {folders[0]}")
-    ledgers = [_ledger(folder, key, witness or (), choice) for folder in folders]
+    ledgers = [_ledger(where, folder, key, witness or (), choice) for folder in folders]
     made = f"Made {time_text(int(now * 1000), fraction=False)} UTC by fedpriv {importlib.metadata.version('fedpriv')} "
     html = document(ledgers, made=f"{made}from {where}.", period=_period(choice))
     if output is not None:
@@ -62,26 +60,27 @@ def report(
         raise VerificationFailed("\n".join(failures))
 
 
-def _ledger(folder: Path, key: str, witnesses: Sequence[str], choice: Choice) -> Ledger:
+def _ledger(run: Path, folder: Path, key: str, witnesses: Sequence[str], choice: Choice) -> Ledger:
     summary = Summary()
     try:
-        proof = _proof(folder, key, witnesses)
+        proof = _proof(run, folder, key, witnesses)
         for number, entry in enumerate(read_entries(folder)):
             if number < proof.entries and choice.takes(entry):
                 summary.add(entry)
     except VerificationFailed as error:
         proof = Proof(failure=str(error))
         _read_on(folder, choice, summary)
-    origin = _origin(folder)
+    origin = origin_of(folder) or folder.name
     received = origin.startswith(INGRESS_PREFIX)
     keeper = origin.removeprefix(INGRESS_PREFIX if received else LEDGER_PREFIX)
     return Ledger(keeper, str(folder), summary, proof, received=received)
 
 
-def _proof(folder: Path, key: str, witnesses: Sequence[str]) -> Proof:
-    found = verify_ledger(folder, key=key or None, witnesses=witnesses)
-    sentences = tuple(f"{sentence[0].upper()}{sentence[1:]}." for sentence in witness_sentences(found))
-    return Proof(found.vkey, found.pinned, found.signed, found.entries, found.root.hex(), sentences)
+def _proof(run: Path, folder: Path, key: str, witnesses: Sequence[str]) -> Proof:
+    found = verified(folder, key=key or None, witnesses=witnesses, kept=kept_in(run, folder))
+    sentences = tuple(f"{sentence[0].upper()}{sentence[1:]}." for sentence in found.sentences())
+    seen = found.report
+    return Proof(seen.vkey, seen.pinned, seen.signed, seen.entries, seen.root.hex(), sentences)
 
 
 def _read_on(folder: Path, choice: Choice, summary: Summary) -> None:
@@ -92,13 +91,6 @@ def _read_on(folder: Path, choice: Choice, summary: Summary) -> None:
                 summary.add(entry)
     except VerificationFailed:
         return
-
-
-def _origin(folder: Path) -> str:
-    """Return the first line of a checkpoint, believed by nobody; the folder's name where there is none."""
-    note = TileFolder(folder).checkpoint() or b""
-    line = note.split(b"\n", 1)[0].decode("utf-8", "replace")
-    return line[:200] or folder.name
 
 
 def _period(choice: Choice) -> str:
