@@ -55,6 +55,10 @@ if TYPE_CHECKING:
         Statistics,
     )
     from fedpriv.privacy.budget import Budget
+    from fedpriv.remote.dataset import RemoteDataset, search
+    from fedpriv.remote.modules import get_module, send_module
+    from fedpriv.remote.pointer import RemoteTensor
+    from fedpriv.remote.ticket import Ticket
     from fedpriv.remote.worker import RemoteWorker, connect
     from fedpriv.simulation.virtual import VirtualWorker
     from fedpriv.transport.credentials import Credentials
@@ -90,6 +94,10 @@ _HOMES = {
         "Statistics",
     ),
     "fedpriv.privacy.budget": ("Budget",),
+    "fedpriv.remote.dataset": ("RemoteDataset", "search"),
+    "fedpriv.remote.modules": ("get_module", "send_module"),
+    "fedpriv.remote.pointer": ("RemoteTensor",),
+    "fedpriv.remote.ticket": ("Ticket",),
     "fedpriv.remote.worker": ("RemoteWorker", "connect"),
     "fedpriv.simulation.virtual": ("VirtualWorker",),
     "fedpriv.transport.credentials": ("Credentials",),

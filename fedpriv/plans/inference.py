@@ -65,7 +65,7 @@ def infer(plan: Plan, batch: int, quota: Quota) -> Inference:
         for index, step, filled in plan.walk():
             known = operation(step.operation, step=index)
             arguments = bind(known, step, slots, index)
-            results = _results(known, step, arguments, index)
+            results = produced(known, step, arguments, index)
             tensors = cost.tensors_in(results)
             work += cost.work_of(known, arguments, tensors)
             if work > quota.maximum_work:
@@ -92,12 +92,14 @@ def _declared(dtype: str, shape: Sequence[int], batch: int) -> torch.Tensor:
     return torch.empty(sizes, dtype=DTYPES[dtype], device="meta")
 
 
-def _results(known: Operation, step: Step, arguments: dict[str, Any], index: int) -> tuple[Abstract, ...]:
+def produced(known: Operation, step: Step, arguments: dict[str, Any], index: int) -> tuple[Abstract, ...]:
+    """Return what step `index` gives for `arguments`, bound and without memory; raise `PlanRefused`."""
     try:
         guards.check(known, arguments)
         _check_count(known, step, arguments)
-        produced = call(known, arguments)
-        guards.check_results(arguments, produced if isinstance(produced, tuple | list) else (produced,))
+        given = call(known, arguments)
+        results = tuple(given) if isinstance(given, tuple | list) else (given,)
+        guards.check_results(arguments, results)
     except ShapeRefused as refused:
         raise PlanRefused(f"step {index} ({step.operation}): {refused}", step=index, operation=step.operation) from None
     except Exception:  # noqa: BLE001  torch raises anything at all for shapes that do not fit
@@ -106,7 +108,6 @@ def _results(known: Operation, step: Step, arguments: dict[str, Any], index: int
             step=index,
             operation=step.operation,
         ) from None
-    results = tuple(produced) if isinstance(produced, tuple | list) else (produced,)
     if len(results) != step.results or not all(_is_abstract(known, each) for each in results):
         raise PlanRefused(
             f"step {index} ({step.operation}) gives {len(results)} results, not {step.results}",

@@ -39,10 +39,11 @@ __all__ = [
     "Release",
     "Standing",
     "decide",
+    "may_compute",
     "may_receive",
 ]
 
-Release: TypeAlias = Literal["update", "statistics", "metrics", "mock"]
+Release: TypeAlias = Literal["update", "statistics", "metrics", "mock", "value"]
 RECIPIENT_ROLES = ("coordinator", "researcher")
 _RELEASES: Mapping[type[Rule], tuple[Release, ...]] = {
     PlainUpdate: ("update",),
@@ -50,7 +51,7 @@ _RELEASES: Mapping[type[Rule], tuple[Release, ...]] = {
     Metrics: ("metrics",),
     SecureSum: ("update", "metrics"),
     DifferentialPrivacy: ("update", "metrics", "statistics"),
-    Approval: ("update", "metrics", "statistics", "mock"),
+    Approval: ("update", "metrics", "statistics", "mock", "value"),
     Mock: ("mock",),
 }
 _UNLABELLED = "a stand-in leaves under a rule of its data set, so it has to carry that data set's label"
@@ -164,6 +165,11 @@ def may_receive(recipient: Recipient, rules: Mapping[DatasetName, Sequence[Rule]
         for rule in own
         if not isinstance(rule, Mock)
     )
+
+
+def may_compute(recipient: Recipient, rules: Mapping[DatasetName, Sequence[Rule]]) -> bool:
+    """Return whether `recipient` may hold values here: whom a rule names, or anybody where nothing is held."""
+    return recipient.role in RECIPIENT_ROLES and (not rules or may_receive(recipient, rules))
 
 
 def _try(ask: Ask, rule: Rule, standing: Standing) -> Permit | Deny:

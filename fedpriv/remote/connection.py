@@ -47,6 +47,17 @@ from fedpriv.wire.messages import (
     Train,
     Update,
 )
+from fedpriv.wire.values import (
+    AskObjects,
+    AskRelease,
+    Collect,
+    Fetch,
+    Objects,
+    OpenSession,
+    SessionOpen,
+    Ticket,
+    Value,
+)
 
 _GOODBYE_SECONDS = 2.0
 _FIRST_ORDER_NUMBER = 1 << 62  # nobody counts that far
@@ -58,6 +69,11 @@ _ANSWERS: Mapping[type[Request], type[Reply]] = {
     AskStatistics: Statistics,
     AskMock: Mock,
     AskCheckpoint: Checkpoint,
+    OpenSession: SessionOpen,
+    Fetch: Value,
+    AskObjects: Objects,
+    AskRelease: Ticket,
+    Collect: Value,
 }
 
 _ADVICE: Mapping[ErrorCode, str] = {
@@ -176,7 +192,7 @@ class Connection:
         self._check_open()
         self._record.keep_no_longer()
         number = self._counted = self._counted + 1
-        if isinstance(request, Train | Evaluate):
+        if isinstance(request, Train | Evaluate | Collect):
             number = order_number(request)
         if number in self._waiting:
             raise UsageError(
@@ -242,15 +258,15 @@ class Connection:
         message = self._record.heard(envelope)
         _count(self.received, message, envelope)
         match message:
-            case PlanAccepted() | Update() | Evaluation() | Statistics() | Mock() | Checkpoint() | Failure():
+            case Goodbye():
+                self._finish(PeerLost(f"worker {self.name!r} said goodbye; connect again when it is back"))
+            case _ if isinstance(message, Reply):
                 waiting = self._waiting.get(message.request)
                 if waiting is None or waiting.reply.done():
                     return
                 if not isinstance(message, waiting.answer | Failure):
                     raise WireError(f"a {type(message).__name__} came where a {waiting.answer.__name__} answers")
                 waiting.reply.set_result(message)
-            case Goodbye():
-                self._finish(PeerLost(f"worker {self.name!r} said goodbye; connect again when it is back"))
             case _:
                 raise WireError(f"a {type(message).__name__} is not a worker's to send")
 
@@ -277,8 +293,11 @@ class Connection:
         )
 
 
-def order_number(order: Train | Evaluate) -> int:
+def order_number(order: Train | Evaluate | Collect) -> int:
     """Return the number of an order, 2**62 or more and below 2**63: the same for every retry, whoever sends it."""
+    if isinstance(order, Collect):
+        digest = canonical.digest("fedpriv/collect/v1", order.ticket)
+        return _FIRST_ORDER_NUMBER | int.from_bytes(digest[:8], "big") >> 2
     digest = canonical.digest("fedpriv/order/v1", kind_of(order), order.job, order.round, order.dataset, order.plan)
     return _FIRST_ORDER_NUMBER | int.from_bytes(digest[:8], "big") >> 2
 

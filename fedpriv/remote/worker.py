@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedpriv.ids import PeerName, WorkerName
 from fedpriv.remote.connection import Connection
+from fedpriv.remote.holder import Holder
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.dial import dial
 from fedpriv.transport.hello import Side
@@ -12,7 +13,7 @@ from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Announcement
 
 
-class RemoteWorker:
+class RemoteWorker(Holder):
     """A worker whose identity the handshake proved; dials again when its link was lost."""
 
     def __init__(self, address: str, credentials: Credentials, connection: Connection) -> None:
@@ -21,9 +22,8 @@ class RemoteWorker:
         self._connection = connection
         self.name: WorkerName = connection.name
 
-    @property
-    def announcement(self) -> Announcement:
-        """What the worker announced when it was last reached."""
+    def announced(self) -> Announcement:
+        """Return what the worker announced when it was last reached."""
         return self._connection.announcement
 
     async def reach(self, name: PeerName) -> Connection:  # noqa: ARG002 - the certificate says who we are

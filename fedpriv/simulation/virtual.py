@@ -23,19 +23,21 @@ from fedpriv.errors import UsageError
 from fedpriv.ids import PeerName, WorkerName, checked_name
 from fedpriv.ledger.entries import Entry
 from fedpriv.remote.connection import Connection
+from fedpriv.remote.holder import Holder
 from fedpriv.transport.authority import process_authority
 from fedpriv.transport.hello import Side
 from fedpriv.transport.link import OpenLink
 from fedpriv.transport.memory import memory_pair
 from fedpriv.transport.runtime import runtime
-from fedpriv.wire.messages import Role
+from fedpriv.wire.messages import Announcement, Role
 from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.executor import InProcessExecutor, Programs
 from fedpriv_worker.journal import Journal
+from fedpriv_worker.session import announcement
 from fedpriv_worker.worker import Worker, serve_quietly
 
 
-class VirtualWorker:
+class VirtualWorker(Holder):
     """A worker inside this process, under `name`, with `datasets` behind their own rules."""
 
     def __init__(self, name: str, datasets: Sequence[Dataset] = (), *, state: str | Path | None = None) -> None:
@@ -66,6 +68,10 @@ class VirtualWorker:
         task.add_done_callback(_serving.discard)
         credentials = process_authority().issue(name, Role.RESEARCHER)
         return await Connection.open(OpenLink(ours), Side.DIALER, credentials)
+
+    def announced(self) -> Announcement:
+        """Return what the worker announces."""
+        return announcement(self._worker.facts)
 
     def entries(self) -> Iterator[Entry]:
         """Yield every ledger entry so far."""

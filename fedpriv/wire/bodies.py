@@ -5,14 +5,14 @@ Lengths and counts are bounded here, enumerations are closed. Tensors and framin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from fedpriv.errors import WireError
-from fedpriv.ids import DatasetName, JobId, PlanDigest
+from fedpriv.ids import DatasetName, JobId
 from fedpriv.updates import DTYPES, TensorSet
 from fedpriv.wire import messages as m
+from fedpriv.wire import value_bodies
+from fedpriv.wire.fields import DIGEST_BYTES, Kind, bounded, digest, short, text, texts
 from fedpriv.wire.plans import decode_plan, encode_plan
 from fedpriv.wire.tensors import read_shape
 from fedpriv.wire.v1 import session_pb2 as v1
@@ -20,22 +20,9 @@ from fedpriv.wire.v1 import session_pb2 as v1
 NONCE_BYTES = 32
 MAXIMUM_CERTIFICATES = 4
 MAXIMUM_CERTIFICATE_BYTES = 8192
-MAXIMUM_TEXT = 4096
-MAXIMUM_ITEMS = 16_384
 MAXIMUM_NOTE_BYTES = 1 << 16
 MAXIMUM_SIGNATURE_BYTES = 1024
 MAXIMUM_PROOF_HASHES = 64
-_DIGEST_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How one message type travels: its field of `Header`, the attribute that holds its tensors, and its fields."""
-
-    field: str
-    pack: Callable[[Any, Any], None]
-    unpack: Callable[[Any, TensorSet], m.Message]
-    tensors: str = ""
 
 
 def _pack_hello(hello: m.Hello, body: v1.Hello) -> None:
@@ -49,7 +36,7 @@ def _hello(body: v1.Hello, _: TensorSet) -> m.Hello:
         raise WireError(f"a hello with {len(certificates)} certificates; 1 to {MAXIMUM_CERTIFICATES} are accepted")
     if max(map(len, certificates)) > MAXIMUM_CERTIFICATE_BYTES or len(body.nonce) != NONCE_BYTES:
         raise WireError("a hello with a certificate or a nonce of the wrong length")
-    return m.Hello(certificates, body.nonce, body.protocol, _text(body.software))
+    return m.Hello(certificates, body.nonce, body.protocol, text(body.software))
 
 
 def _pack_hello_proof(proof: m.HelloProof, body: v1.HelloProof) -> None:
@@ -57,7 +44,7 @@ def _pack_hello_proof(proof: m.HelloProof, body: v1.HelloProof) -> None:
 
 
 def _hello_proof(body: v1.HelloProof, _: TensorSet) -> m.HelloProof:
-    return m.HelloProof(_short(body.signature, 256, "a signature"))
+    return m.HelloProof(short(body.signature, 256, "a signature"))
 
 
 def _pack_announcement(announcement: m.Announcement, body: v1.Announcement) -> None:
@@ -78,27 +65,27 @@ def _pack_announcement(announcement: m.Announcement, body: v1.Announcement) -> N
 
 
 def _announcement(body: v1.Announcement, _: TensorSet) -> m.Announcement:
-    return m.Announcement(_text(body.torch_version), tuple(map(_dataset, _bounded(body.datasets))))
+    return m.Announcement(text(body.torch_version), tuple(map(_dataset, bounded(body.datasets))))
 
 
 def _dataset(body: v1.DatasetDescription) -> m.DatasetDescription:
     if body.feature_dtype not in DTYPES or body.target_dtype not in DTYPES:
         raise WireError("a data set is announced with a dtype that does not travel")
     return m.DatasetDescription(
-        name=DatasetName(_text(body.name)),
-        features=tuple(map(_column, _bounded(body.features))),
+        name=DatasetName(text(body.name)),
+        features=tuple(map(_column, bounded(body.features))),
         feature_shape=read_shape(body.feature_shape),
         feature_dtype=body.feature_dtype,
         target=_column(body.target),
         target_dtype=body.target_dtype,
-        classes=_texts(body.classes),
-        tags=_texts(body.tags),
+        classes=texts(body.classes),
+        tags=texts(body.tags),
         rows=body.rows if body.HasField("rows") else None,
     )
 
 
 def _column(body: v1.Column) -> m.Column:
-    return m.Column(_text(body.name), _text(body.kind))
+    return m.Column(text(body.name), text(body.kind))
 
 
 def _pack_offer_plan(offer: m.OfferPlan, body: v1.OfferPlan) -> None:
@@ -122,18 +109,18 @@ def _pack_train(train: m.Train, body: v1.Train) -> None:
 def _train(body: v1.Train, tensors: TensorSet) -> m.Train:
     return m.Train(
         request=body.request,
-        job=JobId(_text(body.job)),
+        job=JobId(text(body.job)),
         round=body.round,
-        dataset=DatasetName(_text(body.dataset)),
-        plan=_digest(body.plan),
+        dataset=DatasetName(text(body.dataset)),
+        plan=digest(body.plan),
         epochs=body.epochs,
         batch_size=body.batch_size,
         shuffle=body.shuffle,
         drop_last=body.drop_last,
         seed=body.seed,
         hyperparameters=_numbers(body.hyperparameters),
-        metrics=_texts(body.metrics),
-        purpose=_text(body.purpose),
+        metrics=texts(body.metrics),
+        purpose=text(body.purpose),
         model=tensors,
     )
 
@@ -148,13 +135,13 @@ def _pack_evaluate(evaluate: m.Evaluate, body: v1.Evaluate) -> None:
 def _evaluate(body: v1.Evaluate, tensors: TensorSet) -> m.Evaluate:
     return m.Evaluate(
         request=body.request,
-        job=JobId(_text(body.job)),
+        job=JobId(text(body.job)),
         round=body.round,
-        dataset=DatasetName(_text(body.dataset)),
-        plan=_digest(body.plan),
+        dataset=DatasetName(text(body.dataset)),
+        plan=digest(body.plan),
         batch_size=body.batch_size,
-        metrics=_texts(body.metrics),
-        purpose=_text(body.purpose),
+        metrics=texts(body.metrics),
+        purpose=text(body.purpose),
         model=tensors,
     )
 
@@ -165,7 +152,7 @@ def _pack_ask_statistics(ask: m.AskStatistics, body: v1.AskStatistics) -> None:
 
 
 def _ask_statistics(body: v1.AskStatistics, _: TensorSet) -> m.AskStatistics:
-    return m.AskStatistics(body.request, DatasetName(_text(body.dataset)), _texts(body.kinds), _text(body.purpose))
+    return m.AskStatistics(body.request, DatasetName(text(body.dataset)), texts(body.kinds), text(body.purpose))
 
 
 def _pack_ask_mock(ask: m.AskMock, body: v1.AskMock) -> None:
@@ -173,7 +160,7 @@ def _pack_ask_mock(ask: m.AskMock, body: v1.AskMock) -> None:
 
 
 def _ask_mock(body: v1.AskMock, _: TensorSet) -> m.AskMock:
-    return m.AskMock(body.request, DatasetName(_text(body.dataset)))
+    return m.AskMock(body.request, DatasetName(text(body.dataset)))
 
 
 def _pack_ask_checkpoint(ask: m.AskCheckpoint, body: v1.AskCheckpoint) -> None:
@@ -181,7 +168,7 @@ def _pack_ask_checkpoint(ask: m.AskCheckpoint, body: v1.AskCheckpoint) -> None:
 
 
 def _ask_checkpoint(body: v1.AskCheckpoint, _: TensorSet) -> m.AskCheckpoint:
-    return m.AskCheckpoint(body.request, _short(body.held, MAXIMUM_NOTE_BYTES, "a note"))
+    return m.AskCheckpoint(body.request, short(body.held, MAXIMUM_NOTE_BYTES, "a note"))
 
 
 def _pack_close_round(close: m.CloseRound, body: v1.CloseRound) -> None:
@@ -189,7 +176,7 @@ def _pack_close_round(close: m.CloseRound, body: v1.CloseRound) -> None:
 
 
 def _close_round(body: v1.CloseRound, _: TensorSet) -> m.CloseRound:
-    return m.CloseRound(JobId(_text(body.job)), body.round)
+    return m.CloseRound(JobId(text(body.job)), body.round)
 
 
 def _pack_cosigned(cosigned: m.Cosigned, body: v1.Cosigned) -> None:
@@ -197,7 +184,7 @@ def _pack_cosigned(cosigned: m.Cosigned, body: v1.Cosigned) -> None:
 
 
 def _cosigned(body: v1.Cosigned, _: TensorSet) -> m.Cosigned:
-    return m.Cosigned(_text(body.vkey), _short(body.signature, MAXIMUM_SIGNATURE_BYTES, "a signature line"))
+    return m.Cosigned(text(body.vkey), short(body.signature, MAXIMUM_SIGNATURE_BYTES, "a signature line"))
 
 
 def _pack_plan_accepted(accepted: m.PlanAccepted, body: v1.PlanAccepted) -> None:
@@ -205,7 +192,7 @@ def _pack_plan_accepted(accepted: m.PlanAccepted, body: v1.PlanAccepted) -> None
 
 
 def _plan_accepted(body: v1.PlanAccepted, _: TensorSet) -> m.PlanAccepted:
-    return m.PlanAccepted(body.request, _digest(body.plan))
+    return m.PlanAccepted(body.request, digest(body.plan))
 
 
 def _pack_update(update: m.Update, body: v1.Update) -> None:
@@ -249,9 +236,9 @@ def _pack_checkpoint(checkpoint: m.Checkpoint, body: v1.Checkpoint) -> None:
 
 def _checkpoint(body: v1.Checkpoint, _: TensorSet) -> m.Checkpoint:
     proof = tuple(body.proof)
-    if len(proof) > MAXIMUM_PROOF_HASHES or any(len(each) != _DIGEST_BYTES for each in proof):
-        raise WireError(f"a proof of other than at most {MAXIMUM_PROOF_HASHES} hashes of {_DIGEST_BYTES} bytes")
-    return m.Checkpoint(body.request, _short(body.note, MAXIMUM_NOTE_BYTES, "a note"), proof, _text(body.vkey))
+    if len(proof) > MAXIMUM_PROOF_HASHES or any(len(each) != DIGEST_BYTES for each in proof):
+        raise WireError(f"a proof of other than at most {MAXIMUM_PROOF_HASHES} hashes of {DIGEST_BYTES} bytes")
+    return m.Checkpoint(body.request, short(body.note, MAXIMUM_NOTE_BYTES, "a note"), proof, text(body.vkey))
 
 
 def _pack_failure(failure: m.Failure, body: v1.Failure) -> None:
@@ -266,7 +253,7 @@ def _failure(body: v1.Failure, _: TensorSet) -> m.Failure:
         code = m.ErrorCode(body.code)
     except ValueError:
         raise WireError(f"error code {body.code} is unknown; both sides need the same protocol version") from None
-    return m.Failure(body.request, code, body.step if body.HasField("step") else -1, _text(body.operation))
+    return m.Failure(body.request, code, body.step if body.HasField("step") else -1, text(body.operation))
 
 
 def _pack_goodbye(_: m.Goodbye, body: v1.Goodbye) -> None:
@@ -282,40 +269,10 @@ def _named(numbers: Mapping[str, float]) -> list[v1.NamedNumber]:
 
 
 def _numbers(body: Sequence[v1.NamedNumber]) -> dict[str, float]:
-    numbers = {_text(number.name): number.value for number in _bounded(body)}
+    numbers = {text(number.name): number.value for number in bounded(body)}
     if len(numbers) != len(body):
         raise WireError("two numbers of one message have the same name")
     return numbers
-
-
-def _text(value: str) -> str:
-    if len(value) > MAXIMUM_TEXT:
-        raise WireError(f"a text of {len(value)} characters; {MAXIMUM_TEXT} at most are accepted")
-    if not value.isprintable():  # texts reach terminals, logs and reports
-        raise WireError("a text with control characters; only printable ones are accepted")
-    return value
-
-
-def _texts(values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(map(_text, _bounded(values)))
-
-
-def _bounded(items: Sequence[Any]) -> Iterable[Any]:
-    if len(items) > MAXIMUM_ITEMS:
-        raise WireError(f"a list of {len(items)} items; {MAXIMUM_ITEMS} at most are accepted")
-    return items
-
-
-def _short(value: bytes, most: int, what: str) -> bytes:
-    if len(value) > most:
-        raise WireError(f"{what} of {len(value)} bytes; {most} at most are accepted")
-    return value
-
-
-def _digest(value: bytes) -> PlanDigest:
-    if len(value) != _DIGEST_BYTES:
-        raise WireError(f"a plan digest of {len(value)} bytes; it has {_DIGEST_BYTES}")
-    return PlanDigest(value)
 
 
 KINDS: Mapping[type, Kind] = {
@@ -338,5 +295,6 @@ KINDS: Mapping[type, Kind] = {
     m.Cosigned: Kind("cosigned", _pack_cosigned, _cosigned),
     m.AskMock: Kind("ask_mock", _pack_ask_mock, _ask_mock),
     m.Mock: Kind("mock", _pack_mock, _mock, tensors="values"),
+    **value_bodies.KINDS,
 }
 KINDS_BY_FIELD: Mapping[str, Kind] = {kind.field: kind for kind in KINDS.values()}

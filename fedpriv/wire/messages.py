@@ -15,6 +15,7 @@ from typing import TypeAlias
 from fedpriv.ids import DatasetName, JobId, PlanDigest
 from fedpriv.plans.plan import Plan
 from fedpriv.updates import TensorSet
+from fedpriv.wire.values import Asking, Objects, Pointing, SessionOpen, Ticket, Value
 
 PROTOCOL = 1
 
@@ -265,7 +266,19 @@ class Goodbye:
 
 
 Handshake: TypeAlias = Hello | HelloProof
-Request: TypeAlias = OfferPlan | Train | Evaluate | AskStatistics | AskMock | AskCheckpoint
-Notice: TypeAlias = CloseRound | Cosigned | Goodbye
-Reply: TypeAlias = PlanAccepted | Update | Evaluation | Statistics | Mock | Checkpoint | Failure
+Request: TypeAlias = OfferPlan | Train | Evaluate | AskStatistics | AskMock | AskCheckpoint | Asking
+Notice: TypeAlias = CloseRound | Cosigned | Goodbye | Pointing
+Reply: TypeAlias = (
+    PlanAccepted
+    | Update
+    | Evaluation
+    | Statistics
+    | Mock
+    | Checkpoint
+    | SessionOpen
+    | Value
+    | Objects
+    | Ticket
+    | Failure
+)
 Message: TypeAlias = Handshake | Announcement | Request | Notice | Reply

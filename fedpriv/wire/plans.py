@@ -46,10 +46,7 @@ def encode_plan(plan: Plan) -> bytes:
     for constant in plan.constants:
         message.constants.add(dtype=constant.dtype, shape=constant.shape, content=constant.content)
     for step in plan.steps:
-        packed = message.steps.add(operation=step.operation, results=step.results)
-        packed.arguments.extend(_pack(argument) for argument in step.arguments)
-        for name, argument in step.keywords:
-            packed.keywords.add(name=name, value=_pack(argument))
+        pack_step(step, message.steps.add())
     data: bytes = message.SerializeToString(deterministic=True)
     if len(data) > MAXIMUM_PLAN_BYTES:
         raise WireError(f"a plan of {len(data)} bytes cannot travel; {MAXIMUM_PLAN_BYTES} at most, use a smaller model")
@@ -74,22 +71,25 @@ def decode_plan(data: bytes) -> Plan:
             tuple(Input(i.name, InputRole(i.role), i.dtype, tuple(i.shape)) for i in message.inputs),
             tuple(Output(o.name, OutputRole(o.role), o.slot) for o in message.outputs),
             tuple(Constant(c.dtype, tuple(c.shape), c.content) for c in message.constants),
-            tuple(_unpack_step(step) for step in message.steps),
+            tuple(unpack_step(step) for step in message.steps),
             message.torch_version,
         )
     except ValueError:
         raise WireError("a plan has an input or output with an unknown role") from None
 
 
-def _check_counts(message: v1.Plan) -> None:
-    """Refuse a plan of too many parts before one object is made for any of them."""
-    ends = (message.inputs, message.outputs, message.constants)
-    if len(message.steps) > MAXIMUM_STEPS or any(len(each) > MAXIMUM_ENDS for each in ends):
-        raise WireError(f"a plan of {len(message.steps)} steps, {'/'.join(str(len(each)) for each in ends)} ends")
-    if any(len(each.shape) > MAXIMUM_RANK for several in (message.inputs, message.constants) for each in several):
-        raise WireError(f"a plan has a shape of more than {MAXIMUM_RANK} dimensions")
+def pack_step(step: Step, into: v1.PlanStep) -> None:
+    """Write `step` into an empty message."""
+    into.operation, into.results = step.operation, step.results
+    into.arguments.extend(_pack(argument) for argument in step.arguments)
+    for name, argument in step.keywords:
+        into.keywords.add(name=name, value=_pack(argument))
+
+
+def check_steps(steps: Sequence[v1.PlanStep]) -> None:
+    """Refuse steps of too many arguments before one object is made for any of them."""
     left = MAXIMUM_ARGUMENTS
-    for step in message.steps:
+    for step in steps:
         here = _count(step.arguments, MAXIMUM_DEPTH) + len(step.keywords)
         here += sum(
             _count(keyword.value.list.items, MAXIMUM_DEPTH) for keyword in step.keywords[:MAXIMUM_STEP_ARGUMENTS]
@@ -99,6 +99,16 @@ def _check_counts(message: v1.Plan) -> None:
             raise WireError(
                 f"a plan has more than {MAXIMUM_STEP_ARGUMENTS} arguments in a step or {MAXIMUM_ARGUMENTS} in all"
             )
+
+
+def _check_counts(message: v1.Plan) -> None:
+    """Refuse a plan of too many parts before one object is made for any of them."""
+    ends = (message.inputs, message.outputs, message.constants)
+    if len(message.steps) > MAXIMUM_STEPS or any(len(each) > MAXIMUM_ENDS for each in ends):
+        raise WireError(f"a plan of {len(message.steps)} steps, {'/'.join(str(len(each)) for each in ends)} ends")
+    if any(len(each.shape) > MAXIMUM_RANK for several in (message.inputs, message.constants) for each in several):
+        raise WireError(f"a plan has a shape of more than {MAXIMUM_RANK} dimensions")
+    check_steps(message.steps)
 
 
 def _count(arguments: Sequence[v1.PlanArgument], depth: int) -> int:
@@ -114,7 +124,8 @@ def _count(arguments: Sequence[v1.PlanArgument], depth: int) -> int:
     return total
 
 
-def _unpack_step(step: v1.PlanStep) -> Step:
+def unpack_step(step: v1.PlanStep) -> Step:
+    """Return the step in a message whose counts were checked."""
     return Step(
         step.operation,
         tuple(_unpack(argument, MAXIMUM_DEPTH) for argument in step.arguments),

@@ -105,11 +105,23 @@ class _Reader:
         return pieces[0] if len(pieces) == 1 else memoryview(bytearray().join(pieces))
 
 
+def dtype_number(name: str) -> int:
+    """Return the wire's number for a dtype's name; raise `WireError` for one that does not travel."""
+    if name not in _TO_WIRE:
+        raise WireError(f"dtype {name[:32]!r} does not travel")
+    return _TO_WIRE[name]
+
+
+def dtype_named(number: int) -> str:
+    """Return the name of the dtype with the wire's number; raise `WireError` for an unknown one."""
+    if number not in _FROM_WIRE:
+        raise WireError(f"dtype number {number} is unknown; this fedpriv is older than the sender, or it lies")
+    return _FROM_WIRE[number]
+
+
 def _spec(message: tensor_pb2.TensorSpec) -> TensorSpec:
     _check_name(message.name)
-    if message.dtype not in _FROM_WIRE:
-        raise WireError(f"dtype number {message.dtype} is unknown; this fedpriv is older than the sender, or it lies")
-    return TensorSpec(message.name, _FROM_WIRE[message.dtype], read_shape(message.shape))
+    return TensorSpec(message.name, dtype_named(message.dtype), read_shape(message.shape))
 
 
 def _tensor(spec: TensorSpec, content: memoryview) -> torch.Tensor:

@@ -36,12 +36,15 @@ from fedpriv.transport.link import RawLink
 from fedpriv.transport.listen import Listener
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import OfferPlan
+from fedpriv_worker.actions import (
+    Outcome,
+    Trained,
+)
 from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.executor import InProcessExecutor
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.orders import Order
 from fedpriv_worker.recording import Settlement
-from fedpriv_worker.session import Outcome, Trained
 from fedpriv_worker.steps import Step
 from fedpriv_worker.worker import Worker, serve_quietly
 

@@ -28,8 +28,8 @@ from fedpriv.transport.runtime import runtime
 from fedpriv.updates import TensorSet
 from fedpriv.wire import codec
 from fedpriv.wire.messages import ErrorCode, Failure, Hello, Message, OfferPlan, PlanAccepted, Role, Train, Update
+from fedpriv_worker.actions import Broken
 from fedpriv_worker.executor import Programs
-from fedpriv_worker.session import Broken
 from fedpriv_worker.worker import MAXIMUM_SESSIONS, serve_quietly
 
 Make = Callable[..., fp.VirtualWorker]

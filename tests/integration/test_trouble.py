@@ -21,8 +21,8 @@ from fedpriv.transport.hello import Side
 from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Request, Role, Train
 from fedpriv_coordinator.experiment import RoundRecord
+from fedpriv_worker.actions import Outcome
 from fedpriv_worker.executor import InProcessExecutor, Programs
-from fedpriv_worker.session import Outcome
 from fedpriv_worker.worker import serve_quietly
 
 OPEN = (fp.PlainUpdate(recipients=(RESEARCHER,), weight="exact"), fp.Metrics(recipients=(RESEARCHER,)))

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from fedpriv.errors import WireError
 from fedpriv.ids import DatasetName, JobId, PlanDigest
+from fedpriv.plans.calls import Call, Layout
 from fedpriv.plans.plan import Input, InputRole, Output, OutputRole, Plan, Slot, Step
 from fedpriv.sealed import Envelope
 from fedpriv.updates import DTYPES, TensorSet
 from fedpriv.wire import messages as m
+from fedpriv.wire import values as v
 from fedpriv.wire.bodies import KINDS
 from fedpriv.wire.codec import decode, encode
 from fedpriv.wire.v1 import session_pb2, tensor_pb2
@@ -29,6 +31,8 @@ PLAN = Plan(
     steps=(Step("aten.mul.Tensor", (Slot(0), 0.5)),),
     torch_version="2.13",
 )
+LAYOUT = Layout("float32", (3, 1), (1, 3))
+STEP = Step("aten.add.Tensor", (Slot(0), Slot(0)), (("alpha", Slot(1)),))
 EXAMPLES: list[m.Message] = [
     m.Hello((b"leaf", b"issuer"), bytes(32), 1, "fedpriv 0.1"),
     m.HelloProof(b"signature"),
@@ -70,6 +74,19 @@ EXAMPLES: list[m.Message] = [
     m.Cosigned("fedpriv.witness/me+0a0b0c0d+BA==", "— fedpriv.witness/me c2ln".encode()),
     m.AskMock(6, NAME),
     m.Mock(6, TensorSet({"features": torch.ones(4, 2), "target": torch.zeros(4)})),
+    v.OpenSession(1, bytes(range(16))),
+    v.SessionOpen(1, 2**40),
+    v.Calls(1, (v.PlanUse(DIGEST, (LAYOUT, LAYOUT)), Call(STEP, (LAYOUT,), 1, writes=True)), bytes(range(24))),
+    v.Calls(2, (), b""),
+    v.Put(3, 2**62, ("#x", "#y"), "toy", MODEL),
+    v.OpenDataset(4, 5, NAME),
+    v.Fetch(9, 2**63 - 1),
+    v.Value(9, TensorSet({"value": torch.arange(3)})),
+    v.AskObjects(10),
+    v.Objects(10, (v.HeldObject(5, LAYOUT, ("#x",), "toy"), v.HeldObject(7, Layout("bool", (), ()), (), ""))),
+    v.AskRelease(11, 5, "appendix B"),
+    v.Ticket(11, "0123456789abcdef"),
+    v.Collect(12, "0123456789abcdef", 3600.0),
 ]
 
 

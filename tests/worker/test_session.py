@@ -35,28 +35,30 @@ from fedpriv.wire.messages import (
     Update,
 )
 from fedpriv.wire.messages import Mock as MockMessage
-from fedpriv_worker.orders import request_of
-from fedpriv_worker.session import (
-    MAXIMUM_PLANS,
-    MAXIMUM_RUNNING,
+from fedpriv_worker.actions import (
     Acknowledge,
     Answered,
     Broken,
     Close,
     Execute,
-    Facts,
     KeepCosignature,
     Loaded,
     Note,
     Publish,
     Release,
-    Session,
     ShowCheckpoint,
     StoodIn,
     Summed,
     Tell,
     Trained,
     Validate,
+)
+from fedpriv_worker.orders import request_of
+from fedpriv_worker.session import (
+    MAXIMUM_PLANS,
+    MAXIMUM_RUNNING,
+    Facts,
+    Session,
     executed,
     handle,
     open_session,

@@ -9,34 +9,59 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
-from fedpriv.errors import QuotaExceeded, StorageFailed
+from fedpriv.errors import PeerLost, QuotaExceeded, StorageFailed
+from fedpriv.ids import DatasetName
 from fedpriv.policy.decision import NOTHING_STANDS, Recipient, Standing
 from fedpriv.sealed import Sealed
 from fedpriv.transport.link import SealedLink
 from fedpriv.wire import codec
-from fedpriv.wire.messages import AskMock, AskStatistics, Evaluate, Failure, Message, Train
+from fedpriv.wire.messages import (
+    AskMock,
+    AskStatistics,
+    Evaluate,
+    Failure,
+    Message,
+    Train,
+)
 from fedpriv.wire.plans import encode_plan
-from fedpriv_worker.journal import Journal
-from fedpriv_worker.publishing import Publisher
-from fedpriv_worker.release import Admitted
-from fedpriv_worker.session import (
+from fedpriv.wire.values import (
+    AskObjects,
+    AskRelease,
+    Calls,
+    Collect,
+    Fetch,
+    OpenDataset,
+    OpenSession,
+    Put,
+)
+from fedpriv_worker.actions import (
     Acknowledge,
     Action,
     Close,
     Execute,
-    Facts,
     KeepCosignature,
     Note,
     Outcome,
+    Point,
     Publish,
     Release,
-    Session,
     ShowCheckpoint,
     Tell,
     Validate,
+)
+from fedpriv_worker.journal import Journal
+from fedpriv_worker.leases import Leases
+from fedpriv_worker.pointing import Pointing
+from fedpriv_worker.publishing import Publisher
+from fedpriv_worker.release import Admitted
+from fedpriv_worker.session import (
+    Facts,
+    Session,
     executed,
     handle,
     open_session,
@@ -62,6 +87,7 @@ class Host(Protocol):
 
     facts: Facts
     journal: Journal
+    leases: Leases
     publisher: Publisher
     reached: Reached
     closing: bool
@@ -82,16 +108,16 @@ class Host(Protocol):
         """Give back what an order reserved."""
         ...
 
+    def bar(self, peer: Recipient, datasets: frozenset[DatasetName]) -> None:
+        """Remember that `peer` lost the right to `datasets`."""
+        ...
+
     def leave(self, carried: Iterable[asyncio.Task[Carried]]) -> None:
         """Let requests end that nobody waits for any more."""
         ...
 
     def with_bars(self, session: Session) -> Session:
         """Return the session knowing what its peer lost the right to."""
-        ...
-
-    def keep_bars(self, session: Session) -> None:
-        """Remember what the peer of `session` lost the right to."""
         ...
 
 
@@ -103,6 +129,8 @@ class Conversation:
         self._link = link
         self._recipient = recipient
         self._executing: dict[asyncio.Task[Carried], int] = {}
+        self._pointing: Pointing | None = None
+        self._collecting: list[asyncio.Task[None]] = []
         self._open = True
         self._over = False
 
@@ -114,8 +142,8 @@ class Conversation:
         try:
             while self._open:
                 await asyncio.wait({receiving, *self._executing}, return_when=asyncio.FIRST_COMPLETED)
-                for task in [task for task in self._executing if task.done()]:
-                    session = await self._conclude(session, task)
+                for done in [task for task in self._executing if task.done()]:
+                    session = await self._conclude(session, done)
                 if receiving.done():
                     message = receiving.result()
                     if message is None:
@@ -128,15 +156,18 @@ class Conversation:
         finally:
             self._over = True
             self._worker.leave(self._executing)
-            receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
+            for task in (receiving, *self._collecting):
+                task.cancel()
+            await asyncio.gather(receiving, *self._collecting, return_exceptions=True)
+            if self._pointing is not None:
+                self._worker.leases.detach(self._pointing)
 
     async def _conclude(self, session: Session, task: asyncio.Task[Carried]) -> Session:
         """Return the session after a request was carried out, its answer sent and what it reserved settled."""
         number = self._executing.pop(task)
         carried = task.result()
         session, actions = executed(self._worker.with_bars(session), number, carried.outcome)
-        self._worker.keep_bars(session)
+        self._worker.bar(self._recipient, session.barred)
         if carried.again is not None:
             await self._send(carried.again)
         if carried.admitted is not None and not any(isinstance(action, Release) for action in actions):
@@ -163,6 +194,17 @@ class Conversation:
                 await self._send(await worker.seal(action, self._recipient, admitted))
             case Acknowledge(job, round_number):
                 await worker.aside(lambda: worker.journal.acknowledge(self._recipient.name, job, round_number))
+            case Point(message):
+                await self._point(message)
+            case Publish() | ShowCheckpoint() | KeepCosignature():
+                await self._witness(action)
+            case Close():
+                self._open = False
+
+    async def _witness(self, action: Publish | ShowCheckpoint | KeepCosignature) -> None:
+        """Publish the ledger, show it, or keep what the peer says of it."""
+        worker = self._worker
+        match action:
             case Publish():
                 worker.publisher.soon()
             case ShowCheckpoint(request):
@@ -170,8 +212,31 @@ class Conversation:
                 await self._link.send(await worker.seal(shown, self._recipient, None))
             case KeepCosignature(cosigned):
                 await worker.publisher.keep(cosigned, self._recipient)
-            case Close():
-                self._open = False
+
+    async def _point(
+        self, message: OpenSession | Calls | Put | OpenDataset | Fetch | AskObjects | AskRelease | Collect
+    ) -> None:
+        """Pass a message on to the session of values; the next one is read once this one is done."""
+        pointing = self._pointing
+        if isinstance(message, OpenSession) and (pointing is None or pointing.mark == message.session):
+            self._pointing = pointing = pointing or self._worker.leases.attach(self._recipient, message.session)
+            await self._link.send(await self._worker.aside(partial(pointing.opened, message.request)))
+            return
+        match message:
+            case Calls() | Put() | OpenDataset() if pointing is not None:
+                await asyncio.to_thread(pointing.take, message)
+                self._worker.bar(self._recipient, pointing.barred)
+            case Fetch() | AskObjects() | AskRelease() if pointing is not None:
+                await self._link.send(await asyncio.to_thread(pointing.answer, message))
+            case Collect() if pointing is not None:
+                self._collecting.append(asyncio.create_task(self._collect(pointing, message)))
+            case _:
+                self._open = False  # a session of values is opened once, and first
+
+    async def _collect(self, pointing: Pointing, message: Collect) -> None:
+        """Answer when the owner did; a link that broke meanwhile is noticed where it is read."""
+        with suppress(PeerLost):
+            await self._send(await pointing.collect(message))
 
     async def _send(self, sealed: Sealed) -> None:
         """Send an answer that derives from private data."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 
+from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import (
     InputMismatch,
     OperationNotAllowed,
@@ -30,9 +31,16 @@ from fedpriv.plans.validation import Quota, validate
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import AskMock, AskStatistics, ErrorCode, Evaluate, OfferPlan, Train
 from fedpriv_worker import training
+from fedpriv_worker.actions import (
+    Broken,
+    Loaded,
+    Outcome,
+    StoodIn,
+    Summed,
+)
+from fedpriv_worker.bench import Bench
 from fedpriv_worker.datasets import Dataset, Rows
 from fedpriv_worker.orders import Order
-from fedpriv_worker.session import Broken, Loaded, Outcome, StoodIn, Summed
 
 log = logging.getLogger("fedpriv.worker")
 
@@ -44,6 +52,14 @@ class Executor(Protocol):
 
     def carry_out(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
         """Return what `request` came to, run with `plan`; give up soon after `stopped` says that nobody waits."""
+        ...
+
+    def bench(self) -> Bench:
+        """Return an empty place for one session's values."""
+        ...
+
+    def rows(self, dataset: DatasetName, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return features and target of the first `count` rows."""
         ...
 
 
@@ -97,6 +113,15 @@ class InProcessExecutor:
             broken = _broken(error)
             log.info("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
             return broken
+
+    def bench(self) -> Bench:
+        """Return an empty place for one session's values."""
+        return Bench(SystemEntropy())
+
+    def rows(self, dataset: DatasetName, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return features and target of the first `count` rows."""
+        held = self._datasets[dataset]
+        return held.features[:count], held.target[:count]
 
     def _outcome(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
         if stopped():

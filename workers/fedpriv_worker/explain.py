@@ -35,6 +35,8 @@ READING: dict[str, str] = {
     "that it knows fits, and more with every further question.",
     "statistics": "Sums over all rows reveal no single row by themselves; whoever knows all rows but one can compute "
     "that one, sums before and after a change reveal the change, and a count is the exact number of rows.",
+    "value": "One value that was computed step by step on your rows: read the steps. A sum over many rows tells little "
+    "of one, a copy of rows tells everything, and weights of the caller's choosing can pick one row out.",
     "mock": "The stand-in is what you wrote: it reveals what you put into it, and nothing else of the rows.",
 }
 

@@ -21,7 +21,14 @@ from fedpriv.policy.requests import ReleaseRequest
 from fedpriv.updates import DTYPES, TensorSet, TensorSpec
 from fedpriv.wire import codec
 from fedpriv.wire.framing import framed_bytes
-from fedpriv.wire.messages import Evaluation, Mock, Statistics, Update
+from fedpriv.wire.messages import (
+    Evaluation,
+    Mock,
+    Statistics,
+    Update,
+)
+from fedpriv.wire.values import Value
+from fedpriv_worker.orders import spec_of_value
 
 ENTRY_KEY_BYTES = 32
 """Length of the digest key that travels with an envelope, part of its size on the wire."""
@@ -72,7 +79,7 @@ def forecast(
     for a plan with an operation that is not allowed.
     """
     releases = set(request.releases)
-    labels = _labels(plan, origin)
+    labels = {} if "value" in releases else _labels(plan, origin)  # a lineage: made already, not to be run
     match sorted(releases):
         case ["update"] | ["metrics", "update"] if plan is not None:
             metrics = request.kinds if "metrics" in releases else ()
@@ -85,6 +92,8 @@ def forecast(
             return _forecast("statistics", specs, (), labels, origin)
         case ["mock"]:
             return _forecast("mock", stand_in, (), labels, origin)
+        case ["value"] if len(request.kinds) == 1:
+            return _forecast("value", (spec_of_value(request.kinds[0]),), (), {}, origin)
     asked = ", ".join(request.releases) or "nothing"
     raise ReleaseDenied(f"an order for {asked} {'without' if plan is None else 'with'} a plan has no answer of ours")
 
@@ -115,7 +124,7 @@ def _forecast(
 
 def _longest(
     kind: str, tensors: tuple[TensorSpec, ...], metrics: tuple[str, ...]
-) -> Update | Evaluation | Statistics | Mock:
+) -> Update | Evaluation | Statistics | Mock | Value:
     """Return a message of `kind` whose header is at least as long as that of any real one, and that holds no bytes.
 
     The numbers are those that take most room. Each shape gets one more dimension, of size 0, so that no memory is
@@ -132,6 +141,8 @@ def _longest(
             return Evaluation(_LARGEST, _LARGEST, 1.0, numbers)
         case "statistics":
             return Statistics(_LARGEST, empty)
+        case "value":
+            return Value(_LARGEST, empty)
     return Mock(_LARGEST, empty)
 
 

@@ -20,7 +20,7 @@ from fedpriv_worker.config import DatasetConfig
 from fedpriv_worker.datasets import Dataset, announced_rows
 from fedpriv_worker.promises import RowCount
 
-RELEASES: tuple[Release, ...] = ("update", "metrics", "statistics", "mock")
+RELEASES: tuple[Release, ...] = ("update", "metrics", "statistics", "mock", "value")
 _WITH_KINDS = ("metrics", "statistics")
 
 

@@ -11,17 +11,41 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from fedpriv import canonical
-from fedpriv.ids import JobId
+from fedpriv.errors import ReleaseDenied
+from fedpriv.ids import DatasetName, JobId, PlanDigest
 from fedpriv.labels import Label
 from fedpriv.policy.decision import Ask, Recipient, Release
 from fedpriv.policy.requests import ReleaseRequest
 from fedpriv.storage.hashing import chunk_digests
-from fedpriv.updates import TensorSet
-from fedpriv.wire.messages import AskMock, AskStatistics, Evaluate, Evaluation, Mock, Statistics, Train, Update
+from fedpriv.updates import DTYPES, TensorSet, TensorSpec
+from fedpriv.wire.messages import (
+    AskMock,
+    AskStatistics,
+    Evaluate,
+    Evaluation,
+    Mock,
+    Statistics,
+    Train,
+    Update,
+)
 from fedpriv.wire.tensors import tensor_bytes
+from fedpriv.wire.values import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A value of a session that its owner was asked for: `plan` says how it came about, and is never the same twice."""
+
+    request: int
+    dataset: DatasetName
+    plan: PlanDigest
+    purpose: str
+    spec: TensorSpec
+
 
 Order: TypeAlias = Train | Evaluate | AskStatistics | AskMock
-Answer: TypeAlias = Update | Evaluation | Statistics | Mock
+Owed: TypeAlias = Order | Claim
+Answer: TypeAlias = Update | Evaluation | Statistics | Mock | Value
 _Parts: TypeAlias = tuple[tuple[Release, tuple[str, ...]], ...]
 NO_JOB = JobId("")
 NO_ROUND = -1
@@ -40,18 +64,20 @@ class Place:
     purpose: str
 
 
-def place_of(order: Order) -> Place:
+def place_of(order: Owed) -> Place:
     """Return where `order` stands."""
     match order:
         case Train() | Evaluate():
             return Place(order.job, order.round, order.plan.hex(), order.purpose)
         case AskStatistics():
             return Place(NO_JOB, NO_ROUND, "", order.purpose)
+        case Claim():
+            return Place(NO_JOB, NO_ROUND, order.plan.hex(), order.purpose)
         case AskMock():
             return Place(NO_JOB, NO_ROUND, "", "")
 
 
-def request_of(order: Order, recipient: Recipient) -> ReleaseRequest:
+def request_of(order: Owed, recipient: Recipient) -> ReleaseRequest:
     """Return what `order` asks to be let out, as its owner is shown it: the same in every round of a job."""
     place = place_of(order)
     match order:
@@ -63,12 +89,31 @@ def request_of(order: Order, recipient: Recipient) -> ReleaseRequest:
             releases, kinds = ("statistics",), order.kinds
         case AskMock():
             releases, kinds = ("mock",), ()
+        case Claim():
+            releases, kinds = ("value",), (kind_of_value(order.spec),)
     epochs = order.epochs if isinstance(order, Train) else 0
     batch_size = order.batch_size if isinstance(order, Train | Evaluate) else 0
     return ReleaseRequest(recipient, order.dataset, releases, kinds, place.plan, place.purpose, epochs, batch_size)
 
 
-def asks_of(order: Order, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
+def kind_of_value(spec: TensorSpec) -> str:
+    """Return what a value is, as its owner reads it: "float32" for one number, "float32 3 x 4" for twelve."""
+    return f"{spec.dtype} {' x '.join(map(str, spec.shape))}".rstrip()
+
+
+def spec_of_value(kind: str) -> TensorSpec:
+    """Return what `kind_of_value` named; raise `ReleaseDenied` for any other text."""
+    dtype, _, sizes = kind.partition(" ")
+    try:
+        spec = TensorSpec("value", dtype, tuple(map(int, sizes.split(" x "))) if sizes else ())
+    except ValueError:
+        spec = None
+    if spec is None or dtype not in DTYPES or kind_of_value(spec) != kind:
+        raise ReleaseDenied(f"{kind!r:.80} is no value that could be let out")
+    return spec
+
+
+def asks_of(order: Owed, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
     """Return every permission that carrying out `order` needs."""
     match order:
         case Train(metrics=metrics):
@@ -79,10 +124,12 @@ def asks_of(order: Order, label: Label, recipient: Recipient) -> tuple[Ask, ...]
             parts = (("statistics", kinds),)
         case AskMock():
             parts = (("mock", ()),)
+        case Claim(spec=spec):
+            parts = (("value", (kind_of_value(spec),)),)
     return _asks(parts, order, label, recipient)
 
 
-def asks_in(message: Answer, order: Order, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
+def asks_in(message: Answer, order: Owed, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
     """Return every permission that sending `message` in answer to `order` needs, read from the message itself."""
     match message:
         case Update(metrics=metrics):
@@ -93,15 +140,17 @@ def asks_in(message: Answer, order: Order, label: Label, recipient: Recipient) -
             parts = (("statistics", tuple(name for name, _ in values)),)
         case Mock():
             parts = (("mock", ()),)
+        case Value(values=values):
+            parts = (("value", tuple(map(kind_of_value, values.specs))),)
     return _asks(parts, order, label, recipient)
 
 
-def _asks(parts: _Parts, order: Order, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
+def _asks(parts: _Parts, order: Owed, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
     request = request_of(order, recipient)
     return tuple(Ask(release, label, recipient, kinds, request.purpose, request) for release, kinds in parts)
 
 
-def model_digest(order: Order) -> bytes:
+def model_digest(order: Owed) -> bytes:
     """Return the digest, 32 bytes, of the model that came with `order`; empty where none did.
 
     It covers names, dtypes, shapes and the digests of every 1 MiB of all values together.
@@ -118,7 +167,7 @@ def tensors_digest(tensors: TensorSet) -> bytes:
     return canonical.digest("fedpriv/model/v1", specs, chunks)
 
 
-def order_digest(order: Order, recipient: Recipient, model: bytes) -> bytes:
+def order_digest(order: Owed, recipient: Recipient, model: bytes) -> bytes:
     """Return the digest, 32 bytes, that `order` is known again by, when a peer that lost the answer asks once more."""
     place = place_of(order)
     where: list[canonical.Field] = [recipient.name, recipient.role, type(order).__name__, order.request, order.dataset]
@@ -140,7 +189,7 @@ def order_digest(order: Order, recipient: Recipient, model: bytes) -> bytes:
             settings = [order.batch_size, list(order.metrics)]
         case AskStatistics():
             settings = [list(order.kinds)]
-        case AskMock():
+        case AskMock() | Claim():
             pass
     stands: list[canonical.Field] = [place.job, place.round, place.plan, place.purpose]
     return canonical.digest("fedpriv/order/v1", where, stands, settings, model)

@@ -22,8 +22,9 @@ import torch
 
 from fedpriv.errors import ReleaseDenied, ReleaseLost
 from fedpriv.ids import DatasetName
+from fedpriv.labels import Label
 from fedpriv.ledger.entries import NO_SPEND, Draft
-from fedpriv.policy.decision import Ask, Deny, Permit, Recipient, Standing, decide
+from fedpriv.policy.decision import NOTHING_STANDS, Ask, Deny, Permit, Recipient, Standing, decide
 from fedpriv.policy.rules import Rule, cite, rounded_rows, weight_of
 from fedpriv.privacy.reservations import DAY_SECONDS, Limit, Reservation, State
 from fedpriv.sealed import Envelope, Sealed
@@ -43,14 +44,31 @@ from fedpriv.wire.messages import (
     Statistics,
     Update,
 )
+from fedpriv.wire.values import (
+    Objects,
+    SessionOpen,
+    Ticket,
+    Value,
+)
 from fedpriv_worker.forecast import ENTRY_KEY_BYTES, Forecast
 from fedpriv_worker.journal import Journal
-from fedpriv_worker.orders import Answer, Order, asks_in, asks_of, model_digest, order_digest, place_of
+from fedpriv_worker.orders import (
+    Answer,
+    Owed,
+    asks_in,
+    asks_of,
+    kind_of_value,
+    model_digest,
+    order_digest,
+    place_of,
+)
 from fedpriv_worker.outbox import DURABLE_BYTES, Kept
 from fedpriv_worker.recording import Settlement
 from fedpriv_worker.session import Facts
 
-Public: TypeAlias = Hello | HelloProof | Announcement | PlanAccepted | Checkpoint | Failure | Goodbye
+Public: TypeAlias = (
+    Hello | HelloProof | Announcement | PlanAccepted | Checkpoint | SessionOpen | Objects | Ticket | Failure | Goodbye
+)
 
 UNIDENTIFIED = "unidentified"
 """The recipient of a hello: the peer has not yet proved who it is."""
@@ -80,7 +98,7 @@ class Door:
         name = UNIDENTIFIED if recipient is None else recipient.name
         return self._record(message, Draft(peer=name, method="Attach", kind=codec.kind_of(message), bytes=0), None)
 
-    def admit(self, order: Order, foreseen: Forecast, recipient: Recipient) -> Admitted | Sealed:
+    def admit(self, order: Owed, foreseen: Forecast, recipient: Recipient) -> Admitted | Sealed:
         """Reserve what carrying out `order` will use up, durably; return its answer instead where there was one.
 
         Raise `ReleaseDenied` when no rule permits it now, or a limit or the budget is used up, and `ReleaseLost` for an
@@ -100,7 +118,7 @@ class Door:
         return Admitted(reservation, number, model.hex())
 
     def release(
-        self, message: Answer, order: Order, foreseen: Forecast, recipient: Recipient, admitted: Admitted
+        self, message: Answer, order: Owed, foreseen: Forecast, recipient: Recipient, admitted: Admitted
     ) -> Sealed:
         """Seal a value that derives from private data; raise `ReleaseDenied` unless rules permit all of it."""
         standing = self.journal.standing(order.dataset, without=admitted.reservation)
@@ -124,6 +142,14 @@ class Door:
             legal_basis=self.facts.legal_basis.get(order.dataset, ""),
         )
         return self._record(message, draft, admitted, foreseen)
+
+    def give_back(self, message: Value, label: Label, recipient: Recipient) -> Sealed:
+        """Seal a value that its recipient asked back; raise `ReleaseDenied` unless nothing private is in it."""
+        specs = message.values.specs
+        ask = Ask("value", label, recipient, tuple(map(kind_of_value, specs)))
+        self._permitted([ask], NOTHING_STANDS)
+        own = replace(message, values=_fresh(message.values))
+        return self._record(own, Draft(peer=recipient.name, method="Attach", kind=codec.kind_of(own), bytes=0), None)
 
     def give_up(self, admitted: Admitted, *, charged: bool) -> None:
         """End an order that nothing left for; it stays `charged` where even its failure tells something."""
@@ -172,7 +198,7 @@ class Door:
         header, payload = bytes_kept
         return Kept(held.recipient, held.job, held.round, held.entry, header, (memoryview(payload),))
 
-    def _reduced(self, message: Answer, order: Order, rules: Sequence[Rule | None]) -> Answer:
+    def _reduced(self, message: Answer, order: Owed, rules: Sequence[Rule | None]) -> Answer:
         """Return what the rules let through of `message`, made of fresh numbers."""
         match message:
             case Update():
@@ -181,10 +207,10 @@ class Door:
             case Evaluation():
                 weight = self._announced_weight(order, int(message.weight))
                 return replace(message, weight=weight, metrics=_plain(message.metrics))
-            case Statistics() | Mock():
+            case Statistics() | Mock() | Value():
                 return replace(message, values=_fresh(message.values))
 
-    def _announced_weight(self, order: Order, rows: int) -> float:
+    def _announced_weight(self, order: Owed, rows: int) -> float:
         """Return the weight of an evaluation: its rows rounded down to tens, and 1 where the owner hides rows."""
         announced = self.facts.datasets[order.dataset].rows
         if announced is None:
@@ -224,7 +250,7 @@ def _limits(permits: Iterable[Permit]) -> tuple[Limit, ...]:
 
 def _specs(message: Public | Answer) -> tuple[TensorSpec, ...]:
     match message:
-        case Update(delta=tensors) | Statistics(values=tensors) | Mock(values=tensors):
+        case Update(delta=tensors) | Statistics(values=tensors) | Mock(values=tensors) | Value(values=tensors):
             return tensors.specs
         case _:
             return ()

@@ -16,19 +16,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from fedpriv.ids import DatasetName, JobId, PeerName, PlanDigest, WorkerName
+from fedpriv.ids import DatasetName, PeerName, PlanDigest, WorkerName
 from fedpriv.labels import private
 from fedpriv.plans.plan import Plan
-from fedpriv.policy.decision import NOTHING_STANDS, Deny, Permit, Recipient, Standing, decide, may_receive
+from fedpriv.policy.decision import NOTHING_STANDS, Deny, Permit, Recipient, Standing, decide, may_compute, may_receive
 from fedpriv.policy.requests import ReleaseRequest
 from fedpriv.policy.rules import Rule, cite
-from fedpriv.updates import TensorSet, TensorSpec
+from fedpriv.updates import TensorSpec
 from fedpriv.wire.messages import (
     Announcement,
     AskCheckpoint,
     AskMock,
     AskStatistics,
-    Checkpoint,
     CloseRound,
     Cosigned,
     DatasetDescription,
@@ -45,6 +44,38 @@ from fedpriv.wire.messages import (
     Statistics,
     Train,
     Update,
+)
+from fedpriv.wire.values import (
+    AskObjects,
+    AskRelease,
+    Calls,
+    Collect,
+    Fetch,
+    OpenDataset,
+    OpenSession,
+    Put,
+)
+from fedpriv_worker.actions import (
+    Acknowledge,
+    Action,
+    Answered,
+    Broken,
+    Close,
+    Evaluated,
+    Execute,
+    KeepCosignature,
+    Loaded,
+    Note,
+    Outcome,
+    Point,
+    Publish,
+    Release,
+    ShowCheckpoint,
+    StoodIn,
+    Summed,
+    Tell,
+    Trained,
+    Validate,
 )
 from fedpriv_worker.forecast import Forecast, forecast
 from fedpriv_worker.orders import NO_JOB, NO_ROUND, Answer, Order, asks_of, request_of
@@ -85,158 +116,17 @@ class Session:
     seen: Mapping[ReleaseRequest, Forecast] = field(default_factory=dict)
 
 
-# --- what an execution came to ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The plan passed validation and is compiled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """Local training ended: what changed, over how many rows, and the training metrics."""
-
-    rows: int
-    metrics: Mapping[str, float] = field(repr=False)
-    delta: TensorSet = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """Evaluation ended: metrics over so many validation rows."""
-
-    rows: int
-    metrics: Mapping[str, float] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Summed:
-    """Statistics were computed."""
-
-    values: TensorSet = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class StoodIn:
-    """The stand-in rows were fetched."""
-
-    values: TensorSet = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The order had its answer already, which is sent again as it was."""
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """Execution failed. `on_values` says that it could not have failed before private values were read."""
-
-    code: ErrorCode
-    step: int = -1
-    operation: str = ""
-    on_values: bool = False
-
-
-Outcome: TypeAlias = Loaded | Trained | Evaluated | Summed | StoodIn | Answered | Broken
-
-
-# --- actions ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Validate:
-    """Validate and compile the plan that `request` offers, then report the outcome."""
-
-    request: OfferPlan
-
-    @property
-    def number(self) -> int:
-        """The number that the peer gave the request."""
-        return self.request.request
-
-
-@dataclass(frozen=True, slots=True)
-class Execute:
-    """Reserve what `order` would use up, carry it out with the plan that it names, if any, then report the outcome."""
-
-    order: Order
-    plan: Plan | None
-    forecast: Forecast
-
-    @property
-    def number(self) -> int:
-        """The number that the peer gave the request."""
-        return self.order.request
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Put a request before the owner, durably; `permitted_by` cites the rule that lets it out, "" if none does."""
-
-    request: ReleaseRequest
-    plan: Plan | None
-    permitted_by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Send a message that derives from no private data; the door records it."""
-
-    message: Announcement | PlanAccepted | Failure | Goodbye | Checkpoint
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Hand a value that derives from private data to the door, with what it answers and what was foreseen of it."""
-
-    message: Answer
-    order: Order
-    forecast: Forecast
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
-    """Forget the bytes of what was released for a round: the peer has saved it."""
-
-    job: JobId
-    round: int
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Sign and publish a checkpoint of the ledger."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShowCheckpoint:
-    """Publish, and answer with the signed checkpoint and its consistency with the one that the peer holds."""
-
-    request: AskCheckpoint
-
-
-@dataclass(frozen=True, slots=True)
-class KeepCosignature:
-    """Add the peer's cosignature to the checkpoint that it was shown last, if it is a good one."""
-
-    cosigned: Cosigned
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """End the link."""
-
-
-Action: TypeAlias = (
-    Validate | Execute | Note | Tell | Release | Acknowledge | Publish | ShowCheckpoint | KeepCosignature | Close
-)
 Step: TypeAlias = tuple[Session, tuple[Action, ...]]
 
 
 def open_session(facts: Facts, peer: Recipient) -> Step:
     """Return a session with `peer`, whose identity the handshake proved, and the announcement."""
-    return Session(facts, peer), (Tell(Announcement(facts.torch_version, tuple(facts.datasets.values()))),)
+    return Session(facts, peer), (Tell(announcement(facts)),)
+
+
+def announcement(facts: Facts) -> Announcement:
+    """Return what every peer is told first."""
+    return Announcement(facts.torch_version, tuple(facts.datasets.values()))
 
 
 def handle(  # noqa: PLR0911 - one for each kind of message
@@ -251,6 +141,10 @@ def handle(  # noqa: PLR0911 - one for each kind of message
             return _offered(session, message)
         case Train() | Evaluate() | AskStatistics() | AskMock():
             return _ordered(session, message, standing)
+        case Calls() | Put() | OpenDataset() | Fetch() | AskObjects() | AskRelease() | Collect():
+            return session, (Point(message),)
+        case OpenSession():
+            return _asked_for_values(session, message)
         case AskCheckpoint():
             return _asked_for_the_checkpoint(session, message)
         case Cosigned():
@@ -280,6 +174,12 @@ def _asked_for_the_checkpoint(session: Session, ask: AskCheckpoint) -> Step:
     if not may_receive(session.peer, session.facts.rules):
         return _refuse(session, ask, ErrorCode.RELEASE_DENIED)  # it counts what others were sent, too
     return session, (ShowCheckpoint(ask),)
+
+
+def _asked_for_values(session: Session, opened: OpenSession) -> Step:
+    if not may_compute(session.peer, session.facts.rules):
+        return _refuse(session, opened, ErrorCode.RELEASE_DENIED)
+    return session, (Point(opened),)
 
 
 def _offered(session: Session, offer: OfferPlan) -> Step:

@@ -17,8 +17,11 @@ from fedpriv.plans.interpreter import Program
 from fedpriv.plans.plan import BATCH, Input, InputRole, OutputRole, Plan
 from fedpriv.updates import TensorSet, dtype_name
 from fedpriv.wire.messages import ErrorCode, Evaluate, Train
+from fedpriv_worker.actions import (
+    Evaluated,
+    Trained,
+)
 from fedpriv_worker.datasets import Rows
-from fedpriv_worker.session import Evaluated, Trained
 
 MAXIMUM_EPOCHS = 1000
 TRAINING_METRICS = frozenset({"loss"})

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from fedpriv.plans.plan import InputRole, Plan
+from fedpriv.plans.plan import Argument, Dtype, Input, InputRole, Plan, Slot
 from fedpriv.policy.requests import Grant
 from fedpriv.policy.rules import Approval, in_words
 from fedpriv_worker.explain import READING, Explanation, most_frequent, parameters_of
@@ -20,6 +20,7 @@ from fedpriv_worker.holdings import Verdict
 MOST_TENSORS = 6
 MOST_WORDS = 300
 MOST_MISFITS = 5
+MOST_STEPS = 40
 _WIDTH = 110
 _HEADLINES = {
     "waiting": "it waits for your answer, and nothing leaves until you give it",
@@ -89,6 +90,7 @@ def _parts(explanation: Explanation) -> str:
         "metrics": f"metrics{kinds}",
         "statistics": f"statistics of each column{kinds}",
         "mock": "the stand-in",
+        "value": f"one value{kinds}",
     }
     return " and ".join(names.get(each, quoted(each)) for each in sorted(request.releases, reverse=True))
 
@@ -103,12 +105,51 @@ def _computed(explanation: Explanation) -> Iterator[str]:
         unknown = f"Not known: {explanation.problem or 'no plan is on record'}"
         yield f"  {known.get(' '.join(request.releases), unknown)}."
         return
+    if "value" in request.releases:
+        yield from _steps(plan)
+        return
     if "update" in request.releases:
         passes = count(request.epochs, "pass", "passes")
         yield f"  Training: {passes} over all rows, {request.batch_size:,} rows at once."
     else:
         yield f"  A measurement of a model on the rows held out for that, {request.batch_size:,} at once."
     yield from _plan(plan)
+
+
+def _steps(plan: Plan) -> Iterator[str]:
+    """Say how a value came about, step by step; what is long is cut in the middle."""
+    named = [_input(each) for each in plan.inputs]
+    yield f"  It was computed already, step by step, from {', '.join(named[:MOST_TENSORS])}"
+    if len(named) > MOST_TENSORS:
+        yield f"  and {len(named) - MOST_TENSORS} more"
+    lines = [
+        f"    {slots.start:>5} = {_short(step.operation)}({', '.join(map(_argument, step.arguments))})"
+        for _, step, slots in plan.walk()
+    ]
+    if len(lines) > MOST_STEPS:
+        yield f"  in {len(lines):,} steps, of which these are the first and the last:"
+        lines = [*lines[: MOST_STEPS // 2], "      ...", *lines[-MOST_STEPS // 2 :]]
+    else:
+        yield f"  in {count(len(lines), 'step')}; the numbers 0 to {len(plan.inputs) - 1} are the inputs above:"
+    yield from lines
+
+
+def _input(each: Input) -> str:
+    shape = " x ".join(map(str, each.shape)) or "one number"
+    return f"{quoted(each.name)} ({each.dtype} {shape})"
+
+
+def _argument(argument: Argument) -> str:
+    match argument:
+        case Slot(index):
+            return f"#{index}"
+        case Dtype(name):
+            return name
+        case tuple():
+            return f"[{', '.join(map(_argument, argument))}]"
+        case str():
+            return quoted(argument)
+    return str(argument)
 
 
 def _plan(plan: Plan) -> Iterator[str]:

@@ -19,20 +19,33 @@ import torch
 
 from fedpriv.errors import FedprivError, PeerLost, ReleaseDenied, ReleaseLost, StorageFailed, UsageError, WireError
 from fedpriv.ids import DatasetName, PeerName, WorkerName
-from fedpriv.policy.decision import Recipient, may_receive
+from fedpriv.policy.decision import Recipient, may_compute
 from fedpriv.sealed import Sealed
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import Side, greet
 from fedpriv.transport.link import STRANGER_MESSAGE_BYTES, RawLink, SealedLink
 from fedpriv.wire.messages import ErrorCode, Failure, Hello, HelloProof, Message
+from fedpriv_worker.actions import (
+    Answered,
+    Broken,
+    Execute,
+    Release,
+    Tell,
+    Validate,
+)
 from fedpriv_worker.config import HttpWitness
 from fedpriv_worker.conversation import Carried, Conversation
 from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.executor import Executor, stand_in
 from fedpriv_worker.journal import Journal
+from fedpriv_worker.leases import Leases
+from fedpriv_worker.pointing import Pointing
 from fedpriv_worker.publishing import Publisher
 from fedpriv_worker.release import Admitted, Door
-from fedpriv_worker.session import Answered, Broken, Execute, Facts, Release, Session, Tell, Validate
+from fedpriv_worker.session import (
+    Facts,
+    Session,
+)
 from fedpriv_worker.steps import Reached, Step, unwatched
 
 log = logging.getLogger("fedpriv.worker")
@@ -73,6 +86,7 @@ class Worker:
         self._links: set[SealedLink] = set()
         self._barred: dict[PeerName, frozenset[DatasetName]] = {}
         self._executing = asyncio.Lock()
+        self.leases = Leases(self._values)
         self._ending: set[asyncio.Task[None]] = set()
 
     async def serve(self, raw: RawLink, side: Side) -> None:
@@ -85,7 +99,7 @@ class Worker:
                 log.warning("%s has %d sessions already; another one is refused", peer.name, MAXIMUM_SESSIONS)
                 return
             recipient = Recipient(peer.name, peer.role.value)
-            if not may_receive(recipient, self.facts.rules):
+            if not may_compute(recipient, self.facts.rules):
                 raw.maximum_message_bytes = STRANGER_MESSAGE_BYTES  # no rule names it: it has nothing large to ask
             log.info("session with %s (%s) begins", peer.name, peer.role.value)
             await Conversation(self, link, recipient).run()
@@ -124,10 +138,12 @@ class Worker:
         barred = self._barred.get(session.peer.name, frozenset())
         return session if barred <= session.barred else replace(session, barred=session.barred | barred)
 
-    def keep_bars(self, session: Session) -> None:
-        """Remember what the peer of `session` lost the right to, for as long as this worker runs."""
-        if session.barred:
-            self._barred[session.peer.name] = self._barred.get(session.peer.name, frozenset()) | session.barred
+    def bar(self, peer: Recipient, datasets: frozenset[DatasetName]) -> None:
+        """Remember, for as long as this worker runs, that `peer` lost the right to `datasets`."""
+        known = self._barred.get(peer.name, frozenset())
+        if not datasets <= known:
+            self._barred[peer.name] = known | datasets
+            self.leases.bar(peer.name, datasets)
 
     async def close(self) -> None:
         """Stop what is under way, close every link, then publish and close the ledger."""
@@ -164,6 +180,13 @@ class Worker:
         for ended in await asyncio.gather(*carried, return_exceptions=True):
             if isinstance(ended, Carried) and ended.admitted is not None:
                 await self.give_up(ended.admitted)
+
+    def _values(self, recipient: Recipient, mark: bytes) -> Pointing:
+        """Return an empty session of values."""
+        executor, barred = self._executor, self._barred.get(recipient.name, frozenset())
+        return Pointing(
+            self.facts, self._door, self.journal, executor.bench(), executor.rows, recipient, mark, barred
+        )  # fmt: skip  # one line of parts
 
     def _seal_greeting(self, message: Message) -> Sealed:
         if not isinstance(message, Hello | HelloProof):

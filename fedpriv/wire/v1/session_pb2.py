@@ -22,64 +22,65 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from fedpriv.wire.v1 import pointer_pb2 as fedpriv_dot_wire_dot_v1_dot_pointer__pb2
 from fedpriv.wire.v1 import tensor_pb2 as fedpriv_dot_wire_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66\x65\x64priv/wire/v1/session.proto\x12\x0f\x66\x65\x64priv.wire.v1\x1a\x1c\x66\x65\x64priv/wire/v1/tensor.proto\"e\n\x05\x46rame\x12\x14\n\x0cheader_bytes\x18\x01 \x01(\x04\x12\x15\n\rpayload_bytes\x18\x02 \x01(\x04\x12\r\n\x05\x65ntry\x18\x03 \x01(\x06\x12\x11\n\tentry_key\x18\x04 \x01(\x0c\x12\r\n\x05\x63hunk\x18\x05 \x01(\x0c\"\xb0\x07\n\x06Header\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.fedpriv.wire.v1.HelloH\x00\x12\x32\n\x0bhello_proof\x18\x02 \x01(\x0b\x32\x1b.fedpriv.wire.v1.HelloProofH\x00\x12\x35\n\x0c\x61nnouncement\x18\x03 \x01(\x0b\x32\x1d.fedpriv.wire.v1.AnnouncementH\x00\x12\x30\n\noffer_plan\x18\x04 \x01(\x0b\x32\x1a.fedpriv.wire.v1.OfferPlanH\x00\x12\'\n\x05train\x18\x05 \x01(\x0b\x32\x16.fedpriv.wire.v1.TrainH\x00\x12-\n\x08\x65valuate\x18\x06 \x01(\x0b\x32\x19.fedpriv.wire.v1.EvaluateH\x00\x12\x38\n\x0e\x61sk_statistics\x18\x07 \x01(\x0b\x32\x1e.fedpriv.wire.v1.AskStatisticsH\x00\x12\x32\n\x0b\x63lose_round\x18\x08 \x01(\x0b\x32\x1b.fedpriv.wire.v1.CloseRoundH\x00\x12\x36\n\rplan_accepted\x18\t \x01(\x0b\x32\x1d.fedpriv.wire.v1.PlanAcceptedH\x00\x12)\n\x06update\x18\n \x01(\x0b\x32\x17.fedpriv.wire.v1.UpdateH\x00\x12\x31\n\nevaluation\x18\x0b \x01(\x0b\x32\x1b.fedpriv.wire.v1.EvaluationH\x00\x12\x31\n\nstatistics\x18\x0c \x01(\x0b\x32\x1b.fedpriv.wire.v1.StatisticsH\x00\x12+\n\x07\x66\x61ilure\x18\r \x01(\x0b\x32\x18.fedpriv.wire.v1.FailureH\x00\x12+\n\x07goodbye\x18\x0e \x01(\x0b\x32\x18.fedpriv.wire.v1.GoodbyeH\x00\x12\x38\n\x0e\x61sk_checkpoint\x18\x0f \x01(\x0b\x32\x1e.fedpriv.wire.v1.AskCheckpointH\x00\x12\x31\n\ncheckpoint\x18\x10 \x01(\x0b\x32\x1b.fedpriv.wire.v1.CheckpointH\x00\x12-\n\x08\x63osigned\x18\x11 \x01(\x0b\x32\x19.fedpriv.wire.v1.CosignedH\x00\x12,\n\x08\x61sk_mock\x18\x12 \x01(\x0b\x32\x18.fedpriv.wire.v1.AskMockH\x00\x12%\n\x04mock\x18\x13 \x01(\x0b\x32\x15.fedpriv.wire.v1.MockH\x00\x42\x06\n\x04\x62ody\"*\n\x0bNamedNumber\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"P\n\x05Hello\x12\x14\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x10\n\x08protocol\x18\x03 \x01(\r\x12\x10\n\x08software\x18\x04 \x01(\t\"\x1f\n\nHelloProof\x12\x11\n\tsignature\x18\x01 \x01(\x0c\"$\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"\xf5\x01\n\x12\x44\x61tasetDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x17.fedpriv.wire.v1.Column\x12\x15\n\rfeature_shape\x18\x03 \x03(\x04\x12\x15\n\rfeature_dtype\x18\x04 \x01(\t\x12\'\n\x06target\x18\x05 \x01(\x0b\x32\x17.fedpriv.wire.v1.Column\x12\x14\n\x0ctarget_dtype\x18\x06 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12\x0c\n\x04tags\x18\x08 \x03(\t\x12\x11\n\x04rows\x18\t \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_rows\"\\\n\x0c\x41nnouncement\x12\x15\n\rtorch_version\x18\x01 \x01(\t\x12\x35\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32#.fedpriv.wire.v1.DatasetDescription\"*\n\tOfferPlan\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0c\n\x04plan\x18\x02 \x01(\x0c\"\xad\x02\n\x05Train\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x0c\n\x04plan\x18\x05 \x01(\x0c\x12\x0e\n\x06\x65pochs\x18\x06 \x01(\r\x12\x12\n\nbatch_size\x18\x07 \x01(\x04\x12\x0f\n\x07shuffle\x18\x08 \x01(\x08\x12\x11\n\tdrop_last\x18\t \x01(\x08\x12\x0c\n\x04seed\x18\n \x01(\x12\x12\x35\n\x0fhyperparameters\x18\x0b \x03(\x0b\x32\x1c.fedpriv.wire.v1.NamedNumber\x12\x0f\n\x07metrics\x18\x0c \x03(\t\x12\x0f\n\x07purpose\x18\r \x01(\t\x12)\n\x05model\x18\x0e \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"\xb7\x01\n\x08\x45valuate\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x0c\n\x04plan\x18\x05 \x01(\x0c\x12\x12\n\nbatch_size\x18\x06 \x01(\x04\x12\x0f\n\x07metrics\x18\x07 \x03(\t\x12\x0f\n\x07purpose\x18\x08 \x01(\t\x12)\n\x05model\x18\t \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"Q\n\rAskStatistics\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\"(\n\nCloseRound\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x04\"-\n\x0cPlanAccepted\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0c\n\x04plan\x18\x02 \x01(\x0c\"\x92\x01\n\x06Update\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12-\n\x07metrics\x18\x04 \x03(\x0b\x32\x1c.fedpriv.wire.v1.NamedNumber\x12)\n\x05\x64\x65lta\x18\x05 \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"k\n\nEvaluation\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12-\n\x07metrics\x18\x04 \x03(\x0b\x32\x1c.fedpriv.wire.v1.NamedNumber\"I\n\nStatistics\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12*\n\x06values\x18\x02 \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"s\n\x07\x46\x61ilure\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12(\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x1a.fedpriv.wire.v1.ErrorCode\x12\x11\n\x04step\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x11\n\toperation\x18\x04 \x01(\tB\x07\n\x05_step\"\t\n\x07Goodbye\".\n\rAskCheckpoint\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0c\n\x04held\x18\x02 \x01(\x0c\"H\n\nCheckpoint\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0c\n\x04note\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\x12\x0c\n\x04vkey\x18\x04 \x01(\t\"+\n\x08\x43osigned\x12\x0c\n\x04vkey\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"+\n\x07\x41skMock\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\"C\n\x04Mock\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12*\n\x06values\x18\x02 \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet*\xcf\x03\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RROR_CODE_BAD_REQUEST\x10\x01\x12\x1e\n\x1a\x45RROR_CODE_UNKNOWN_DATASET\x10\x02\x12\x1b\n\x17\x45RROR_CODE_UNKNOWN_PLAN\x10\x03\x12\x1b\n\x17\x45RROR_CODE_PLAN_REFUSED\x10\x04\x12$\n ERROR_CODE_OPERATION_NOT_ALLOWED\x10\x05\x12\x19\n\x15\x45RROR_CODE_OVER_QUOTA\x10\x06\x12\x1d\n\x19\x45RROR_CODE_INPUT_MISMATCH\x10\x07\x12\x1d\n\x19\x45RROR_CODE_RELEASE_DENIED\x10\x08\x12\x1a\n\x16\x45RROR_CODE_STEP_FAILED\x10\t\x12\x1c\n\x18\x45RROR_CODE_TORCH_VERSION\x10\n\x12\x1b\n\x17\x45RROR_CODE_STORAGE_FULL\x10\x0b\x12\x1c\n\x18\x45RROR_CODE_SHUTTING_DOWN\x10\x0c\x12\x1f\n\x1b\x45RROR_CODE_APPROVAL_PENDING\x10\r\x12\x1b\n\x17\x45RROR_CODE_RELEASE_LOST\x10\x0e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66\x65\x64priv/wire/v1/session.proto\x12\x0f\x66\x65\x64priv.wire.v1\x1a\x1d\x66\x65\x64priv/wire/v1/pointer.proto\x1a\x1c\x66\x65\x64priv/wire/v1/tensor.proto\"e\n\x05\x46rame\x12\x14\n\x0cheader_bytes\x18\x01 \x01(\x04\x12\x15\n\rpayload_bytes\x18\x02 \x01(\x04\x12\r\n\x05\x65ntry\x18\x03 \x01(\x06\x12\x11\n\tentry_key\x18\x04 \x01(\x0c\x12\r\n\x05\x63hunk\x18\x05 \x01(\x0c\"\xdf\x0b\n\x06Header\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.fedpriv.wire.v1.HelloH\x00\x12\x32\n\x0bhello_proof\x18\x02 \x01(\x0b\x32\x1b.fedpriv.wire.v1.HelloProofH\x00\x12\x35\n\x0c\x61nnouncement\x18\x03 \x01(\x0b\x32\x1d.fedpriv.wire.v1.AnnouncementH\x00\x12\x30\n\noffer_plan\x18\x04 \x01(\x0b\x32\x1a.fedpriv.wire.v1.OfferPlanH\x00\x12\'\n\x05train\x18\x05 \x01(\x0b\x32\x16.fedpriv.wire.v1.TrainH\x00\x12-\n\x08\x65valuate\x18\x06 \x01(\x0b\x32\x19.fedpriv.wire.v1.EvaluateH\x00\x12\x38\n\x0e\x61sk_statistics\x18\x07 \x01(\x0b\x32\x1e.fedpriv.wire.v1.AskStatisticsH\x00\x12\x32\n\x0b\x63lose_round\x18\x08 \x01(\x0b\x32\x1b.fedpriv.wire.v1.CloseRoundH\x00\x12\x36\n\rplan_accepted\x18\t \x01(\x0b\x32\x1d.fedpriv.wire.v1.PlanAcceptedH\x00\x12)\n\x06update\x18\n \x01(\x0b\x32\x17.fedpriv.wire.v1.UpdateH\x00\x12\x31\n\nevaluation\x18\x0b \x01(\x0b\x32\x1b.fedpriv.wire.v1.EvaluationH\x00\x12\x31\n\nstatistics\x18\x0c \x01(\x0b\x32\x1b.fedpriv.wire.v1.StatisticsH\x00\x12+\n\x07\x66\x61ilure\x18\r \x01(\x0b\x32\x18.fedpriv.wire.v1.FailureH\x00\x12+\n\x07goodbye\x18\x0e \x01(\x0b\x32\x18.fedpriv.wire.v1.GoodbyeH\x00\x12\x38\n\x0e\x61sk_checkpoint\x18\x0f \x01(\x0b\x32\x1e.fedpriv.wire.v1.AskCheckpointH\x00\x12\x31\n\ncheckpoint\x18\x10 \x01(\x0b\x32\x1b.fedpriv.wire.v1.CheckpointH\x00\x12-\n\x08\x63osigned\x18\x11 \x01(\x0b\x32\x19.fedpriv.wire.v1.CosignedH\x00\x12,\n\x08\x61sk_mock\x18\x12 \x01(\x0b\x32\x18.fedpriv.wire.v1.AskMockH\x00\x12%\n\x04mock\x18\x13 \x01(\x0b\x32\x15.fedpriv.wire.v1.MockH\x00\x12\'\n\x05\x63\x61lls\x18\x14 \x01(\x0b\x32\x16.fedpriv.wire.v1.CallsH\x00\x12#\n\x03put\x18\x15 \x01(\x0b\x32\x14.fedpriv.wire.v1.PutH\x00\x12\x34\n\x0copen_dataset\x18\x16 \x01(\x0b\x32\x1c.fedpriv.wire.v1.OpenDatasetH\x00\x12\'\n\x05\x66\x65tch\x18\x17 \x01(\x0b\x32\x16.fedpriv.wire.v1.FetchH\x00\x12\'\n\x05value\x18\x18 \x01(\x0b\x32\x16.fedpriv.wire.v1.ValueH\x00\x12\x32\n\x0b\x61sk_objects\x18\x19 \x01(\x0b\x32\x1b.fedpriv.wire.v1.AskObjectsH\x00\x12+\n\x07objects\x18\x1a \x01(\x0b\x32\x18.fedpriv.wire.v1.ObjectsH\x00\x12\x32\n\x0b\x61sk_release\x18\x1b \x01(\x0b\x32\x1b.fedpriv.wire.v1.AskReleaseH\x00\x12)\n\x06ticket\x18\x1c \x01(\x0b\x32\x17.fedpriv.wire.v1.TicketH\x00\x12+\n\x07\x63ollect\x18\x1d \x01(\x0b\x32\x18.fedpriv.wire.v1.CollectH\x00\x12\x34\n\x0copen_session\x18\x1e \x01(\x0b\x32\x1c.fedpriv.wire.v1.OpenSessionH\x00\x12\x34\n\x0csession_open\x18\x1f \x01(\x0b\x32\x1c.fedpriv.wire.v1.SessionOpenH\x00\x42\x06\n\x04\x62ody\"*\n\x0bNamedNumber\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"P\n\x05Hello\x12\x14\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x10\n\x08protocol\x18\x03 \x01(\r\x12\x10\n\x08software\x18\x04 \x01(\t\"\x1f\n\nHelloProof\x12\x11\n\tsignature\x18\x01 \x01(\x0c\"$\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"\xf5\x01\n\x12\x44\x61tasetDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x17.fedpriv.wire.v1.Column\x12\x15\n\rfeature_shape\x18\x03 \x03(\x04\x12\x15\n\rfeature_dtype\x18\x04 \x01(\t\x12\'\n\x06target\x18\x05 \x01(\x0b\x32\x17.fedpriv.wire.v1.Column\x12\x14\n\x0ctarget_dtype\x18\x06 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12\x0c\n\x04tags\x18\x08 \x03(\t\x12\x11\n\x04rows\x18\t \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_rows\"\\\n\x0c\x41nnouncement\x12\x15\n\rtorch_version\x18\x01 \x01(\t\x12\x35\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32#.fedpriv.wire.v1.DatasetDescription\"*\n\tOfferPlan\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0c\n\x04plan\x18\x02 \x01(\x0c\"\xad\x02\n\x05Train\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x0c\n\x04plan\x18\x05 \x01(\x0c\x12\x0e\n\x06\x65pochs\x18\x06 \x01(\r\x12\x12\n\nbatch_size\x18\x07 \x01(\x04\x12\x0f\n\x07shuffle\x18\x08 \x01(\x08\x12\x11\n\tdrop_last\x18\t \x01(\x08\x12\x0c\n\x04seed\x18\n \x01(\x12\x12\x35\n\x0fhyperparameters\x18\x0b \x03(\x0b\x32\x1c.fedpriv.wire.v1.NamedNumber\x12\x0f\n\x07metrics\x18\x0c \x03(\t\x12\x0f\n\x07purpose\x18\r \x01(\t\x12)\n\x05model\x18\x0e \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"\xb7\x01\n\x08\x45valuate\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x0c\n\x04plan\x18\x05 \x01(\x0c\x12\x12\n\nbatch_size\x18\x06 \x01(\x04\x12\x0f\n\x07metrics\x18\x07 \x03(\t\x12\x0f\n\x07purpose\x18\x08 \x01(\t\x12)\n\x05model\x18\t \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"Q\n\rAskStatistics\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\"(\n\nCloseRound\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x04\"-\n\x0cPlanAccepted\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0c\n\x04plan\x18\x02 \x01(\x0c\"\x92\x01\n\x06Update\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12-\n\x07metrics\x18\x04 \x03(\x0b\x32\x1c.fedpriv.wire.v1.NamedNumber\x12)\n\x05\x64\x65lta\x18\x05 \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"k\n\nEvaluation\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12-\n\x07metrics\x18\x04 \x03(\x0b\x32\x1c.fedpriv.wire.v1.NamedNumber\"I\n\nStatistics\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12*\n\x06values\x18\x02 \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"s\n\x07\x46\x61ilure\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12(\n\x04\x63ode\x18\x02 \x01(\x0e\x32\x1a.fedpriv.wire.v1.ErrorCode\x12\x11\n\x04step\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x11\n\toperation\x18\x04 \x01(\tB\x07\n\x05_step\"\t\n\x07Goodbye\".\n\rAskCheckpoint\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0c\n\x04held\x18\x02 \x01(\x0c\"H\n\nCheckpoint\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0c\n\x04note\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\x12\x0c\n\x04vkey\x18\x04 \x01(\t\"+\n\x08\x43osigned\x12\x0c\n\x04vkey\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"+\n\x07\x41skMock\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\"C\n\x04Mock\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12*\n\x06values\x18\x02 \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet*\xcf\x03\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RROR_CODE_BAD_REQUEST\x10\x01\x12\x1e\n\x1a\x45RROR_CODE_UNKNOWN_DATASET\x10\x02\x12\x1b\n\x17\x45RROR_CODE_UNKNOWN_PLAN\x10\x03\x12\x1b\n\x17\x45RROR_CODE_PLAN_REFUSED\x10\x04\x12$\n ERROR_CODE_OPERATION_NOT_ALLOWED\x10\x05\x12\x19\n\x15\x45RROR_CODE_OVER_QUOTA\x10\x06\x12\x1d\n\x19\x45RROR_CODE_INPUT_MISMATCH\x10\x07\x12\x1d\n\x19\x45RROR_CODE_RELEASE_DENIED\x10\x08\x12\x1a\n\x16\x45RROR_CODE_STEP_FAILED\x10\t\x12\x1c\n\x18\x45RROR_CODE_TORCH_VERSION\x10\n\x12\x1b\n\x17\x45RROR_CODE_STORAGE_FULL\x10\x0b\x12\x1c\n\x18\x45RROR_CODE_SHUTTING_DOWN\x10\x0c\x12\x1f\n\x1b\x45RROR_CODE_APPROVAL_PENDING\x10\r\x12\x1b\n\x17\x45RROR_CODE_RELEASE_LOST\x10\x0e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedpriv.wire.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERRORCODE']._serialized_start=3118
-  _globals['_ERRORCODE']._serialized_end=3581
-  _globals['_FRAME']._serialized_start=80
-  _globals['_FRAME']._serialized_end=181
-  _globals['_HEADER']._serialized_start=184
-  _globals['_HEADER']._serialized_end=1128
-  _globals['_NAMEDNUMBER']._serialized_start=1130
-  _globals['_NAMEDNUMBER']._serialized_end=1172
-  _globals['_HELLO']._serialized_start=1174
-  _globals['_HELLO']._serialized_end=1254
-  _globals['_HELLOPROOF']._serialized_start=1256
-  _globals['_HELLOPROOF']._serialized_end=1287
-  _globals['_COLUMN']._serialized_start=1289
-  _globals['_COLUMN']._serialized_end=1325
-  _globals['_DATASETDESCRIPTION']._serialized_start=1328
-  _globals['_DATASETDESCRIPTION']._serialized_end=1573
-  _globals['_ANNOUNCEMENT']._serialized_start=1575
-  _globals['_ANNOUNCEMENT']._serialized_end=1667
-  _globals['_OFFERPLAN']._serialized_start=1669
-  _globals['_OFFERPLAN']._serialized_end=1711
-  _globals['_TRAIN']._serialized_start=1714
-  _globals['_TRAIN']._serialized_end=2015
-  _globals['_EVALUATE']._serialized_start=2018
-  _globals['_EVALUATE']._serialized_end=2201
-  _globals['_ASKSTATISTICS']._serialized_start=2203
-  _globals['_ASKSTATISTICS']._serialized_end=2284
-  _globals['_CLOSEROUND']._serialized_start=2286
-  _globals['_CLOSEROUND']._serialized_end=2326
-  _globals['_PLANACCEPTED']._serialized_start=2328
-  _globals['_PLANACCEPTED']._serialized_end=2373
-  _globals['_UPDATE']._serialized_start=2376
-  _globals['_UPDATE']._serialized_end=2522
-  _globals['_EVALUATION']._serialized_start=2524
-  _globals['_EVALUATION']._serialized_end=2631
-  _globals['_STATISTICS']._serialized_start=2633
-  _globals['_STATISTICS']._serialized_end=2706
-  _globals['_FAILURE']._serialized_start=2708
-  _globals['_FAILURE']._serialized_end=2823
-  _globals['_GOODBYE']._serialized_start=2825
-  _globals['_GOODBYE']._serialized_end=2834
-  _globals['_ASKCHECKPOINT']._serialized_start=2836
-  _globals['_ASKCHECKPOINT']._serialized_end=2882
-  _globals['_CHECKPOINT']._serialized_start=2884
-  _globals['_CHECKPOINT']._serialized_end=2956
-  _globals['_COSIGNED']._serialized_start=2958
-  _globals['_COSIGNED']._serialized_end=3001
-  _globals['_ASKMOCK']._serialized_start=3003
-  _globals['_ASKMOCK']._serialized_end=3046
-  _globals['_MOCK']._serialized_start=3048
-  _globals['_MOCK']._serialized_end=3115
+  _globals['_ERRORCODE']._serialized_start=3708
+  _globals['_ERRORCODE']._serialized_end=4171
+  _globals['_FRAME']._serialized_start=111
+  _globals['_FRAME']._serialized_end=212
+  _globals['_HEADER']._serialized_start=215
+  _globals['_HEADER']._serialized_end=1718
+  _globals['_NAMEDNUMBER']._serialized_start=1720
+  _globals['_NAMEDNUMBER']._serialized_end=1762
+  _globals['_HELLO']._serialized_start=1764
+  _globals['_HELLO']._serialized_end=1844
+  _globals['_HELLOPROOF']._serialized_start=1846
+  _globals['_HELLOPROOF']._serialized_end=1877
+  _globals['_COLUMN']._serialized_start=1879
+  _globals['_COLUMN']._serialized_end=1915
+  _globals['_DATASETDESCRIPTION']._serialized_start=1918
+  _globals['_DATASETDESCRIPTION']._serialized_end=2163
+  _globals['_ANNOUNCEMENT']._serialized_start=2165
+  _globals['_ANNOUNCEMENT']._serialized_end=2257
+  _globals['_OFFERPLAN']._serialized_start=2259
+  _globals['_OFFERPLAN']._serialized_end=2301
+  _globals['_TRAIN']._serialized_start=2304
+  _globals['_TRAIN']._serialized_end=2605
+  _globals['_EVALUATE']._serialized_start=2608
+  _globals['_EVALUATE']._serialized_end=2791
+  _globals['_ASKSTATISTICS']._serialized_start=2793
+  _globals['_ASKSTATISTICS']._serialized_end=2874
+  _globals['_CLOSEROUND']._serialized_start=2876
+  _globals['_CLOSEROUND']._serialized_end=2916
+  _globals['_PLANACCEPTED']._serialized_start=2918
+  _globals['_PLANACCEPTED']._serialized_end=2963
+  _globals['_UPDATE']._serialized_start=2966
+  _globals['_UPDATE']._serialized_end=3112
+  _globals['_EVALUATION']._serialized_start=3114
+  _globals['_EVALUATION']._serialized_end=3221
+  _globals['_STATISTICS']._serialized_start=3223
+  _globals['_STATISTICS']._serialized_end=3296
+  _globals['_FAILURE']._serialized_start=3298
+  _globals['_FAILURE']._serialized_end=3413
+  _globals['_GOODBYE']._serialized_start=3415
+  _globals['_GOODBYE']._serialized_end=3424
+  _globals['_ASKCHECKPOINT']._serialized_start=3426
+  _globals['_ASKCHECKPOINT']._serialized_end=3472
+  _globals['_CHECKPOINT']._serialized_start=3474
+  _globals['_CHECKPOINT']._serialized_end=3546
+  _globals['_COSIGNED']._serialized_start=3548
+  _globals['_COSIGNED']._serialized_end=3591
+  _globals['_ASKMOCK']._serialized_start=3593
+  _globals['_ASKMOCK']._serialized_end=3636
+  _globals['_MOCK']._serialized_start=3638
+  _globals['_MOCK']._serialized_end=3705
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from fedpriv.wire.v1 import pointer_pb2 as _pointer_pb2
 from fedpriv.wire.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -56,7 +57,7 @@ class Frame(_message.Message):
     def __init__(self, header_bytes: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., entry: _Optional[int] = ..., entry_key: _Optional[bytes] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("hello", "hello_proof", "announcement", "offer_plan", "train", "evaluate", "ask_statistics", "close_round", "plan_accepted", "update", "evaluation", "statistics", "failure", "goodbye", "ask_checkpoint", "checkpoint", "cosigned", "ask_mock", "mock")
+    __slots__ = ("hello", "hello_proof", "announcement", "offer_plan", "train", "evaluate", "ask_statistics", "close_round", "plan_accepted", "update", "evaluation", "statistics", "failure", "goodbye", "ask_checkpoint", "checkpoint", "cosigned", "ask_mock", "mock", "calls", "put", "open_dataset", "fetch", "value", "ask_objects", "objects", "ask_release", "ticket", "collect", "open_session", "session_open")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HELLO_PROOF_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +77,18 @@ class Header(_message.Message):
     COSIGNED_FIELD_NUMBER: _ClassVar[int]
     ASK_MOCK_FIELD_NUMBER: _ClassVar[int]
     MOCK_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    PUT_FIELD_NUMBER: _ClassVar[int]
+    OPEN_DATASET_FIELD_NUMBER: _ClassVar[int]
+    FETCH_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    ASK_OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    ASK_RELEASE_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    COLLECT_FIELD_NUMBER: _ClassVar[int]
+    OPEN_SESSION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_OPEN_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     hello_proof: HelloProof
     announcement: Announcement
@@ -95,7 +108,19 @@ class Header(_message.Message):
     cosigned: Cosigned
     ask_mock: AskMock
     mock: Mock
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., offer_plan: _Optional[_Union[OfferPlan, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., ask_statistics: _Optional[_Union[AskStatistics, _Mapping]] = ..., close_round: _Optional[_Union[CloseRound, _Mapping]] = ..., plan_accepted: _Optional[_Union[PlanAccepted, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ask_checkpoint: _Optional[_Union[AskCheckpoint, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., cosigned: _Optional[_Union[Cosigned, _Mapping]] = ..., ask_mock: _Optional[_Union[AskMock, _Mapping]] = ..., mock: _Optional[_Union[Mock, _Mapping]] = ...) -> None: ...
+    calls: _pointer_pb2.Calls
+    put: _pointer_pb2.Put
+    open_dataset: _pointer_pb2.OpenDataset
+    fetch: _pointer_pb2.Fetch
+    value: _pointer_pb2.Value
+    ask_objects: _pointer_pb2.AskObjects
+    objects: _pointer_pb2.Objects
+    ask_release: _pointer_pb2.AskRelease
+    ticket: _pointer_pb2.Ticket
+    collect: _pointer_pb2.Collect
+    open_session: _pointer_pb2.OpenSession
+    session_open: _pointer_pb2.SessionOpen
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., offer_plan: _Optional[_Union[OfferPlan, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., ask_statistics: _Optional[_Union[AskStatistics, _Mapping]] = ..., close_round: _Optional[_Union[CloseRound, _Mapping]] = ..., plan_accepted: _Optional[_Union[PlanAccepted, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ask_checkpoint: _Optional[_Union[AskCheckpoint, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., cosigned: _Optional[_Union[Cosigned, _Mapping]] = ..., ask_mock: _Optional[_Union[AskMock, _Mapping]] = ..., mock: _Optional[_Union[Mock, _Mapping]] = ..., calls: _Optional[_Union[_pointer_pb2.Calls, _Mapping]] = ..., put: _Optional[_Union[_pointer_pb2.Put, _Mapping]] = ..., open_dataset: _Optional[_Union[_pointer_pb2.OpenDataset, _Mapping]] = ..., fetch: _Optional[_Union[_pointer_pb2.Fetch, _Mapping]] = ..., value: _Optional[_Union[_pointer_pb2.Value, _Mapping]] = ..., ask_objects: _Optional[_Union[_pointer_pb2.AskObjects, _Mapping]] = ..., objects: _Optional[_Union[_pointer_pb2.Objects, _Mapping]] = ..., ask_release: _Optional[_Union[_pointer_pb2.AskRelease, _Mapping]] = ..., ticket: _Optional[_Union[_pointer_pb2.Ticket, _Mapping]] = ..., collect: _Optional[_Union[_pointer_pb2.Collect, _Mapping]] = ..., open_session: _Optional[_Union[_pointer_pb2.OpenSession, _Mapping]] = ..., session_open: _Optional[_Union[_pointer_pb2.SessionOpen, _Mapping]] = ...) -> None: ...
 
 class NamedNumber(_message.Message):
     __slots__ = ("name", "value")

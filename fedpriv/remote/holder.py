@@ -1,0 +1,60 @@
+"""What every worker offers to whoever writes torch against it, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fedpriv.ids import DatasetName, PeerName, WorkerName
+from fedpriv.remote.connection import Connection
+from fedpriv.remote.dataset import RemoteDataset, opened
+from fedpriv.remote.pointer import RemoteTensor, sent
+from fedpriv.remote.values import Values
+from fedpriv.wire.messages import Announcement
+from fedpriv.wire.values import HeldObject
+
+US = PeerName("me")
+"""Our own name where no certificate says it."""
+
+
+class Holder:
+    """A worker that holds values for us; a subclass says how it is reached."""
+
+    name: WorkerName
+    """The worker's name, as its certificate says it."""
+    _values: Values | None = None
+
+    async def reach(self, name: PeerName) -> Connection:
+        """Return an open connection as `name`."""
+        raise NotImplementedError
+
+    def announced(self) -> Announcement:
+        """Return what the worker announces."""
+        raise NotImplementedError
+
+    @property
+    def values(self) -> Values:
+        """Our session of values with this worker, made when it is first used."""
+        if self._values is None:
+            self._values = Values(self, US)
+        return self._values
+
+    def send(self, tensor: Tensor, *, tags: Sequence[str] = (), description: str = "") -> RemoteTensor:
+        """Return a pointer to a copy of `tensor` at this worker; only its own elements travel."""
+        pointer = sent(self.values, tensor, tags, description)
+        if tensor.requires_grad and tensor.is_leaf:
+            pointer.requires_grad_()
+        return pointer
+
+    def dataset(self, name: str) -> RemoteDataset:
+        """Return the data set `name`; raise `UsageError` naming those that there are."""
+        return opened(self, DatasetName(name))
+
+    def datasets(self) -> list[str]:
+        """Return the names of the data sets."""
+        return [each.name for each in self.announced().datasets]
+
+    def objects(self) -> tuple[HeldObject, ...]:
+        """Return what the worker holds for us: only our own, never anybody else's."""
+        return self.values.objects()

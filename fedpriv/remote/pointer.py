@@ -1,0 +1,359 @@
+"""Ordinary torch on tensors that lie elsewhere.
+
+A `RemoteTensor` has a shape, a dtype and a place, and no values. Autograd and optimisers run here, on shapes; every
+operation goes to the worker as one message without an answer, and only `get` waits. Nothing of torch is changed for
+other tensors. What a pointer derives from is followed here as it is at the worker, so that it can be read off; the
+worker decides by its own. A value that derives from somebody's data does not come back without its owner's consent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, Self
+
+import torch
+from torch import Tensor
+
+from fedpriv.errors import FedprivError, QuotaExceeded, ReleaseDenied, UsageError, WorkerRefused
+from fedpriv.ids import WorkerName
+from fedpriv.labels import PUBLIC, Label
+from fedpriv.plans.calls import TAKE_NUMBERS, Layout
+from fedpriv.remote.recipes import Found, Recipe, Shape, find
+from fedpriv.remote.ticket import Ticket
+from fedpriv.remote.values import Values
+from fedpriv.wire.messages import ErrorCode
+
+MAXIMUM_SENT_BYTES = 1 << 20
+"""How large a tensor of this process may be that is sent along with an operation on pointers, without being asked."""
+_SAME = frozenset({"aten.detach.default", "aten.alias.default", "aten.lift_fresh.default"})
+_HERE = torch.device("cpu")
+_SCALAR = "aten._local_scalar_dense.default"
+
+
+class Handle:
+    """One id at a worker; the value is freed when nothing refers to it any more."""
+
+    __slots__ = ("id", "keep", "values")
+
+    def __init__(self, values: Values, number: int) -> None:
+        self.values = values
+        self.id = number
+        self.keep = False
+
+    def __del__(self) -> None:
+        if not self.keep:
+            self.values.free(self.id)
+
+
+class Memory:
+    """Memory that several pointers may show, and what was ever written into it."""
+
+    __slots__ = ("label",)
+
+    def __init__(self, label: Label) -> None:
+        self.label = label
+
+
+def _absent(what: str) -> Callable[..., Any]:
+    """Return a method that needs the values: it raises `ReleaseDenied`."""
+
+    def method(self: RemoteTensor, *_: object, **__: object) -> NoReturn:
+        raise ReleaseDenied(
+            f"{what} needs the values of {self!r}, which are at the worker; get() brings the caller's own back, "
+            "request() asks the owner for others"
+        )
+
+    return method
+
+
+class RemoteTensor(Tensor):
+    """A tensor at a worker: shape, dtype and gradient are here, its values are not."""
+
+    _handle: Handle
+    _shape: Shape
+    _memory: Memory
+
+    @staticmethod
+    def __new__(cls: type[Self], handle: Handle, shape: Shape, memory: Memory) -> Self:  # noqa: D102  made by this module alone
+        made: Self = Tensor._make_wrapper_subclass(  # noqa: SLF001  torch has no public way
+            cls, shape.shape, strides=shape.strides, dtype=shape.dtype, device=_HERE
+        )
+        made._handle = handle
+        made._shape = shape
+        made._memory = memory
+        return made
+
+    def __init__(self, handle: Handle, shape: Shape, memory: Memory) -> None:
+        """Do nothing more: torch calls this with the arguments of `__new__`."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # noqa: SLF001  torch's own way
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch calls it with the overload first
+        cls,
+        func: Any,  # noqa: ANN401  torch's hook
+        types: Any,  # noqa: ANN401  torch's hook
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401  whatever the operation returns
+        """Ask the worker for one operation; called by torch."""
+        return dispatch(func, args, kwargs or {})
+
+    # --- what can be known ---
+
+    @property
+    def worker(self) -> WorkerName:
+        """The worker that holds the value."""
+        return self._handle.values.worker.name
+
+    @property
+    def label(self) -> Label:
+        """The data sets that the value derives from; public where it derives from the caller's own tensors alone."""
+        return self._memory.label
+
+    def __repr__(  # type: ignore[override]  # torch leaves its own untyped
+        self,
+        *,
+        tensor_contents: Any = None,  # noqa: ANN401  torch's signature
+    ) -> str:
+        kind = str(self.dtype).removeprefix("torch.")
+        derived = ", ".join(sorted(origin.dataset for origin in self.label.origins))
+        grad = ", requires_grad" if self.requires_grad else ""
+        return (
+            f"<RemoteTensor {kind} {list(self.shape)} on {self.worker}, id {self._handle.id}"
+            f"{f', derives from {derived}' if derived else ''}{grad}>"
+        )
+
+    # --- what costs an answer ---
+
+    def get(self) -> Tensor:
+        """Return a copy of the value; the worker keeps its own.
+
+        Raise `ReleaseDenied` where it derives from an owner's data, `WorkerRefused` where an operation before failed,
+        `PeerLost` when the worker is gone.
+        """
+        try:
+            return self._handle.values.fetch(self._handle.id)
+        except WorkerRefused as refusal:
+            raise explained(refusal, self) from None
+
+    def request(self, reason: str) -> Ticket:
+        """Ask the owner to let this value out once, as it is now; what it is asked for goes with it, for `reason`."""
+        try:
+            return Ticket(self._handle.values, self._handle.values.ask_release(self._handle.id, reason), self.worker)
+        except WorkerRefused as refusal:
+            raise explained(refusal, self) from None
+
+    def move(self, worker: Any) -> RemoteTensor:  # noqa: ANN401  a worker of any kind
+        """Return the value at another worker; it leaves this one through the same door as for `get`."""
+        moved: RemoteTensor = worker.send(self.get())
+        return moved
+
+    tolist = _absent("tolist()")
+    numpy = _absent("numpy()")
+    storage = untyped_storage = _absent("its storage")
+    data_ptr = _absent("its address")
+    __array__ = _absent("an array of it")
+    __dlpack__ = _absent("a capsule of it")
+    __reduce_ex__ = _absent("a pickle of it")
+    __contains__ = _absent("`in`")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RemoteTensor:
+        with torch.no_grad():
+            copy = self.detach().clone()
+        if isinstance(self, torch.nn.Parameter):
+            copy = torch.nn.Parameter(copy, requires_grad=self.requires_grad)
+        memo[id(self)] = copy.requires_grad_(self.requires_grad)
+        found: RemoteTensor = memo[id(self)]
+        return found
+
+
+def at(values: Values, number: int, layout: Layout, label: Label = PUBLIC) -> RemoteTensor:
+    """Return a pointer to value `number`."""
+    return RemoteTensor(Handle(values, number), Shape.of(layout), Memory(label))
+
+
+def sent(values: Values, tensor: Tensor, tags: Sequence[str] = (), description: str = "") -> RemoteTensor:
+    """Return a pointer to a copy of `tensor` at the worker of `values`."""
+    number = values.put([tensor], tags, description)
+    return at(values, number, Layout.dense(Layout.of(tensor).dtype, tuple(tensor.shape)))
+
+
+class _Operation:
+    """What dispatching needs to know of an overload, whatever its operands are."""
+
+    __slots__ = ("name", "numbers_anew", "same")
+
+    def __init__(self, func: Any) -> None:  # noqa: ANN401  torch's overload
+        self.name = str(func)
+        plain = self.name.replace("_.", ".")
+        self.numbers_anew = plain in TAKE_NUMBERS or plain.replace(".Tensor", ".Scalar") in TAKE_NUMBERS
+        self.same = self.name in _SAME
+
+
+class _Local(Exception):
+    """A tensor of this process stands among pointers."""
+
+
+_operations: dict[Any, _Operation] = {}
+_recipes: dict[tuple[Any, ...], Found] = {}
+
+
+def dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401  torch's hook
+    """Carry out one operation at the worker of its pointers."""
+    known = _operations.get(func)
+    if known is None:
+        known = _operations[func] = _Operation(func)
+    pointers: list[RemoteTensor] = []
+    numbers: list[float] = []
+    key: list[Any] = [func]
+    try:
+        _read(args, key, pointers, numbers, anew=known.numbers_anew)
+        for name in sorted(kwargs):
+            key.append(name)
+            _read((kwargs[name],), key, pointers, numbers, anew=known.numbers_anew)
+    except _Local:
+        return _with_local(func, args, kwargs)
+    if known.same:
+        return _again(pointers[0])
+    if known.name == _SCALAR:
+        return _number(pointers[0])
+    identity = tuple(key)
+    found = _recipes.get(identity)
+    if found is None:
+        found = _recipes[identity] = find(func, _metas(args), {name: _meta(each) for name, each in kwargs.items()})
+    if type(found) is Recipe:
+        return _carried_out(found, pointers, numbers)
+    return found.run(*args, **kwargs)  # type: ignore[union-attr]  # the only other kind
+
+
+def _read(
+    values: Sequence[Any], key: list[Any], pointers: list[RemoteTensor], numbers: list[float], *, anew: bool
+) -> None:
+    """Add what tells one recipe from another to `key`: equal numbers of different types or bits are different."""
+    for each in values:
+        kind = type(each)
+        if kind is RemoteTensor:
+            pointers.append(each)
+            key.append(each._shape)  # noqa: SLF001  this module's own
+        elif kind is float:
+            if anew:
+                numbers.append(each)
+                key.append(float)
+            else:
+                key.append(each.hex())
+        elif kind is list or kind is tuple:
+            key.append(len(each))
+            _read(each, key, pointers, numbers, anew=anew)
+        elif isinstance(each, Tensor):
+            raise _Local
+        else:
+            key.append(kind)
+            key.append(each)
+
+
+def _carried_out(recipe: Recipe, pointers: Sequence[RemoteTensor], numbers: Sequence[float]) -> Any:  # noqa: ANN401
+    """Ask for one operation and return pointers to its results, or the one that it wrote into."""
+    values = pointers[0]._handle.values  # noqa: SLF001  this module's own
+    label = PUBLIC
+    ids: list[int] = []
+    for each in pointers:
+        handle = each._handle  # noqa: SLF001  as above
+        if handle.values is not values:
+            raise _two_workers(pointers)
+        ids.append(handle.id)
+        other = each._memory.label  # noqa: SLF001  as above
+        if other is not PUBLIC and other is not label:
+            label = label.join(other)
+    first = values.use(recipe, ids, numbers, len(recipe.results))
+    if recipe.writes:
+        pointers[0]._memory.label = label  # noqa: SLF001  as above
+        return pointers[0]
+    if recipe.is_view:
+        memory = pointers[0]._memory  # noqa: SLF001  as above
+    elif recipe.single:
+        memory = Memory(PUBLIC if recipe.from_shapes else label)
+    else:
+        memory = None
+    results: list[RemoteTensor | None] = []
+    for at_, shape in enumerate(recipe.results):
+        own = memory or Memory(PUBLIC if recipe.from_shapes else label)
+        results.append(None if shape is None else RemoteTensor(Handle(values, first + at_), shape, own))
+    return results[0] if recipe.single else results
+
+
+def _again(pointer: RemoteTensor) -> RemoteTensor:
+    """Return another pointer to the same value."""
+    return RemoteTensor(pointer._handle, pointer._shape, pointer._memory)  # noqa: SLF001  this module's own
+
+
+def _number(pointer: RemoteTensor) -> Any:  # noqa: ANN401  a number
+    """Return the one number of a caller's own value; raise `ReleaseDenied` for anybody else's."""
+    if not pointer.label.is_public:
+        raise ReleaseDenied(
+            f"item(), bool(), int() and float() of {pointer!r} would let a private value decide what happens here; use "
+            "torch.where instead of if, or request() the value, or an aggregate of it, from its owner"
+        )
+    return pointer.get().item()
+
+
+def _with_local(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401  torch's hook
+    """Send the tensors of this process that an operation takes along, then carry it out."""
+    (values, *others) = {each._handle.values for each in _pointers((*args, *kwargs.values()))}  # noqa: SLF001
+    if others:
+        raise _two_workers(list(_pointers((*args, *kwargs.values()))))
+
+    def there(value: Any) -> Any:  # noqa: ANN401  any argument
+        if isinstance(value, list | tuple):
+            return [there(each) for each in value]
+        if not isinstance(value, Tensor) or isinstance(value, RemoteTensor):
+            return value
+        if value.nbytes > MAXIMUM_SENT_BYTES:
+            raise UsageError(
+                f"a tensor of {value.nbytes:,} bytes is here and the other operand is on {values.worker.name}; send it "
+                "first, as in worker.send(tensor)"
+            )
+        return sent(values, value)
+
+    return func(*map(there, args), **{name: there(each) for name, each in kwargs.items()})
+
+
+def _pointers(arguments: Sequence[Any]) -> Iterator[RemoteTensor]:
+    for each in arguments:
+        if isinstance(each, RemoteTensor):
+            yield each
+        elif isinstance(each, list | tuple):
+            yield from _pointers(each)
+
+
+def _metas(arguments: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(map(_meta, arguments))
+
+
+def _meta(value: Any) -> Any:  # noqa: ANN401  any argument
+    if isinstance(value, RemoteTensor):
+        return value._shape.layout.meta()  # noqa: SLF001  this module's own
+    return [_meta(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _two_workers(pointers: Sequence[RemoteTensor]) -> UsageError:
+    names = sorted({str(each.worker) for each in pointers})
+    if len(names) == 1:
+        return UsageError(f"the operands are on {names[0]} in two sessions; send them over the same worker object")
+    return UsageError(f"the operands are on {' and '.join(names)}; move one: pointer.move(worker)")
+
+
+def explained(refusal: WorkerRefused, pointer: RemoteTensor) -> FedprivError:
+    """Return what to raise where a worker did not give the value of `pointer`, with what to do about it."""
+    if refusal.code == ErrorCode.RELEASE_DENIED.name:
+        names = ", ".join(sorted(str(origin.dataset) for origin in pointer.label.origins)) or "an owner's data"
+        return ReleaseDenied(
+            f"{pointer!r} stays at {pointer.worker}: it derives from {names}, and no rule lets it out; ask its owner "
+            'with request("why"), aggregate it under a rule, or try the program on the mock'
+        )
+    if refusal.code == ErrorCode.OVER_QUOTA.name:
+        return QuotaExceeded(
+            f"{pointer.worker} grants no more: {refusal.operation or 'the request'} (operation {refusal.step}) is over "
+            "its quota; free values with del, trace long computations with @fp.plan, or ask its owner for more"
+        )
+    return refusal

@@ -1,0 +1,329 @@
+"""From what torch dispatches to what a worker is asked: one recipe for each operation on operands of given layouts.
+
+A recipe is found once and used again wherever operation, layouts and plain arguments are the same; it holds what the
+worker will be told, what the results look like, and what they derive from. An operation that changes its operand
+becomes one that does not, and a write. One that is not on the allow-list is taken apart as torch itself takes it
+apart; what is left is refused here, by name, as the worker would refuse it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import torch
+import torch._decomp
+from torch import Tensor
+
+from fedpriv.errors import OperationNotAllowed, PlanRefused, ReleaseDenied, UsageError, nearest
+from fedpriv.plans.arguments import MEMORY_FORMATS, WORKERS_CHOICE
+from fedpriv.plans.calls import TAKE_NUMBERS, Call, CheckedCall, Layout, check
+from fedpriv.plans.guards import MAXIMUM_INTEGER
+from fedpriv.plans.inference import Quota
+from fedpriv.plans.operations import LabelRule, Overload, denied, operation, table, torch_overload
+from fedpriv.plans.plan import Argument, Dtype, Slot, Step
+from fedpriv.updates import DTYPE_NAMES
+
+ANY = Quota(1 << 60, 1 << 31, 1 << 62, 1 << 31, 1 << 31)
+"""What an operation needs is the worker's to judge; here it is asked only whether it could run at all."""
+_FORMAT_NAMES = {value: name for name, value in MEMORY_FORMATS.items()}
+_CONTROL = "turns a value into control flow"
+_NUMBERED = frozenset(
+    f"aten.{name}.Tensor"
+    for name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "remainder", "fmod")
+)
+_SAME = {
+    "aten.zero.default": "aten.zeros_like.default",
+    "aten.normal.float": "aten.normal_functional.default",
+    "aten.bernoulli.float": "aten.bernoulli.p",
+    "aten.rsub.Tensor": "aten.rsub.Scalar",
+}
+"""Names under which the allow-list has what torch dispatches under another."""
+
+
+class Shape:
+    """A layout as recipes know it: one object for equal layouts, so that a dictionary finds it at once."""
+
+    __slots__ = ("dtype", "layout", "shape", "strides")
+    _known: dict[Layout, Shape] = {}  # noqa: RUF012  one table for the process
+
+    def __init__(self, layout: Layout, dtype: torch.dtype) -> None:
+        self.layout = layout
+        self.shape = layout.shape
+        self.strides = layout.strides
+        self.dtype = dtype
+
+    @classmethod
+    def of(cls, layout: Layout) -> Shape:
+        """Return the one shape for `layout`."""
+        found = cls._known.get(layout)
+        if found is None:
+            found = cls._known[layout] = cls(layout, layout.meta().dtype)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recipe:
+    """What to ask for, and what comes of it."""
+
+    definition: Call
+    results: tuple[Shape | None, ...]
+    is_view: bool
+    writes: bool
+    from_shapes: bool
+    single: bool
+    """Whether torch expects one tensor rather than a list or tuple of them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Composition:
+    """An operation that is carried out as several others."""
+
+    run: Callable[..., Any]
+
+
+Found: TypeAlias = Recipe | Composition
+
+
+def find(func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Found:
+    """Return how `func` is carried out on arguments in which each pointer is a meta tensor.
+
+    Raise `ReleaseDenied` for what would turn a value into control flow, `OperationNotAllowed` for what no worker runs,
+    and whatever torch itself raises for arguments that do not fit.
+    """
+    name = str(func)
+    if denied().get(name) == _CONTROL:
+        raise ReleaseDenied(
+            f"{_short(name)} would make a value that stays at the worker decide what happens here; use torch.where "
+            "instead of if, or request() the value or an aggregate of it"
+        )
+    with torch.no_grad():
+        if func._schema.is_mutable:  # noqa: SLF001  torch has no public schema
+            return _writing(func, args, kwargs)
+        return _reading(name, func, args, kwargs)
+
+
+def _reading(name: str, func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Found:
+    special = COMPOSITIONS.get(name)
+    if special is not None:
+        return Composition(special)
+    known = _known_as(name, args)
+    if known is None:
+        return _apart(name, func)
+    try:
+        checked = check(_call(known, args, kwargs), ANY)
+    except PlanRefused as refused:
+        func(*args, **kwargs)  # raises as torch does, at the caller's line, where the arguments do not fit
+        try:
+            return _apart(name, func)
+        except OperationNotAllowed:
+            raise refused from None
+    return _recipe(checked, func)
+
+
+def _writing(func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Found:
+    name = str(func)
+    if name in COMPOSITIONS:
+        return Composition(COMPOSITIONS[name])
+    _, packet, overload = name.split(".")
+    outputs = [each.name for each in func._schema.arguments if each.is_out]  # noqa: SLF001  torch has no public schema
+    if outputs:
+        return Composition(_into_outputs(func, outputs))
+    if not packet.endswith("_") or packet.startswith("__"):
+        raise not_allowed(name)
+    plain = f"aten.{packet[:-1]}.{overload}"
+    known = _known_as(plain, args)
+    if known is None:
+        base = _functional(name, plain)
+        return Composition(lambda target, *rest, **named: target.copy_(base(target, *rest, **named)))
+    func(*args, **kwargs)  # raises as torch does where the result cannot be written
+    call = replace(_call(known, args, kwargs), writes=True)
+    return _recipe(check(call, ANY), func)
+
+
+def _recipe(checked: CheckedCall, func: Overload) -> Recipe:
+    returns = func._schema.returns  # noqa: SLF001  torch has no public schema
+    return Recipe(
+        definition=checked.call,
+        results=tuple(None if each is None else Shape.of(each) for each in checked.results if not checked.call.writes),
+        is_view=checked.is_view,
+        writes=checked.call.writes,
+        from_shapes=checked.operation.label is LabelRule.SHAPE,
+        single=len(returns) == 1 and str(returns[0].type) == "Tensor",
+    )
+
+
+def _known_as(name: str, args: Sequence[Any]) -> str | None:
+    """Return the allow-list's name for what torch calls `name` on these arguments, or None."""
+    if name in _NUMBERED and len(args) > 1 and not isinstance(args[1], Tensor):
+        name = name.replace(".Tensor", ".Scalar")
+    name = _SAME.get(name, name)
+    return name if name in table() else None
+
+
+def _call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+    """Return the call of `name` on meta tensors and plain values; raise `PlanRefused` for what a plan cannot hold."""
+    known = operation(name)
+    positional = [each for each in known.parameters if not each.keyword]
+    reader = _Reader(name)
+    arguments = [reader.read(value) for value in args]
+    named = {key: reader.read(kwargs[key]) for key in sorted(kwargs) if key not in WORKERS_CHOICE}
+    if len(arguments) > len(positional):
+        raise reader.refused()
+    for each in positional[len(arguments) :]:
+        if each.name in WORKERS_CHOICE or (each.name not in named and each.required):
+            break
+        arguments.append(named.pop(each.name, each.default))
+    while arguments and positional[len(arguments) - 1].name in WORKERS_CHOICE:
+        arguments.pop()
+    defaults = {each.name: each.default for each in known.parameters}
+    keywords = [
+        (key, value) for key, value in named.items() if value is not None and value is not defaults.get(key, reader)
+    ]
+    overload = known.overload
+    assert overload is not None
+    several = str(overload._schema.returns[0].type) == "List[Tensor]"  # noqa: SLF001  torch has no public schema
+    results = len(overload(*args, **kwargs)) if several else len(overload._schema.returns)  # noqa: SLF001  as above
+    step = Step(
+        name,
+        tuple(map(reader.placed, arguments)),
+        tuple((key, reader.placed(value)) for key, value in keywords),
+        results,
+    )
+    return Call(step, tuple(reader.layouts), reader.numbers)
+
+
+class _Given(float):
+    """Stands for a float that each use gives; its value is its place among them."""
+
+
+class _Reader:
+    """Reads arguments in the order in which their pointers and floats are told to the worker."""
+
+    def __init__(self, name: str) -> None:
+        self.layouts: list[Layout] = []
+        self.numbers = 0
+        self._name = name
+        self._takes_numbers = name in TAKE_NUMBERS
+
+    def read(self, value: Any) -> Any:  # noqa: ANN401, PLR0911  any argument of any operation, one return for each
+        """Return a value as a plan holds it, or a `_Given`."""
+        match value:
+            case Tensor():
+                self.layouts.append(Layout.of(value))
+                return Slot(len(self.layouts) - 1)
+            case float() if self._takes_numbers:
+                self.numbers += 1
+                return _Given(self.numbers - 1)
+            case list() | tuple():
+                return tuple(map(self.read, value))
+            case torch.dtype() if value in DTYPE_NAMES:
+                return Dtype(DTYPE_NAMES[value])
+            case torch.memory_format() if value in _FORMAT_NAMES:
+                return _FORMAT_NAMES[value]
+            case int() if value == sys.maxsize:
+                return MAXIMUM_INTEGER  # torch's word for "to the end" of a slice
+            case None | bool() | int() | float() | str():
+                return value
+        raise self.refused()
+
+    def placed(self, value: Any) -> Argument:  # noqa: ANN401  what `read` returned
+        """Return what was read with every float that is given anew in a slot after the operands."""
+        if isinstance(value, _Given):
+            return Slot(len(self.layouts) + int(value))
+        if isinstance(value, tuple):
+            return tuple(map(self.placed, value))
+        argument: Argument = value
+        return argument
+
+    def refused(self) -> PlanRefused:
+        """Return the error for arguments that no plan holds."""
+        return PlanRefused(f"{_short(self._name)} has an argument that no worker takes", operation=self._name)
+
+
+def _apart(name: str, func: Overload) -> Composition:
+    """Return how torch itself expresses `func` by other operations; raise `OperationNotAllowed` where it does not."""
+    if name.startswith("prims."):
+        return Composition(func.impl_aten)  # type: ignore[attr-defined]  # torch sets it on primitives
+    found = torch._decomp.decomposition_table.get(func)  # noqa: SLF001  the table has no public name
+    if found is not None:
+        return Composition(found)
+    if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):  # noqa: SLF001  as above
+        return Composition(func.decompose)
+    raise not_allowed(name)
+
+
+def _functional(name: str, plain: str) -> Callable[..., Any]:
+    """Return the operation that gives what `name` writes."""
+    try:
+        return torch_overload(plain)
+    except AttributeError:
+        raise not_allowed(name) from None
+
+
+def _into_outputs(func: Overload, outputs: Sequence[str]) -> Callable[..., Any]:
+    """Return `func` as its plain form and a write into each of its outputs."""
+    packet = getattr(torch.ops.aten, str(func).split(".")[1])
+
+    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  any operation
+        targets = [kwargs.pop(each) for each in outputs]
+        given = packet(*args, **kwargs)
+        several = given if isinstance(given, tuple | list) else (given,)
+        for target, each in zip(targets, several, strict=True):
+            if target.shape != each.shape:
+                raise UsageError(
+                    f"out has shape {tuple(target.shape)}, the result {tuple(each.shape)}; give one that fits"
+                )
+            target.copy_(each)
+        return targets[0] if len(targets) == 1 else tuple(targets)
+
+    return run
+
+
+def not_allowed(name: str) -> OperationNotAllowed:
+    """Return the error for an operation that no worker runs."""
+    reason = denied().get(name)
+    near = f": {reason}" if reason else nearest(name, table())
+    return OperationNotAllowed(
+        f"no worker runs {_short(name)} ({name}){near}; express it with other operations", operation=name
+    )
+
+
+def _short(name: str) -> str:
+    return name.split(".")[1] if name.count(".") > 1 else name
+
+
+def _batch_norm(
+    source: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,  # noqa: FBT001  torch's order
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, ...]:
+    aten = torch.ops.aten
+    if mean is None or variance is None:
+        given: tuple[Tensor, ...] = aten._native_batch_norm_legit.no_stats(  # noqa: SLF001  torch's name for it
+            source, weight, bias, training, momentum, eps
+        )
+        return given
+    if not training:
+        given = aten._native_batch_norm_legit_no_training.default(source, weight, bias, mean, variance, momentum, eps)  # noqa: SLF001
+        return given[0], given[1], given[2]
+    output, saved, inverse, new_mean, new_variance = aten._native_batch_norm_legit_functional.default(  # noqa: SLF001
+        source, weight, bias, mean, variance, training, momentum, eps
+    )
+    mean.copy_(new_mean)
+    variance.copy_(new_variance)
+    return output, saved, inverse
+
+
+COMPOSITIONS: Mapping[str, Callable[..., Any]] = {
+    "aten.native_batch_norm.default": _batch_norm,
+    "aten._native_batch_norm_legit.default": _batch_norm,
+}
+"""Operations that torch offers as one and a worker as several."""

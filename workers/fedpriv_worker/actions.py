@@ -1,0 +1,199 @@
+"""What a session asks its shell to do, and what carrying out a request can come to: values without behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from fedpriv.ids import JobId
+from fedpriv.plans.plan import Plan
+from fedpriv.policy.requests import ReleaseRequest
+from fedpriv.updates import TensorSet
+from fedpriv.wire.messages import (
+    Announcement,
+    AskCheckpoint,
+    Checkpoint,
+    Cosigned,
+    ErrorCode,
+    Failure,
+    Goodbye,
+    OfferPlan,
+    PlanAccepted,
+)
+from fedpriv.wire.values import (
+    AskObjects,
+    AskRelease,
+    Calls,
+    Collect,
+    Fetch,
+    OpenDataset,
+    OpenSession,
+    Put,
+)
+from fedpriv_worker.forecast import Forecast
+from fedpriv_worker.orders import Answer, Order
+
+# --- what an execution came to ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The plan passed validation and is compiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Local training ended: what changed, over how many rows, and the training metrics."""
+
+    rows: int
+    metrics: Mapping[str, float] = field(repr=False)
+    delta: TensorSet = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Evaluation ended: metrics over so many validation rows."""
+
+    rows: int
+    metrics: Mapping[str, float] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Statistics were computed."""
+
+    values: TensorSet = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoodIn:
+    """The stand-in rows were fetched."""
+
+    values: TensorSet = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The order had its answer already, which is sent again as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Execution failed. `on_values` says that it could not have failed before private values were read."""
+
+    code: ErrorCode
+    step: int = -1
+    operation: str = ""
+    on_values: bool = False
+
+
+Outcome: TypeAlias = Loaded | Trained | Evaluated | Summed | StoodIn | Answered | Broken
+
+
+# --- actions ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Validate:
+    """Validate and compile the plan that `request` offers, then report the outcome."""
+
+    request: OfferPlan
+
+    @property
+    def number(self) -> int:
+        """The number that the peer gave the request."""
+        return self.request.request
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Reserve what `order` would use up, carry it out with the plan that it names, if any, then report the outcome."""
+
+    order: Order
+    plan: Plan | None
+    forecast: Forecast
+
+    @property
+    def number(self) -> int:
+        """The number that the peer gave the request."""
+        return self.order.request
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Put a request before the owner, durably; `permitted_by` cites the rule that lets it out, "" if none does."""
+
+    request: ReleaseRequest
+    plan: Plan | None
+    permitted_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Send a message that derives from no private data; the door records it."""
+
+    message: Announcement | PlanAccepted | Failure | Goodbye | Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Hand a value that derives from private data to the door, with what it answers and what was foreseen of it."""
+
+    message: Answer
+    order: Order
+    forecast: Forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Forget the bytes of what was released for a round: the peer has saved it."""
+
+    job: JobId
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Pass a message about values on to the session of values that the peer opened."""
+
+    message: OpenSession | Calls | Put | OpenDataset | Fetch | AskObjects | AskRelease | Collect
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Sign and publish a checkpoint of the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShowCheckpoint:
+    """Publish, and answer with the signed checkpoint and its consistency with the one that the peer holds."""
+
+    request: AskCheckpoint
+
+
+@dataclass(frozen=True, slots=True)
+class KeepCosignature:
+    """Add the peer's cosignature to the checkpoint that it was shown last, if it is a good one."""
+
+    cosigned: Cosigned
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the link."""
+
+
+Action: TypeAlias = (
+    Validate
+    | Execute
+    | Note
+    | Tell
+    | Release
+    | Acknowledge
+    | Point
+    | Publish
+    | ShowCheckpoint
+    | KeepCosignature
+    | Close
+)
