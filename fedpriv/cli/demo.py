@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +137,7 @@ def demo(
     result = replace(result, history=history, ledgers=ledgers, run=folder)
     result.save(folder)
     RunFolder(folder).finish()
-    _report(result, baseline, time.monotonic() - started, as_json=as_json)
+    _report(result, baseline, _received(folder / "ingress"), time.monotonic() - started, as_json=as_json)
 
 
 def _train(terms: Terms, held: Sequence[Share], display: RoundDisplay) -> tuple[Result, dict[str, float]]:
@@ -234,6 +235,15 @@ def _verified(ledger: Path, worker: str) -> LedgerSummary:
     )
 
 
+def _received(ingress: Path) -> Counter[str]:
+    """Return how many bytes came from each worker, by the coordinator's own ledger."""
+    verify_ledger(ingress, key=None)
+    received = Counter[str]()
+    for entry in read_entries(ingress):
+        received[entry.draft.peer] += entry.draft.bytes
+    return received
+
+
 def _parse_kill(text: str, names: Sequence[str], rounds: int) -> Kill:
     name, _, number = text.partition("@")
     if name not in names:
@@ -251,8 +261,12 @@ def _explain(note: Callable[[str], None], names: Sequence[str], held: Sequence[S
     note("every worker.toml of this demo allows the coordinator plain-update, statistics and metrics")
 
 
-def _report(result: Result, baseline: dict[str, float], seconds: float, *, as_json: bool) -> None:
+def _report(
+    result: Result, baseline: dict[str, float], received: Counter[str], seconds: float, *, as_json: bool
+) -> None:
     accuracy = result.history.rounds[-1].metrics["accuracy"]
+    # what a worker recorded last may never have arrived; what arrived must be recorded
+    unaccounted = sum(max(0, received[ledger.worker] - ledger.bytes) for ledger in result.ledgers)
     if as_json:
         document = {
             "accuracy": accuracy,
@@ -263,23 +277,27 @@ def _report(result: Result, baseline: dict[str, float], seconds: float, *, as_js
                 {
                     "name": ledger.worker,
                     "egress_bytes": ledger.bytes,
+                    "received_bytes": received[ledger.worker],
                     "messages": ledger.entries,
                     "ledger_verified": ledger.verified,
                 }
                 for ledger in result.ledgers
             ],
+            "unaccounted_bytes": unaccounted,
             "lost": [{"name": lost.worker, "round": lost.round} for lost in result.lost],
             "run": str(result.run),
         }
         sys.stdout.write(json.dumps(document) + "\n")
         return
     egress_table(result.ledgers)
+    run = quote(str(result.run))
     for lost in result.lost:
         sys.stdout.write(f"lost: {lost.worker} in round {lost.round} ({lost.reason})\n")
+    sys.stdout.write(f"unaccounted bytes: {unaccounted}, of {received.total():,} that came from the workers\n")
     sys.stdout.write(
         f"accuracy {accuracy:.4f} on held-out patients; {baseline['accuracy']:.4f} with all rows in one place\n"
         f"{seconds:.1f} s; everything is in {result.run}: open report.html, or\n"
-        f"  {_command()} audit show {result.run}\n  {_command()} audit verify {result.run}\n"
+        f"  {_command()} audit show {run}\n  {_command()} audit verify {run}\n"
     )
 
 
