@@ -19,6 +19,7 @@ from fedpriv.learning.local import LocalTraining
 from fedpriv.plans.plan import InputRole, OutputRole, Plan
 from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_training
 from fedpriv.updates import TensorSet, TensorSpec
+from fedpriv.wire.fields import MAXIMUM_PURPOSE_BYTES
 from fedpriv.wire.messages import Announcement, DatasetDescription
 from fedpriv_coordinator.fitting import check_code, disagreement, explained
 
@@ -97,6 +98,7 @@ def prepare(
     """Return the job; trace the model and loss once. Raise `UsageError` for whatever cannot work."""
     check_code(model, loss, local)
     _check_terms(rounds, quorum, len(announced), deadline_seconds, worker_metrics)
+    _check_purpose(purpose)
     name = DatasetName(dataset)
     schema = agreed_schema(name, announced)
     features = TensorExample(schema.feature_dtype, schema.feature_shape)
@@ -155,6 +157,14 @@ def _check_terms(
         if metric not in WORKER_METRICS:
             close = nearest(metric, WORKER_METRICS)
             raise UsageError(f"worker metric {metric!r} is not known{close}; use some of {', '.join(WORKER_METRICS)}")
+
+
+def _check_purpose(purpose: str) -> None:
+    length = len(purpose.encode("utf-8", "replace"))
+    if length > MAXIMUM_PURPOSE_BYTES or not purpose.isprintable():
+        raise UsageError(
+            f"a purpose of {length} bytes; an owner reads it: state it in one line of at most {MAXIMUM_PURPOSE_BYTES}"
+        )
 
 
 def _job_id(plan: Plan, dataset: str, purpose: str, seed: int) -> JobId:

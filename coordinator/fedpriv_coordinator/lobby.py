@@ -45,14 +45,17 @@ class Lobby:
         return self._listener.address
 
     def wait(self, seconds: float, clock: Clock, meanwhile: Callable[[], None]) -> None:
-        """Wait until every expected worker is connected, calling `meanwhile` once a second; raise `PeerLost`."""
+        """Wait until every worker that may take part is connected, calling `meanwhile` once a second.
+
+        Raise `PeerLost` when that takes longer than `seconds`, or when none may.
+        """
         deadline = clock.monotonic() + seconds
         while True:
             left = deadline - clock.monotonic()
             try:
-                return runtime.run(self._members.wait_for(len(self._members.expected), min(left, POLL_SECONDS)))
+                return runtime.run(self._members.wait_for_all(min(left, POLL_SECONDS)))
             except PeerLost:
-                if left <= POLL_SECONDS:
+                if left <= POLL_SECONDS or self._members.nobody_may_come:
                     raise
             meanwhile()
 

@@ -74,13 +74,20 @@ class Membership:
 
     async def shut_out(self, connection: Connection, why: str) -> None:
         """Close a connection; `why` is what we say where the worker is missed, until it is admitted again."""
-        self._shut_out[connection.name] = why
         await connection.close()
+        async with self._changed:
+            self._shut_out[connection.name] = why
+            self._changed.notify_all()
 
     @property
     def absent(self) -> str:
         """The workers that are not connected, with the reason why where we shut them out."""
         return "; ".join(self._shut_out.get(name, name) for name in self.missing)
+
+    @property
+    def nobody_may_come(self) -> bool:
+        """Whether every expected worker was shut out."""
+        return not self.connected and all(name in self._shut_out for name in self.expected)
 
     async def wait_for(self, count: int, timeout_seconds: float) -> None:
         """Wait until at least `count` workers are connected; raise `PeerLost` naming those that did not come."""
@@ -92,6 +99,16 @@ class Membership:
                     f"{len(self.connected)} of {len(self.expected)} workers connected within {timeout_seconds:g} s "
                     f"and {count} are needed; missing: {self.absent}; start them or lower the quorum"
                 ) from None
+
+    async def wait_for_all(self, timeout_seconds: float) -> None:
+        """Wait until every expected worker is connected, but for those that were shut out: nobody waits for them.
+
+        Raise `PeerLost` naming those that did not come, and at once where nobody is left to wait for.
+        """
+        if self.nobody_may_come:
+            raise PeerLost(f"no worker takes part: {self.absent}")
+        hopeless = sum(name in self._shut_out for name in self.missing)
+        await self.wait_for(len(self.expected) - hopeless, timeout_seconds)
 
     async def wait_for_another(self, name: WorkerName, than: Connection | None) -> Connection:
         """Wait until `name` is connected by another connection than `than`, and return it."""

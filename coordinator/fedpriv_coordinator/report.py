@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from shlex import quote
 
 from fedpriv_coordinator import plots
 from fedpriv_coordinator.experiment import (
@@ -215,7 +216,7 @@ def _verify(report: ReportInput) -> Iterator[str]:
     )
     ledgers = report.job.ledgers or "state/ledger"
     names = [ledger.worker for ledger in report.ledgers] or ["WORKER"]
-    commands = dict.fromkeys(f"fedpriv audit verify {ledgers.replace('WORKER', name)}" for name in names)
+    commands = dict.fromkeys(f"fedpriv audit verify {quote(ledgers.replace('WORKER', name))}" for name in names)
     yield f"<pre><code>{escape(chr(10).join(commands))}</code></pre>"
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from fedpriv.cli.terminal import harmless
 from fedpriv.errors import FedprivError
 
 app = typer.Typer(
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _fail(message: str, code: int, *, traced: bool) -> NoReturn:
     if traced:
         traceback.print_exc()
-    print(f"fedpriv: error: {message}", file=sys.stderr)  # noqa: T201 - this is the command line
+    lines = "\n".join(map(harmless, message.split("\n")))  # a message can quote a file's name, or what a peer wrote
+    print(f"fedpriv: error: {lines}", file=sys.stderr)  # noqa: T201 - this is the command line
     sys.exit(code)
 
 

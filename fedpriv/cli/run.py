@@ -157,7 +157,7 @@ def _resumption(job: Path, folder: Path) -> str:
 def _tell_auditors(result: Result) -> None:
     """Say on stderr under which keys others verify what was received and cosigned here."""
     if (evidence := result.evidence) is not None:
-        keys = f"--coordinator-key {evidence.ingress.vkey} --witness {evidence.witness.vkey}"
+        keys = f"--coordinator-key {shlex.quote(evidence.ingress.vkey)} --witness {shlex.quote(evidence.witness.vkey)}"
         sys.stderr.write(f"auditors: {keys}\n")
 
 

@@ -30,6 +30,23 @@ MAXIMUM_SIGNATURES = 64
 _SECRET_PREFIX = "PRIVATE+KEY+"  # noqa: S105  # the format's marker, not a secret
 _KEY_NAME = re.compile(r"[^\s+\x00-\x1f\x7f]+")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(encoded)
+    for encoded in (
+        "0100000000000000000000000000000000000000000000000000000000000000",  # order 1
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",  # order 1, y + p
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",  # order 2
+        "0000000000000000000000000000000000000000000000000000000000000000",  # order 4
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",  # order 4, y + p
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",  # order 8
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",  # order 8
+    )
+)
+"""The 8 points whose order divides 8 in all 14 encodings, the sign bit aside: `ge25519_has_small_order` of libsodium.
+
+Under such a key one signature, made without any secret, is good for every message, or for one in a few (Chalkias,
+Garillot and Nikolaenko, "Taming the many EdDSAs", 2020).
+"""
 
 
 class Algorithm(IntEnum):
@@ -129,6 +146,8 @@ def parse_verifier_key(text: str, algorithm: Algorithm = Algorithm.ED25519) -> V
     verifier = VerifierKey(name, key, algorithm)
     if str(verifier) != text:
         raise UsageError(f"the verifier key of {name!r} does not match its key id; copy the whole line from the owner")
+    if key[:-1] + bytes([key[-1] & 0x7F]) in _SMALL_ORDER:
+        raise UsageError(f"the verifier key of {name!r} is a point of small order: anybody can sign for it; refuse it")
     return verifier
 
 

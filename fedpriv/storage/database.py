@@ -1,4 +1,4 @@
-"""SQLite as fedpriv uses it: what a transaction returned from is on the disk.
+"""SQLite as fedpriv uses it: what a transaction returned from is on the disk, unless it was said not to matter.
 
 Write-ahead log with synchronous=FULL, foreign keys on, one writing process (the folder's lock sees to that). The file
 carries an application id and a schema version; another program's or a newer version's file is refused, never altered.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from fedpriv.errors import StorageFailed, UsageError
+from fedpriv.storage import foreign
 
 APPLICATION_ID = 0x46445056  # "FDPV"
 VERSION = 2
@@ -29,8 +30,9 @@ class Database:
     not at all.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, foreign: bool = False) -> None:
         self._connection = connection
+        self._foreign = foreign
         self._lock = threading.RLock()
         self._depth = 0
         self.failures = 0
@@ -56,16 +58,23 @@ class Database:
     @classmethod
     def open_for_reading(cls, path: Path) -> Self:
         """Open an existing database without writing to it, whether or not its worker runs."""
-        # Without a -wal file it was closed cleanly, and reading it as immutable creates no files beside it.
-        how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
-        with storage_errors(f"read {path}"):
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
-            try:
-                _check_version(connection, path)
-            except BaseException:
-                connection.close()
-                raise
+        with _opened(path) as connection:
+            _check_version(connection, path)
         return cls(connection)
+
+    @classmethod
+    def open_foreign(cls, path: Path, *, schema: str, largest: int) -> Self:
+        """Open a database that anybody may have made, for reading: refuse tables of `schema` that are not plain.
+
+        No value has more than `largest` bytes, and no reading goes on without end (`storage.foreign`): `StorageFailed`.
+        """
+        foreign.refuse_irregular(path)
+        with _opened(path) as connection:
+            foreign.bound_values(connection, largest)
+            foreign.bound_steps(connection)
+            _check_version(connection, path)
+            foreign.check_tables(connection, path, schema)
+        return cls(connection, foreign=True)
 
     @classmethod
     def in_memory(cls, *, schema: str) -> Self:
@@ -79,11 +88,16 @@ class Database:
     def reading(self, action: str) -> Iterator[sqlite3.Connection]:
         """Read; `action` says in an error what could not be done, as in "read the journal"."""
         with self._lock, storage_errors(action):
+            if self._foreign:
+                foreign.bound_steps(self._connection)
             yield self._connection
 
     @contextmanager
-    def writing(self, action: str) -> Iterator[sqlite3.Connection]:
-        """Write in one durable transaction: everything is kept when this returns, nothing if it raises."""
+    def writing(self, action: str, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """Write in one transaction: everything is kept when this returns, nothing if it raises.
+
+        One that is not `durable` waits for no disk: a crash may undo it until the next durable one returns.
+        """
         with self._lock:
             if self._depth:
                 yield self._connection
@@ -91,7 +105,7 @@ class Database:
             self._depth += 1
             try:
                 with storage_errors(action):
-                    yield from self._transaction()
+                    yield from self._transaction(durable=durable)
             finally:
                 self._depth -= 1
 
@@ -100,8 +114,9 @@ class Database:
         with self._lock, storage_errors("close the database"):
             self._connection.close()
 
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
         try:
+            self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
             self._connection.execute("COMMIT")
@@ -119,6 +134,20 @@ def storage_errors(action: str) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise StorageFailed(f"cannot {action}: {error}; free space or repair the disk") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a file for reading; close it again if what follows fails."""
+    # Without a -wal file it was closed cleanly, and reading it as immutable creates no files beside it.
+    how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
+    with storage_errors(f"read {path}"):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
 
 
 def _configure(connection: sqlite3.Connection) -> None:

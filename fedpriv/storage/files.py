@@ -7,6 +7,7 @@ to survive a power cut. Reads are bounded. What the bytes mean is someone else's
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -51,14 +52,24 @@ def make_folder(folder: Path, *, mode: int = 0o755) -> None:
 
 
 def read_bounded(path: Path, maximum: int) -> bytes | None:
-    """Return the content of `path`, at most one byte more than `maximum`, or None if there is no such file."""
+    """Return the content of `path`, at most one byte more than `maximum`, or None if there is no such file.
+
+    Raise `StorageFailed` for what is no regular file: a pipe could keep a reader waiting for ever.
+    """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_at_once) as file:  # Path.open takes no opener
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise StorageFailed(f"cannot read {path}: it is no regular file")
             return file.read(maximum + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise StorageFailed(f"cannot read {path}: {error.strerror}") from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for a pipe's other end."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows does not have
 
 
 class FolderLock:

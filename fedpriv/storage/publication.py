@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from fedpriv.errors import UsageError, VerificationFailed
+from fedpriv.errors import RolledBack, UsageError, VerificationFailed
 from fedpriv.ledger.checkpoint import (
     Algorithm,
     Checkpoint,
@@ -81,12 +81,12 @@ class Publication:
     def consistency(self, old_size: int) -> tuple[bytes, tuple[bytes, ...]]:
         """Return the checkpoint published last and the proof, 32 bytes a hash, that it extends `old_size` entries.
 
-        Raises `VerificationFailed` when it has fewer entries than that.
+        Raises `RolledBack` when it has fewer entries than that.
         """
         with self._lock:
             size = self._published().size
             if old_size > size:
-                raise VerificationFailed(f"a ledger of {size} entries cannot extend one of {old_size}")
+                raise RolledBack(f"a ledger of {size} entries cannot extend one of {old_size}: it was rolled back")
             return self._note, tuple(prove_consistency(old_size, size, self._nodes(size)))
 
     def proof(self, index: int) -> bytes:

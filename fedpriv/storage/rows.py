@@ -14,6 +14,8 @@ from fedpriv.errors import VerificationFailed
 from fedpriv.storage.database import Database
 
 PAGE_ROWS = 256
+LARGEST_ROW = 1 << 17
+"""More bytes than any row of `SCHEMA` has: an entry and a note have 65,536 at most."""
 SCHEMA = """
 CREATE TABLE entry (
     seq INTEGER PRIMARY KEY CHECK (seq >= 0), kind TEXT NOT NULL, bytes INTEGER NOT NULL, content BLOB NOT NULL
@@ -90,10 +92,11 @@ class Rows:
             last = min(first + PAGE_ROWS, stop)
             with self._database.reading(_READ) as connection:
                 page = connection.execute(
-                    "SELECT seq, content FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq", (first, last)
+                    "SELECT seq, content FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT ?",
+                    (first, last, PAGE_ROWS),
                 ).fetchall()
             for expected, (seq, content) in enumerate(page, first):
-                if seq != expected:
+                if seq != expected or not isinstance(content, bytes):
                     raise VerificationFailed(f"entry {expected} is missing from the journal")
                 yield content
             if first + len(page) != last:
@@ -128,6 +131,8 @@ class Rows:
         """Return the signed checkpoint that was published last."""
         with self._database.reading(_READ) as connection:
             found = connection.execute("SELECT note FROM published").fetchone()
+        if found is not None and not isinstance(found[0], bytes):
+            raise VerificationFailed("the journal holds a checkpoint that is no text")
         return None if found is None else bytes(found[0])
 
     def close(self) -> None:

@@ -48,7 +48,7 @@ def parse_tile_path(path: str) -> tuple[int, int, int]:
         width = int(found[3]) if found[3] else TILE_WIDTH
         if tile_path(level, index, width) == path:
             return level, index, width
-    raise VerificationFailed(f"{path} is no tile of a ledger; nothing else belongs under {TILE}/")
+    raise VerificationFailed(f"{path!r} is no tile of a ledger; nothing else belongs under {TILE}/")
 
 
 @dataclass(frozen=True, slots=True)

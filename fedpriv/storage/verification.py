@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedpriv.errors import StorageFailed, UsageError, VerificationFailed
+from fedpriv.ids import checked_name
 from fedpriv.ledger.checkpoint import (
     INGRESS_PREFIX,
     LEDGER_PREFIX,
@@ -30,7 +31,7 @@ from fedpriv.ledger.entries import Entry
 from fedpriv.ledger.log import ENTRIES, TILE_WIDTH, decode_bundle
 from fedpriv.storage.database import Database
 from fedpriv.storage.replay import Replay, decoded
-from fedpriv.storage.rows import Rows
+from fedpriv.storage.rows import LARGEST_ROW, SCHEMA, Rows
 from fedpriv.storage.tiles import CHECKPOINT, TILE, VKEY, TileFolder
 
 LEDGER = "ledger"
@@ -94,10 +95,9 @@ def find_ledgers(path: Path, *, received: bool = False) -> list[Path]:
 
     With `received`, a run's ledger of what its coordinator received is among them.
     """
-    for single in (path, path / LEDGER, path / STATE / LEDGER):
-        if _is_ledger(single):
-            return [single]
-    kept = [*(path / LEDGERS).glob("*"), *(path / WORKERS).glob(f"*/{STATE}/{LEDGER}")]
+    # All kinds at once: a ledger laid beside the others must not hide them.
+    kept = [path, path / LEDGER, path / STATE / LEDGER]
+    kept += [*(path / LEDGERS).glob("*"), *(path / WORKERS).glob(f"*/{STATE}/{LEDGER}")]
     if received:
         kept.append(path / INGRESS)
     found = sorted(folder for folder in kept if _is_ledger(folder))
@@ -211,7 +211,7 @@ def _journal_beside(files: TileFolder) -> Iterator[Rows | None]:
         yield None
         return
     try:
-        journal = Rows(Database.open_for_reading(path))
+        journal = Rows(Database.open_foreign(path, schema=SCHEMA, largest=LARGEST_ROW))
         try:
             yield journal
         finally:
@@ -236,10 +236,16 @@ def _shown(files: TileFolder, verifier: VerifierKey, witnesses: Sequence[Verifie
 
 def _kept_by(origin: str) -> tuple[str, Literal["sent", "received"]]:
     """Return whose ledger it is, and of what; raise `VerificationFailed` for one of something else."""
-    if origin.startswith(LEDGER_PREFIX):
-        return origin.removeprefix(LEDGER_PREFIX), "sent"
-    if origin.startswith(INGRESS_PREFIX):
-        return origin.removeprefix(INGRESS_PREFIX), "received"
+    directions: tuple[tuple[str, Literal["sent", "received"]], ...] = (
+        (LEDGER_PREFIX, "sent"),
+        (INGRESS_PREFIX, "received"),
+    )
+    for prefix, direction in directions:
+        if origin.startswith(prefix):
+            try:
+                return checked_name("keeper", origin.removeprefix(prefix)), direction
+            except UsageError as error:  # it is printed in commands, to be copied
+                raise VerificationFailed(f"line 1 of {CHECKPOINT}: {error}") from error
     raise VerificationFailed(
         f"line 1 of {CHECKPOINT}: {origin!r} is not the ledger of a worker or of what a coordinator received"
     )

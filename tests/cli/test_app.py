@@ -68,6 +68,12 @@ def test_a_refusal_is_one_line_on_stderr_and_its_own_exit_code(capsys, monkeypat
     assert run(capsys, "run", "job.toml") == (code, "", "fedpriv: error: it failed\n")
 
 
+def test_what_a_refusal_quotes_cannot_drive_the_terminal(capsys, monkeypatch):
+    replace_command(monkeypatch, "run", run=raising(errors.VerificationFailed("a\x1b]0;owned\x07\u202eb\r\nc")))
+    marked = "a\ufffd]0;owned\ufffd\ufffdb\ufffd\nc"
+    assert run(capsys, "run", "job.toml") == (3, "", f"fedpriv: error: {marked}\n")
+
+
 def test_an_interrupt_exits_130(capsys, monkeypatch):
     replace_command(monkeypatch, "run", run=raising(KeyboardInterrupt()))
     code, out, err = run(capsys, "run", "job.toml")

@@ -107,7 +107,7 @@ def test_verify_says_ok_for_each_ledger(run):
     assert verified.exit_code == 0
     lines = verified.stdout.splitlines()
     assert lines[0].startswith("fedpriv.ledger/alice: ok: 4 entries, 38,035 bytes, root ")
-    alone = "nobody else holds a later checkpoint of this ledger: a rollback would not show"
+    alone = "nobody else is known to hold a checkpoint of this ledger: without one, a rollback would not show"
     assert lines[1::2] == [f"fedpriv.ledger/{name}: {alone}" for name in ("alice", "bob")]
     assert "verified with the key beside the ledger" in verified.stderr
 
@@ -192,7 +192,7 @@ def test_a_run_is_held_to_the_checkpoints_that_its_coordinator_cosigned(run):
     (run / "witness" / "bob.checkpoint").write_bytes(note)
     verified = audit("verify", run, "--witness", hub)
     assert "fedpriv.ledger/bob: witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC: 3 " in verified.stdout
-    assert "fedpriv.ledger/alice: nobody else holds a later checkpoint" in verified.stdout
+    assert "fedpriv.ledger/alice: nobody else is known to hold a checkpoint" in verified.stdout
     assert "Witnessed by fedpriv.witness/hub" in audit("report", run, "--witness", hub).stdout
     shutil.rmtree(run / "ledgers" / "bob")
     written(run / "ledgers" / "bob", made("bob")[:2])

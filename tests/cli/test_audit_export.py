@@ -73,6 +73,11 @@ def test_a_long_export_is_written_in_pieces_and_loses_none(tmp_path):
         ("\t=1", "'\ufffd=1"),
         ("\r=1", "'\ufffd=1"),
         ("\uff1d1", "'\uff1d1"),
+        ("study;=1+1", "study;'=1+1"),
+        ("study; =1;-2", "study;' =1;'-2"),
+        ('study;"=1+1"', 'study;\'"=1+1"'),
+        (";\t@x", ";'\ufffd@x"),
+        ("a;b; c", "a;b; c"),
         ("plain", "plain"),
         ("a\x1b[2J\u202e", "a\ufffd[2J\ufffd"),
         (-1, "-1"),
@@ -91,6 +96,14 @@ def test_a_hostile_name_is_harmless_in_every_column(tmp_path):
     (row,) = csv.DictReader(io.StringIO(export(tmp_path, "--format", "csv")))
     assert not any(value.startswith("=") for value in row.values())
     assert row["peer"] == "'" + evil
+
+
+def test_no_cell_is_a_formula_where_semicolons_separate_them(tmp_path):
+    written(tmp_path, entries([update(purpose='study;=HYPERLINK("http://x")', legal_basis="a; +1;-2")]))
+    line = export(tmp_path, "--format", "csv").splitlines()[1]
+    cells = [each.strip(" \"'") if each[:1] != "'" else "text" for each in line.split(";")]
+    assert len(cells) == 4
+    assert not any(each.startswith(("=", "+", "-", "@")) for each in cells)
 
 
 def check_run_event(event):

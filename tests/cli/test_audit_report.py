@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -89,7 +90,7 @@ def test_the_page_states_what_left_to_whom_under_which_rules_and_for_what(tmp_pa
         "2 releases derived from data, under 1 rule of the owner.",
         "to be filled in: name and contact details of the controller",
         "2026-01-03 coordinator-2 1 update derived from notes; 12.3 kB bones",
-        "Nobody else holds a later checkpoint of this ledger: a rollback would not show.",
+        "Nobody else is known to hold a checkpoint of this ledger: without one, a rollback would not show.",
         vkey,
     ):
         assert expected in page.text
@@ -146,6 +147,13 @@ def test_epsilon_spent_and_left_and_approvals_come_from_the_entries():
     assert summed(entries([noised("3"), noised("NaN"), noised("1e999999")])).spends["notes"].left == ""
 
 
+@pytest.mark.parametrize("limit", ["1E-999999", "1E-65", "-1E-999999", "0E-999999", "0E+999999", "1" + "0" * 70])
+def test_a_number_that_cannot_be_written_out_is_no_number(limit):
+    spend = PrivacySpend("gaussian", "add-or-remove", "0", limit)
+    page = page_of(entries([update(dp=spend, labels=(f"d{number}/bob",)) for number in range(100)]))
+    assert len(page) < 200_000
+
+
 HOSTILE = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(
     ["</style><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "\u202egpj.exe", "\x1b]0;x\x07", "<!--"]
 )
@@ -200,6 +208,15 @@ def test_the_picture_has_bars_for_a_minute_and_for_years(span, says):
     assert html.count("<li>") == 7  # six kinds and the others
     assert 'style="left:50%"' in html
     assert Page(html).dangers == []
+
+
+@given(st.integers(10, 10_000 * DAY))
+def test_no_time_stands_twice_below_the_picture(span):
+    histogram = Histogram()
+    histogram.add(START, "update", 100)
+    histogram.add(START + span, "update", 100)
+    times = re.findall(r'<span style="left:[0-9]+%">([^<]+)</span>', picture(histogram))
+    assert len(times) == len(set(times)) == 5
 
 
 @given(st.lists(st.tuples(st.integers(0, 1 << 53), st.sampled_from("ab"), st.integers(0, 1 << 53)), max_size=30))

@@ -30,12 +30,14 @@ def toy(features: torch.Tensor = FOUR, **options: object) -> Dataset:
     return Dataset("toy", features, torch.arange(len(features)) % 2 == 0, **options)
 
 
-def prepared(model: object, loss: object = LOSS, local: object = None, features: torch.Tensor = FOUR) -> Job:
+def prepared(
+    model: object, loss: object = LOSS, local: object = None, features: torch.Tensor = FOUR, purpose: str = ""
+) -> Job:
     return prepare(
         model,
         loss,
         dataset="toy",
-        purpose="",
+        purpose=purpose,
         rounds=1,
         seed=0,
         local=LocalTraining() if local is None else local,
@@ -60,6 +62,12 @@ def prepared(model: object, loss: object = LOSS, local: object = None, features:
 def test_what_is_not_of_the_right_kind_is_refused_with_the_mend(given: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         prepared(**{"model": network(nn.Linear(4, 1)), **given})
+
+
+@pytest.mark.parametrize("purpose", ["x" * 1025, "\u00e9" * 513, "two\nlines"])
+def test_a_purpose_that_no_owner_would_read_is_refused_before_anything_is_sent(purpose: str) -> None:
+    with pytest.raises(UsageError, match="an owner reads it"):
+        prepared(network(nn.Linear(4, 1)), purpose=purpose)
 
 
 @pytest.mark.parametrize(

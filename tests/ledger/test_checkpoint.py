@@ -10,8 +10,11 @@ import pytest
 from fedpriv.errors import UsageError, VerificationFailed
 from fedpriv.ids import WorkerName
 from fedpriv.ledger.checkpoint import (
+    Algorithm,
     Checkpoint,
     SigningKey,
+    VerifierKey,
+    check_signature,
     open_checkpoint,
     open_note,
     origin_of,
@@ -117,3 +120,58 @@ def test_hostile_notes_are_refused(note):
 def test_a_signing_key_does_not_print_its_seed():
     assert "seed" not in repr(KEY)
     assert repr(bytes(range(32))) not in repr(KEY)
+
+
+P = 2**255 - 19
+D = -121665 * pow(121666, -1, P) % P
+PRIME_ORDER = 2**252 + 27742317777372353535851937790883648493
+
+
+def added(left, right):
+    """Return the sum of two points of edwards25519 (RFC 8032, section 5.1.4, in affine form)."""
+    (x, y), (u, v) = left, right
+    cross = D * x * u * y * v % P
+    return (x * v + u * y) * pow(1 + cross, -1, P) % P, (y * v + x * u) * pow(1 - cross, -1, P) % P
+
+
+def times(factor, point):
+    total = (0, 1)
+    for bit in f"{factor:b}":
+        total = added(total, total)
+        if bit == "1":
+            total = added(total, point)
+    return total
+
+
+def points_of_small_order():
+    """Return all 8: what is left of any points once the large prime is multiplied away."""
+    found, y = set(), 1
+    while len(found) < 8:
+        y += 1
+        square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+        for root in (r := pow(square, (P + 3) // 8, P), r * pow(2, (P - 1) // 4, P) % P):
+            if root * root % P == square:
+                found |= {times(PRIME_ORDER, (root, y)), times(PRIME_ORDER, (-root % P, y))}
+    return found
+
+
+def encodings(points):
+    """Yield every way to write a point's y in 255 bits, with either sign bit (RFC 8032, section 5.1.2)."""
+    for y in {y for _, y in points}:
+        for value in range(y, 2**255, P):
+            for sign in (0, 1):
+                yield (value | sign << 255).to_bytes(32, "little")
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_a_key_of_small_order_is_refused_in_every_encoding(algorithm):
+    encoded = list(encodings(points_of_small_order()))
+    assert len(set(encoded)) == 14
+    for public in encoded:
+        with pytest.raises(UsageError, match="small order"):
+            parse_verifier_key(str(VerifierKey(KEY.name, public, algorithm)), algorithm)
+
+
+def test_a_key_of_small_order_would_verify_what_nobody_signed():
+    neutral = (1).to_bytes(32, "little")
+    check_signature(VerifierKey(KEY.name, neutral), neutral + bytes(32), b"whatever it may be")

@@ -1,7 +1,7 @@
 """`fedpriv audit export`: the entries for a spreadsheet, another program, a lineage catalogue or a provenance store.
 
-What is exported is what the ledger says, filtered; nothing is verified. In CSV a cell that a spreadsheet would run as
-a formula gets an apostrophe in front and what does not print becomes a mark; JSON Lines hold every entry exactly.
+What is exported is what the ledger says, filtered; nothing is verified. In CSV what a spreadsheet would run as a
+formula gets an apostrophe in front and what does not print becomes a mark; JSON Lines hold every entry exactly.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -43,8 +44,11 @@ COLUMNS = (
     "policy", "approval", "purpose", "legal_basis", "plan", "model", "sid", "dp_event", "dp_relation", "dp_spent",
     "dp_limit", "digest", "v",
 )  # fmt: skip  # groups of fields
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the start of a formula, full-width forms included (OWASP, CSV injection)."""
+_FORMULA = re.compile(r"""(^|;)(?=[\s"']*[=+\-@\t\r\n\0\uff1d\uff0b\uff0d\uff20])""")
+"""What a spreadsheet takes for the start of a formula, full-width forms included (OWASP, CSV injection).
+
+Where the decimal sign is a comma, a semicolon begins the next cell, whatever stands in quotation marks.
+"""
 
 
 class Format(Enum):
@@ -95,7 +99,7 @@ def cell(value: object) -> str:
     if isinstance(value, int):
         return str(value)  # a number, a minus sign included, is none
     found = str(value)
-    return f"'{harmless(found)}" if found.startswith(_FORMULA) else harmless(found)
+    return harmless(_FORMULA.sub(r"\1'", found))
 
 
 def _pieces(where: Path, choice: Choice, form: Format) -> Iterator[str]:

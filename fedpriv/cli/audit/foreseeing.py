@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedpriv.cli.audit.choosing import dataset_of
-from fedpriv.errors import FedprivError, UsageError
+from fedpriv.errors import FedprivError, UsageError, VerificationFailed
 from fedpriv.ledger.entries import Entry
 from fedpriv.storage.database import Database
-from fedpriv.storage.requests import Recorded, Requests
+from fedpriv.storage.requests import MAXIMUM_BYTES, MAXIMUM_REQUESTS, SCHEMA, Recorded, Requests
 from fedpriv.storage.verification import JOURNAL
 
+LARGEST_REQUEST = 8 << 20
+"""More bytes than a request has with its plan."""
+_EXTENT = """SELECT count(*), coalesce(sum(
+    length(plan) + length(request) + length(rule) + length(why) + length(approval)), 0) FROM requests"""
 COMPARED = frozenset({"update", "evaluation"})
 
 _Order = tuple[str, str, str, str]
@@ -63,8 +67,12 @@ def _foreseen(journal: Path) -> dict[_Order, int]:
             f"--forecast needs the orders that a worker keeps in its state folder, and {journal} is not there; a bare "
             "ledger has none"
         )
-    database = Database.open_for_reading(journal)
+    database = Database.open_foreign(journal, schema=SCHEMA, largest=LARGEST_REQUEST)
     try:
+        with database.reading("count the requests") as connection:
+            found, size = connection.execute(_EXTENT).fetchone()
+        if found > 2 * MAXIMUM_REQUESTS or size > 2 * MAXIMUM_BYTES:  # that is of plans alone
+            raise VerificationFailed(f"{journal} holds {found:,} requests of {size:,} bytes, more than a worker keeps")
         recorded = Requests(database).all()
     finally:
         database.close()

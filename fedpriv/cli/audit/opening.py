@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -37,7 +38,7 @@ def open_entries(
     opened = {entry.seq: entry for entry in read_entries(folder) if entry.seq in wanted}
     missing = sorted(wanted - set(opened))
     if missing:
-        raise UsageError(f"{folder} has no entry {missing[0]}; `fedpriv audit show {state}` lists them")
+        raise UsageError(f"{folder} has no entry {missing[0]}; `fedpriv audit show {quote(str(state))}` lists them")
     for number in numbers:
         entry = opened[number]
         print_json(
@@ -63,7 +64,7 @@ def check(
     secret = _key(entry_key)
     (folder, *others) = find_ledgers(where)
     if others:
-        raise UsageError(f"{where} holds {len(others) + 1} ledgers; name the ledger, as in {folder}")
+        raise UsageError(f"{where} holds {len(others) + 1} ledgers; name the ledger, as in {quote(str(folder))}")
     verify_ledger(folder, key=key or None)
     entry = _entry(folder, number)
     found = _digest(secret, header, payload)

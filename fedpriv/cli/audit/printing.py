@@ -14,12 +14,21 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
+from fedpriv.cli.terminal import harmless
+
+__all__ = [
+    "console",
+    "counted",
+    "harmless",
+    "iso_text",
+    "moment",
+    "print_json",
+    "printable",
+    "say",
+    "time_text",
+]
+
 PLAIN_WIDTH = 200  # columns where there is no terminal to ask
-
-
-def harmless(text: str) -> str:
-    """Return `text` with every character that does not print, line ends included, replaced by a mark."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def printable(text: str) -> Text:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -36,12 +37,12 @@ def prove(
     """Write a proof that an entry is in the ledger, which verifies without the ledger."""
     (folder, *others) = find_ledgers(where)
     if others:
-        raise UsageError(f"{where} holds {len(others) + 1} ledgers; name the ledger, as in {folder}")
+        raise UsageError(f"{where} holds {len(others) + 1} ledgers; name the ledger, as in {quote(str(folder))}")
     report = verify_ledger(folder, key=key or None)
     proof = prove_entry(TileFolder(folder), parse_verifier_key(report.vkey), number)
     path = output or Path(f"{number}{SUFFIX}")
     write_atomically(path, encode_proof(proof), durable=False)
-    say(f"wrote {path}; fedpriv audit check-proof {path} --key {report.vkey}")
+    say(f"wrote {path}; fedpriv audit check-proof {quote(str(path))} --key {quote(report.vkey)}")
 
 
 def check_proof(

@@ -10,12 +10,13 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from fedpriv.cli.audit.choosing import AsJson, Choice, Since, Until, Where, choice_of
-from fedpriv.cli.audit.printing import print_json, say, time_text
+from fedpriv.cli.audit.printing import harmless, print_json, say, time_text
 from fedpriv.cli.audit.sections import Ledger, Proof, document
 from fedpriv.cli.audit.summing import Summary, Tally
 from fedpriv.cli.audit.witnessing import Witnesses, kept_in, origin_of, verified
@@ -43,7 +44,9 @@ def report(
     choice = choice_of(now, since=since, until=until)
     folders = find_ledgers(where)
     if key and len(folders) > 1:
-        raise UsageError(f"{where} holds {len(folders)} ledgers, --key is of one; name the ledger, as in {folders[0]}")
+        raise UsageError(
+            f"{where} holds {len(folders)} ledgers, --key is of one; name the ledger, as in {quote(str(folders[0]))}"
+        )
     ledgers = [_ledger(where, folder, key, witness or (), choice) for folder in folders]
     made = f"Made {time_text(int(now * 1000), fraction=False)} UTC by fedpriv {importlib.metadata.version('fedpriv')} "
     html = document(ledgers, made=f"{made}from {where}.", period=_period(choice))
@@ -55,7 +58,7 @@ def report(
             print_json(_summed(ledger))
     elif output is None:
         sys.stdout.write(html)
-    failures = [f"{ledger.place}: {ledger.proof.failure}" for ledger in ledgers if ledger.proof.failure]
+    failures = [harmless(f"{ledger.place}: {ledger.proof.failure}") for ledger in ledgers if ledger.proof.failure]
     if failures:
         raise VerificationFailed("\n".join(failures))
 

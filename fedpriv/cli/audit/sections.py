@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from shlex import quote
 
 from fedpriv.cli.audit.markup import blank, code, facts, figures, instant, items, names, page, table, text
 from fedpriv.cli.audit.printing import time_text
@@ -141,7 +142,7 @@ def _proof(ledger: Ledger) -> str:
     warning = "" if proof.pinned or proof.failure else (
         " It was kept beside the ledger: it proves who signed only once you compared it with the owner's."
     )  # fmt: skip
-    command = f"fedpriv audit verify {ledger.place} --key {proof.vkey}"
+    command = f"fedpriv audit verify {quote(ledger.place)} --key {quote(proof.vkey)}"
     if proof.failure:
         wrong = f'<span class="bad">{text(proof.failure)}</span>'
         return facts([("What is wrong", wrong), ("Read from", code(ledger.place))])

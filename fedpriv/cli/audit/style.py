@@ -58,7 +58,7 @@ tr, figure, .figures { break-inside: avoid; } thead { display: table-header-grou
   .facts { grid-template-columns: 1fr; gap: 0; } .facts dd { margin-bottom: .5rem; }
   table, tbody, tr, td { display: block; } thead { display: none; }
   tr { padding: .6rem 0; border-bottom: 1px solid var(--line); }
-  td, td.n { display: grid; grid-template-columns: 7rem minmax(0, 1fr); gap: .75rem; padding: .1rem 0; border: 0; }
+  td, td.n { display: grid; grid-template-columns: 7.75rem minmax(0, 1fr); gap: .75rem; padding: .1rem 0; border: 0; }
   td::before { content: attr(data-label); color: var(--soft); } .n { text-align: left; } .n, .d { white-space: normal; }
   .figures { grid-template-columns: 1fr 1fr; } .figures dd { font-size: 1.25rem; }
   .frame { grid-template-columns: 3.6rem 1fr; } .times span:nth-child(even) { display: none; }

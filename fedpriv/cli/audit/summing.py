@@ -14,6 +14,7 @@ from fedpriv.cli.audit.choosing import dataset_of
 from fedpriv.cli.audit.timeline import Histogram
 from fedpriv.ledger.entries import Entry
 
+MAXIMUM_EXPONENT = 64
 DAY_MILLISECONDS = 86_400_000
 MAXIMUM_DISCLOSURES = 200
 """Rows of an accounting day by day; above, the days of one recipient, data set and purpose become one row."""
@@ -164,8 +165,12 @@ def _later(before: Spend | None, now: Spend) -> Spend:
 
 
 def _number(text: str) -> Decimal | None:
+    """Return what `text` says, if it is a number that can be written out: none of a million digits."""
     try:
         number = Decimal(text) if len(text) <= 64 else None
     except InvalidOperation:
         return None
-    return number if number is not None and number.is_finite() and abs(number) < 10**12 else None
+    if number is None or not number.is_finite() or abs(number) >= 10**12:
+        return None
+    exponent = number.as_tuple().exponent
+    return number if isinstance(exponent, int) and abs(exponent) <= MAXIMUM_EXPONENT else None

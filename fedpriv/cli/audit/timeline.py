@@ -7,6 +7,7 @@ bounded. The bars are SVG that stretches; every word beside them is HTML, legibl
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from html import escape
 
 from fedpriv.cli.audit.printing import harmless, moment
@@ -140,17 +141,18 @@ def _times(first: int, last: int, width: int) -> str:
     span = (last - first) * width
     labels = []
     for quarter in range(5):
-        time = _MONDAY + first * width + span * quarter // 4
-        at = moment(time)
-        if at is None:
-            text = ""
-        elif span < 5 * _SECOND:
-            text = f"{at:%H:%M:%S}.{at.microsecond // 10_000:02}"
-        elif span < 100 * _SECOND:
-            text = f"{at:%H:%M:%S}.{at.microsecond // 100_000}"
-        elif span < 2 * _DAY:
-            text = f"{at:%H:%M}"
-        else:
-            text = f"{at.day} {at:%b %Y}"
-        labels.append(f'<span style="left:{25 * quarter}%">{text}</span>')
+        at = moment(_MONDAY + first * width + span * quarter // 4)
+        labels.append(f'<span style="left:{25 * quarter}%">{"" if at is None else _label(at, span)}</span>')
     return "".join(labels)
+
+
+def _label(at: datetime, span: int) -> str:
+    """Return as much of a time as tells the five along `span` milliseconds apart."""
+    if span < 5 * _SECOND:
+        return f"{at:%H:%M:%S}.{at.microsecond // 10_000:02}"
+    if span < 100 * _SECOND:
+        return f"{at:%H:%M:%S}.{at.microsecond // 100_000}"
+    if span < _DAY:
+        return f"{at:%H:%M:%S}" if span < _HOUR else f"{at:%H:%M}"
+    date = f"{at.day} {at:%b}"
+    return f"{date} {at:%H:%M}" if span < 8 * _DAY else f"{date} {at:%Y}"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from fedpriv.cli.audit.choosing import AsJson, Where
 from fedpriv.cli.audit.foreseeing import Comparison, compare_with_forecasts
-from fedpriv.cli.audit.printing import console, print_json, printable, say
+from fedpriv.cli.audit.printing import console, harmless, print_json, printable, say
 from fedpriv.cli.audit.witnessing import Verified, Witnesses, given, kept_in, verified
 from fedpriv.errors import UsageError, VerificationFailed
 from fedpriv.storage.verification import LedgerReport, find_ledgers, read_entries
@@ -38,7 +39,8 @@ def verify(
     for option, value in (("--key", key), ("--holds", holds)):
         if value and len(folders) > 1:
             raise UsageError(
-                f"{where} holds {len(folders)} ledgers, {option} is of one; name the ledger, as in {folders[0]}"
+                f"{where} holds {len(folders)} ledgers, {option} is of one; name the ledger, as in "
+                f"{quote(str(folders[0]))}"
             )
     explicit = given(holds)
     failures = []
@@ -47,12 +49,12 @@ def verify(
         try:
             found = verified(folder, key=key or None, witnesses=witness or (), kept=kept)
         except VerificationFailed as error:
-            failures.append(f"{folder}: {error}")
+            failures.append(harmless(f"{folder}: {error}"))
             continue
         entries = islice(read_entries(folder), found.report.entries)
         foreseen = compare_with_forecasts(folder, entries) if forecast else None
         _print_report(found, foreseen, as_json=as_json)
-        failures += [f"{folder}: {fault}" for fault in (foreseen.over if foreseen else ())]
+        failures += [harmless(f"{folder}: {fault}") for fault in (foreseen.over if foreseen else ())]
     if failures:
         raise VerificationFailed("\n".join(failures))
 
@@ -73,7 +75,8 @@ def _print_report(found: Verified, foreseen: Comparison | None, *, as_json: bool
     for sentence in sentences:
         console().print(printable(f"{report.origin}: {sentence}"), soft_wrap=True)
     if not report.pinned:
-        say(f"{report.origin}: verified with the key beside the ledger; pass the owner's with --key {report.vkey}")
+        key = quote(report.vkey)
+        say(f"{report.origin}: verified with the key beside the ledger; pass the owner's with --key {key}")
 
 
 def _json(found: Verified, foreseen: Comparison | None) -> dict[str, object]:

@@ -53,7 +53,9 @@ class Verified:
         if self.kept is not None:
             found.append(f"it extends the checkpoint of {self.kept_size:,} entries in {self.kept.path}")
         found += [f"cosigned by {name}, not verified: pass its key with --witness" for name in self.unverified]
-        return found or ["nobody else holds a later checkpoint of this ledger: a rollback would not show"]
+        return found or [
+            "nobody else is known to hold a checkpoint of this ledger: without one, a rollback would not show"
+        ]
 
 
 def verified(folder: Path, *, key: str | None, witnesses: Sequence[str], kept: Kept | None) -> Verified:
