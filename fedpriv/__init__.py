@@ -55,8 +55,9 @@ if TYPE_CHECKING:
         Statistics,
     )
     from fedpriv.privacy.budget import Budget
-    from fedpriv.remote.dataset import RemoteDataset, search
+    from fedpriv.remote.dataset import RemoteDataset, RowSet, search
     from fedpriv.remote.modules import get_module, send_module
+    from fedpriv.remote.plan import forecast, plan
     from fedpriv.remote.pointer import RemoteTensor
     from fedpriv.remote.ticket import Ticket
     from fedpriv.remote.worker import RemoteWorker, connect
@@ -94,8 +95,9 @@ _HOMES = {
         "Statistics",
     ),
     "fedpriv.privacy.budget": ("Budget",),
-    "fedpriv.remote.dataset": ("RemoteDataset", "search"),
+    "fedpriv.remote.dataset": ("RemoteDataset", "RowSet", "search"),
     "fedpriv.remote.modules": ("get_module", "send_module"),
+    "fedpriv.remote.plan": ("forecast", "plan"),
     "fedpriv.remote.pointer": ("RemoteTensor",),
     "fedpriv.remote.ticket": ("Ticket",),
     "fedpriv.remote.worker": ("RemoteWorker", "connect"),

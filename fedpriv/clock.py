@@ -47,6 +47,10 @@ class SteadyClock:
             self.latest = max(self.latest, int(self.clock.now() * 1000))
             return self.latest
 
+    def behind(self) -> float:
+        """Return by how many seconds `clock` is behind this one, 0 where it never jumped back."""
+        return max(0.0, self.milliseconds() / 1000 - self.clock.now())
+
 
 @dataclass(slots=True)
 class ManualClock:

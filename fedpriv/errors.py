@@ -45,6 +45,10 @@ class VerificationFailed(FedprivError):
     exit_code = 3
 
 
+class RolledBack(VerificationFailed):
+    """A witness holds more than this ledger, or another one under its name: entries are gone, or were rewritten."""
+
+
 class ReleaseDenied(FedprivError):
     """No rule of the owner lets this value leave."""
 

@@ -68,17 +68,21 @@ def show(
             print_json(each) if as_json else _show(each)
 
 
+def _cost(recipient: dict[str, Any]) -> str:
+    """Return what a recipient's releases cost, in words: one in clear has no price, which is not a small one."""
+    if recipient["epsilon"] > 0:
+        return f"epsilon {recipient['epsilon']:.4g}, and those in clear without a price"
+    return "in clear: no noise, so no epsilon bounds what they tell" if recipient["releases"] else "nothing charged"
+
+
 def _show(spent: dict[str, Any]) -> None:
     gone = "" if spent["held"] else ", no longer held"
     lines = [f"{spent['dataset']}{gone}", f"  {budget_text(spent)}"]
-    lines += [
-        f"  {each['name']}: {each['releases']:,} releases, epsilon {each['epsilon']:.4g}"
-        for each in spent["recipients"]
-    ]
-    if len(spent["recipients"]) > 1:
+    lines += [f"  {each['name']}: {each['releases']:,} releases, {_cost(each)}" for each in spent["recipients"]]
+    if sum(each["epsilon"] > 0 for each in spent["recipients"]) > 1:
         lines.append("  (together they cost less than the sum of their epsilons)")
     for rule in spent["rules"]:
-        limit = "" if rule["rounds_per_day"] is None else f" of {rule['rounds_per_day']:,}"
-        lines.append(f"  rule {rule['rule']}: used {rule['used_today']:,}{limit} times in the last 24 hours")
-        lines.append(f"    {rule['words']}")
+        limit, used = rule["rounds_per_day"], rule["used_today"]
+        counted = "not counted: it has no limit" if limit is None else f"used {used:,} of {limit:,} times in 24 hours"
+        lines += [f"  rule {rule['rule']}: {counted}", f"    {rule['words']}"]
     sys.stdout.write("".join(f"{harmless(line)}\n" for line in lines))

@@ -1,7 +1,7 @@
 """`fedpriv worker requests`, `explain`, `approve`, `deny` and `datasets`: what an owner is asked, and answers.
 
-Every command works on a running worker and on a stopped one. What peers wrote reaches the terminal as quoted, printable
-text alone. Nothing is asked for interactively, so that each command can stand in a script.
+Every command works on a running worker and on a stopped one. What peers wrote reaches the terminal in quotation marks,
+as printable text alone. Nothing is asked for interactively, so that each command can stand in a script.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rich.table import Table
 from fedpriv.cli.asking import ask, place_of, say
 from fedpriv.cli.audit.printing import console, harmless, print_json, printable, time_text
 from fedpriv.errors import UsageError
+from fedpriv.legible import quoted
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
@@ -32,6 +33,10 @@ Config = Annotated[
 State = Annotated[Path | None, typer.Option(metavar="DIR", help="The worker's state folder, instead of its file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")]
 Identity = Annotated[str, typer.Argument(metavar="ID", help="A request's id, or its first digits.")]
+WholeIdentity = Annotated[str, typer.Argument(metavar="ID", help="A request's whole id, as explain prints it.")]
+LONGEST_CELL = 40
+"""Characters of a purpose in a table."""
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @listing.callback()
@@ -51,8 +56,8 @@ def requests(context: typer.Context, *, config: Config = None, state: State = No
     table = _table("request", "stands", "from", "data set", "asks for", "purpose", "times", "last asked (UTC)")
     for each in found:
         cells = (
-            each["id"], each["standing"], each["recipient"], each["dataset"], _asked(each), f"{each['purpose']:.40}",
-            f"{each['times']:,}", _time(each["last"]),
+            each["id"], each["standing"], each["recipient"], each["dataset"], _asked(each),
+            _purpose(each, LONGEST_CELL), f"{each['times']:,}", _time(each["last"]),
         )  # fmt: skip  # one line of cells
         table.add_row(*map(printable, cells))
     console().print(table)
@@ -78,7 +83,7 @@ def show(
         "from": f"{found['recipient']} ({found['role']})",
         "data set": found["dataset"],
         "asks for": _asked(found),
-        "purpose": found["purpose"],
+        "purpose": _purpose(found, len(found["purpose"])),
         "plan": found["plan"] or "none",
         "epochs": str(found["epochs"]),
         "batch size": str(found["batch_size"]),
@@ -97,12 +102,12 @@ def explain(identity: Identity, *, config: Config = None, state: State = None, a
     if as_json:
         print_json(found["facts"])
     else:
-        sys.stdout.write(found["text"])
+        sys.stdout.write("\n".join(map(harmless, found["text"].split("\n"))))
 
 
 @app.command()
 def approve(
-    identity: Identity,
+    identity: WholeIdentity,
     *,
     releases: Annotated[
         int | None, typer.Option(help="How many times it may leave: a training job needs one for each round.")
@@ -112,7 +117,7 @@ def approve(
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a request out so many times, for so long."""
+    """Let exactly this request out so many times, for so long."""
     if releases is None:
         raise UsageError(
             "how many times may it leave? No request says how many rounds its job has: ask who sent it, then give as "
@@ -124,10 +129,15 @@ def approve(
         print_json(found)
         return
     times = "once" if found["releases"] == 1 else f"{found['releases']:,} times"
-    sys.stdout.write(
+    asked = found["asked"]
+    lines = (
         f"request {found['id']} may leave {found['dataset']} for {found['recipient']} {times}, until "
-        f"{_time(found['expires'])} UTC\napproval {found['approval']}\n"
+        f"{_time(found['expires'])} UTC",
+        f"it is {_asked(asked)} for the purpose {_purpose(asked, len(asked['purpose']))}, epochs {asked['epochs']:,}, "
+        f"batch size {asked['batch_size']:,}, plan {asked['plan'] or 'none'}",
+        f"approval {found['approval']}",
     )
+    sys.stdout.write("".join(f"{harmless(line)}\n" for line in lines))
     say(f"to withdraw it: fedpriv worker deny {found['id']} --why TEXT")
 
 
@@ -140,12 +150,13 @@ def deny(
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop a request, whatever your rules say, and withdraw its approval."""
+    """Stop exactly this request, whatever your rules say, and withdraw its approval."""
     found = ask(place_of(config, state), {"ask": "deny", "id": identity, "why": why})
     if as_json:
         print_json(found)
         return
     sys.stdout.write(f"request {found['id']} of {harmless(found['recipient'])} is denied; nothing of it leaves\n")
+    say("that is for this exact request; one that differs in anything is judged by your rules: see worker datasets")
 
 
 @app.command()
@@ -188,8 +199,16 @@ def budget_text(spent: dict[str, Any]) -> str:
 
 
 def _asked(found: dict[str, Any]) -> str:
-    kinds = f" ({', '.join(found['kinds'])})" if found["kinds"] else ""
+    """Return what a request is for; whatever a peer called it that is not one plain word is quoted."""
+    named = [each if _PLAIN_WORD.fullmatch(each) else quoted(each, LONGEST_CELL) for each in found["kinds"]]
+    if "kinds" in found.get("cut", ()):
+        named.append("...")
+    kinds = f" ({', '.join(named)})" if named else ""
     return f"{' + '.join(sorted(found['releases'], reverse=True))}{kinds}"
+
+
+def _purpose(found: dict[str, Any], most: int) -> str:
+    return quoted(found["purpose"], most) if found["purpose"] else "not stated"
 
 
 def _approval(approval: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -43,7 +44,7 @@ def init(folder: Path, name: str | None) -> None:
     """Write a commented worker.toml into `folder` and say what to do next."""
     path = write_template(folder, name) if name else write_template(folder)
     sys.stdout.write(f"{path}\n")
-    _say(f"next: fill in {path}, then fedpriv worker start --config {path}")
+    _say(f"next: fill in {path}, then fedpriv worker start --config {quote(str(path))}")
 
 
 def start(config: Path) -> None:
@@ -83,14 +84,12 @@ async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credential
             witnesses=settings.witnesses,
         )  # fmt: skip  # one line of parts
         stack.push_async_callback(worker.close)
-        worker.publisher.soon()  # a witness that holds more than we have speaks up before anything leaves
         desk = Desk(name, tuple(map(holding_of, datasets)), journal)
         await stack.enter_async_context(control.serve(settings.worker.state, desk))
         _describe(name, datasets)
         _remind(desk)
-        streams.open_to(worker)
-        serving = streams.forever() if settings.dial is None else _dial(worker, settings.dial.address, credentials)
-        await _until(stop, serving)
+        address = None if settings.dial is None else settings.dial.address
+        await _until(stop, _serve(worker, streams, address, credentials))
     _say(f"worker {name} stopped; its ledger is published in {settings.worker.state / 'ledger'}")
 
 
@@ -111,6 +110,13 @@ class Streams:
     async def forever(self) -> None:
         """Wait; the listener does the work."""
         await asyncio.Event().wait()
+
+
+async def _serve(worker: Worker, streams: Streams, address: str | None, credentials: Credentials) -> None:
+    """Serve once the ledger is published: a witness that holds more than we have speaks up before anything leaves."""
+    await worker.publisher.begin()
+    streams.open_to(worker)
+    await (streams.forever() if address is None else _dial(worker, address, credentials))
 
 
 async def _until(stop: asyncio.Event, serving: Coroutine[None, None, None]) -> None:

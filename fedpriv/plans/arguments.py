@@ -16,7 +16,9 @@ from fedpriv.plans.operations import Operation, Parameter
 from fedpriv.plans.plan import Argument, Dtype, Slot, Step
 from fedpriv.updates import DTYPES
 
-WORDS = frozenset({"none", "tanh", "floor", "trunc"})
+WORDS = frozenset(
+    {"none", "tanh", "floor", "trunc", "left", "right", "sum", "prod", "mean", "amax", "amin"},
+)
 MEMORY_FORMATS = {"contiguous_format": torch.contiguous_format, "preserve_format": torch.preserve_format}
 MAXIMUM_LIST = 4096
 WORKERS_CHOICE = frozenset({"device", "layout", "pin_memory", "generator", "non_blocking"})
@@ -53,7 +55,11 @@ def call(operation: Operation, bound: dict[str, Any]) -> Any:  # noqa: ANN401  w
     if operation.name == "aten._native_batch_norm_legit_no_training.default":
         return _batch_norm_shapes({**bound, "training": False})[:3]  # torch's names statistics that no kernel gives
     assert operation.overload is not None
-    return operation.overload(*positional, **keywords)
+    results = operation.overload(*positional, **keywords)
+    if operation.name == "aten.native_batch_norm_backward.default":
+        asked = zip(results, bound["output_mask"], strict=True)
+        return tuple(each if wanted else None for each, wanted in asked)  # torch's shapes have one that no kernel gives
+    return results
 
 
 def conforms(value: Any, parameter: Parameter) -> bool:  # noqa: ANN401  any argument of any operation

@@ -187,37 +187,47 @@ class Ready:
 
     def __init__(self, checked: CheckedCall, generator: torch.Generator, device: torch.device) -> None:
         self._engine = Engine(checked.block(), {}, generator, device)
-        self._results = tuple((each, None if each is None else each.strides) for each in checked.results)
+        self._only = self._engine.only
+        self._results = checked.results
         self._name = checked.operation.name
         self._view = checked.is_view
         self._writes = checked.call.writes
 
-    def run(self, operands: Sequence[Any]) -> list[Tensor | None]:
+    def run(self, operands: Sequence[Any]) -> Sequence[Tensor | None]:
         """Return the results for operands of the layouts that were checked, and floats; raise `StepFailed`."""
-        given = self._engine.run(operands)
         try:
+            if self._only is None:
+                given = iter(self._engine.run(operands))
+                results: list[Any] = [None if layout is None else next(given) for layout in self._results]
+            else:
+                made = self._only(operands)
+                results = [made] if type(made) is Tensor else list(made)
+            for at, layout in enumerate(self._results):
+                if layout is not None:
+                    results[at] = self._held(results[at], layout, operands)
             if self._writes:
-                operands[0].copy_(given[0])
-                return []
-            outputs = iter(given)
-            return [
-                None if layout is None else self._held(next(outputs), strides, operands)
-                for layout, strides in self._results
-            ]
-        except RuntimeError:
+                operands[0].copy_(results[0])
+                return ()
+        except Exception:  # noqa: BLE001  torch raises anything, and its text can quote values
             raise StepFailed(step=0, operation=self._name) from None
+        return results
 
-    def _held(self, value: Tensor, strides: tuple[int, ...] | None, operands: Sequence[Any]) -> Tensor:
+    def _held(self, value: Tensor, layout: Layout, operands: Sequence[Any]) -> Tensor:
         """Return `value` laid out as foreseen, in memory of its own unless it is a view."""
+        if value.shape != layout.shape:
+            raise ValueError("a kernel gave another shape than its checks foresaw")
         if self._view:
-            if value.stride() != strides:
-                raise StepFailed(step=0, operation=self._name)
+            if value.stride() != layout.strides:
+                raise ValueError("a view lies otherwise than its checks foresaw")
             return value
-        at = value.data_ptr()
-        shared = at != 0 and any(each.data_ptr() == at for each in operands if type(each) is Tensor)
-        if not shared and value.stride() == strides:
-            return value
-        own = torch.empty_strided(value.shape, strides or (), dtype=value.dtype, device=value.device)
+        if value.stride() == layout.strides:
+            at = value.data_ptr()
+            for each in operands:
+                if type(each) is Tensor and each.data_ptr() == at and at:
+                    break
+            else:
+                return value
+        own = torch.empty_strided(layout.shape, layout.strides, dtype=value.dtype, device=value.device)
         return own.copy_(value)
 
 

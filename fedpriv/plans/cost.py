@@ -25,6 +25,13 @@ COMPOSED = frozenset(
     )
 )  # fmt: skip
 """Operations that torch may make of several, with an intermediate."""
+_DIVIDES = frozenset(
+    f"aten.{name}"
+    for name in (
+        "div.Tensor_mode", "div.Scalar_mode", "fmod.Tensor", "fmod.Scalar", "remainder.Tensor", "remainder.Scalar",
+    )
+)  # fmt: skip
+"""Operations that are made total by several others, each over the whole shape."""
 
 
 def tensors_in(values: Iterable[Any]) -> list[torch.Tensor]:
@@ -74,9 +81,10 @@ def workspace_of(operation: Operation, arguments: Mapping[str, Any], results: Se
         return 2 * sum(map(nbytes, (*operands, *results))) + taps * spatial * weight.dtype.itemsize
     if operation.view or operation.work is Work.NONE:
         return 0
-    if operation.contiguous or operation.work in {Work.MATMUL, Work.SORT} or operation.name in COMPOSED:
+    if operation.contiguous or operation.work in {Work.MATMUL, Work.SORT} or operation.name in COMPOSED | _DIVIDES:
         # operands laid out one after the other, indices brought into range, one intermediate of the whole shape
         whole = _broadcast(operands) if operation.name in COMPOSED else 0
+        whole += 3 * _broadcast((*operands, *results)) if operation.name in _DIVIDES else 0
         region = _region(arguments) * 8 if operation.name in WRITES_REGION else 0
         return 2 * sum(map(nbytes, operands)) + whole + region
     if operation.name.endswith("_backward.default"):

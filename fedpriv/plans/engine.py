@@ -39,6 +39,13 @@ class Engine:
             for position, node in enumerate(block.every_node())
         ]
 
+    @property
+    def only(self) -> Callable[[Sequence[Any]], Any] | None:
+        """The one call of a block of one node, on the inputs, where its results are the outputs; None for others."""
+        if len(self._calls) != 1 or list(self._calls[0][1]) != list(self._outputs):
+            return None
+        return self._calls[0][0]
+
     def run(self, inputs: Sequence[Any]) -> list[torch.Tensor]:
         """Return the outputs for values of the block's inputs and constants; raise `StepFailed` without saying why."""
         registers: list[Any] = [*inputs, *([None] * (self._size - len(inputs)))]
@@ -61,7 +68,7 @@ class Engine:
 
 def _call(
     node: Node, scalars: Mapping[int, float], generator: torch.Generator | None, device: torch.device
-) -> Callable[[list[Any]], Any]:
+) -> Callable[[Sequence[Any]], Any]:
     parameters = parameters_of(node.overload)
     split = sum(not each.keyword for each in parameters)
     from_nothing = not any(each.kind == "Tensor" for each in parameters)
@@ -85,7 +92,7 @@ def _call(
 
 def _closure(
     function: Callable[..., Any], positional: list[Any], keywords: dict[str, Any]
-) -> Callable[[list[Any]], Any]:
+) -> Callable[[Sequence[Any]], Any]:
     registers = [each.index for each in positional if isinstance(each, _Register)]
     simple = not any(map(_reads, keywords.values())) and not any(
         isinstance(each, list) and _reads(each) for each in positional
@@ -97,7 +104,7 @@ def _closure(
         only = registers[0]
         return lambda held: function(held[only])
 
-    def general(held: list[Any]) -> Any:  # noqa: ANN401  what torch returns
+    def general(held: Sequence[Any]) -> Any:  # noqa: ANN401  what torch returns
         return function(
             *[_read(each, held) for each in positional], **{name: _read(each, held) for name, each in keywords.items()}
         )
@@ -132,7 +139,7 @@ def _reads(value: Any) -> bool:  # noqa: ANN401  any argument
     return isinstance(value, _Register) or (isinstance(value, list) and any(map(_reads, value)))
 
 
-def _read(value: Any, held: list[Any]) -> Any:  # noqa: ANN401  any argument
+def _read(value: Any, held: Sequence[Any]) -> Any:  # noqa: ANN401  any argument
     if isinstance(value, _Register):
         return held[value]
     return [_read(each, held) for each in value] if isinstance(value, list) else value

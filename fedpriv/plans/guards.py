@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from fedpriv.plans.kernels import RULES, Bound, ShapeRefused, need, same
+from fedpriv.plans import grids, kernels
+from fedpriv.plans.kernels import Bound, ShapeRefused, need, same
 from fedpriv.plans.operations import Dtypes, Operation
 
 MAXIMUM_INTEGER = 2**40
@@ -54,7 +55,7 @@ def check(operation: Operation, bound: Bound) -> None:
         same(bound, left, right)
     _check_dtypes(operation, bound)
     _check_numbers(bound)
-    rule = RULES.get(operation.name)
+    rule = kernels.RULES.get(operation.name) or grids.RULES.get(operation.name)
     if rule is not None:
         rule(bound)
 
@@ -77,8 +78,10 @@ def _check_dtypes(operation: Operation, bound: Bound) -> None:
         need(len(set(floating)) <= 1, "operands differ in dtype")
         wanted = bound.get("dtype", bound.get("input_dtype"))
         need(wanted is None or wanted.is_floating_point, "the result must be floating point")
+    if operation.dtypes is Dtypes.ALIKE:
+        need(len({value.dtype for value in held.values()}) <= 1, "operands differ in dtype")
     for name, value in held.items():
-        if operation.dtypes is Dtypes.NUMBER:
+        if operation.dtypes in {Dtypes.NUMBER, Dtypes.ALIKE}:
             need(value.dtype != torch.bool, f"{name} must hold numbers, not bool")
         elif operation.dtypes is Dtypes.INTEGER:
             need(not value.dtype.is_floating_point and not value.dtype.is_complex, f"{name} must hold integers or bool")

@@ -24,7 +24,7 @@ from fedpriv.plans.lowering import lowered
 from fedpriv.plans.plan import BATCH, Constant, Input, InputRole, OutputRole, Plan
 from fedpriv.plans.scalars import evaluate, specialise
 from fedpriv.plans.validation import CheckedPlan
-from fedpriv.updates import DTYPES
+from fedpriv.updates import DTYPES, dtype_name
 
 _CHANGED = {OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER}
 _FROM_CALLER = {InputRole.PARAMETER, InputRole.STATE, InputRole.FROZEN}
@@ -130,27 +130,33 @@ class Program:
     def run(self, *arguments: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
         """Return the outputs of a plan of ARGUMENT inputs."""
         inputs = self.plan.inputs_of(InputRole.ARGUMENT)
-        if len(inputs) != len(self.plan.inputs) or len(arguments) != len(inputs):
+        if not len(inputs) == len(self.plan.inputs) == len(arguments):
             raise UsageError(
                 f"the plan takes {len(inputs)} arguments and {len(self.plan.inputs)} inputs in all; `bind` the rest"
             )
+        batch = self.fitting([(dtype_name(each.dtype), tuple(each.shape)) for each in arguments])
+        engine = Engine(self.block(batch), {}, generator, self.device)
+        with torch.inference_mode():
+            given = [each.to(self.device).contiguous() for each in arguments]
+            return [each.clone() for each in engine.run([*given, *self.constants])]
+
+    def fitting(self, arguments: Sequence[tuple[str, tuple[int, ...]]]) -> int:
+        """Return the number of rows at which a plan of ARGUMENT inputs takes `arguments`, dtype and shape of each.
+
+        Raise `InputMismatch` where it does not.
+        """
+        inputs = self.plan.inputs_of(InputRole.ARGUMENT)
+        if not len(inputs) == len(self.plan.inputs) == len(arguments):
+            raise InputMismatch(f"the plan takes {len(self.plan.inputs)} inputs, and {len(arguments)} arguments came")
         rows = [
-            value.shape[0]
-            for each, value in zip(inputs, arguments, strict=True)
-            if BATCH in each.shape[:1] and value.dim()
+            shape[0] for each, (_, shape) in zip(inputs, arguments, strict=True) if BATCH in each.shape[:1] and shape
         ]
         batch = rows[0] if rows else 1
         if batch < 1:
             raise InputMismatch("a batch has no rows; give one at least")
-        for each, value in zip(inputs, arguments, strict=True):
-            _check(each, value, batch)
-        block = self.block(batch)
-        with torch.inference_mode():
-            engine = Engine(block, {}, generator, self.device)
-            return [
-                each.clone()
-                for each in engine.run([*(each.to(self.device).contiguous() for each in arguments), *self.constants])
-            ]
+        for each, (dtype, shape) in zip(inputs, arguments, strict=True):
+            _check_fit(each, dtype, shape, batch)
+        return batch
 
 
 class Bound:
@@ -284,11 +290,14 @@ def _keep(kept: dict[K, V], key: K, value: V) -> None:
 
 
 def _check(declared: Input, value: Tensor, batch: int) -> None:
+    _check_fit(declared, dtype_name(value.dtype), tuple(value.shape), batch)
+
+
+def _check_fit(declared: Input, dtype: str, shape: tuple[int, ...], batch: int) -> None:
     expected = tuple(batch if size == BATCH else size for size in declared.shape)
-    if tuple(value.shape) != expected or value.dtype != DTYPES[declared.dtype]:
+    if shape != expected or dtype != declared.dtype:
         raise InputMismatch(
-            f"input {declared.name!r} needs {declared.dtype} of shape {expected}, "
-            f"not {value.dtype} of shape {tuple(value.shape)}"
+            f"input {declared.name!r} needs {declared.dtype} of shape {expected}, not {dtype} of shape {shape}"
         )
 
 

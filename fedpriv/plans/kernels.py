@@ -51,7 +51,8 @@ def _integer(bound: Bound, *names: str) -> None:
         need(bound[name].dtype in {torch.int64, torch.int32}, f"{name} must hold int32 or int64 indices")
 
 
-def _filled(bound: Bound) -> None:
+def filled(bound: Bound) -> None:
+    """Refuse operands without elements."""
     for name, value in bound.items():
         need(not isinstance(value, torch.Tensor) or value.numel() > 0, f"{name} is empty")
 
@@ -62,7 +63,7 @@ def _single_or_double(source: torch.Tensor) -> None:
 
 
 def _layer_norm(bound: Bound) -> None:
-    _filled(bound)
+    filled(bound)
     _single_or_double(bound["input"])
     source, normalized = bound["input"], tuple(bound["normalized_shape"])
     inner = math.prod(normalized)
@@ -76,7 +77,7 @@ def _layer_norm(bound: Bound) -> None:
 
 
 def _group_norm(bound: Bound) -> None:
-    _filled(bound)
+    filled(bound)
     source = bound["input"] if "input" in bound else bound["X"]
     rows, channels, inner, groups = bound["N"], bound["C"], bound["HxW"], bound["group"]
     need(
@@ -105,7 +106,7 @@ def _batch_norm(bound: Bound) -> None:
 
 
 def _pool_backward(bound: Bound) -> None:
-    _filled(bound)
+    filled(bound)
     _integer(bound, "indices")
     same(bound, "grad_output", "indices")
     need(bound["self"].dim() == bound["grad_output"].dim(), "grad_output and self differ in dimensions")
@@ -113,7 +114,7 @@ def _pool_backward(bound: Bound) -> None:
 
 
 def _average_pool_backward(bound: Bound) -> None:
-    _filled(bound)
+    filled(bound)
     need(bound["self"].dim() == bound["grad_output"].dim(), "grad_output and self differ in dimensions")
     need(bound["self"].shape[:-2] == bound["grad_output"].shape[:-2], "grad_output and self differ in channels")
 
@@ -129,10 +130,13 @@ def _embedding_backward(bound: Bound) -> None:
     need(grad.dim() == indices.dim() + 1 and grad.shape[:-1] == indices.shape, "grad_output and indices do not fit")
 
 
-def _indexed(bound: Bound) -> None:
-    _integer(bound, "index")
+def indexed(bound: Bound) -> None:
+    """Refuse an index that is none, or that points into nothing."""
     source, index, dimension = bound["self"], bound["index"], bound["dim"]
-    need(-source.dim() <= dimension < source.dim() and source.shape[dimension] > 0, "dim is out of range or empty")
+    need(-max(source.dim(), 1) <= dimension < max(source.dim(), 1), "dim is out of range")
+    if index.numel() > 0:
+        _integer(bound, "index")
+        need(source.dim() == 0 or source.shape[dimension] > 0, "dim is empty")
     if "src" in bound:
         need(bound["src"].dim() == index.dim() and bound["src"].dtype == source.dtype, "src does not fit")
         need(all(i <= s for i, s in zip(index.shape, bound["src"].shape, strict=True)), "index is larger than src")
@@ -171,7 +175,7 @@ def _written(bound: Bound) -> None:
 
 
 def _one_dimension(bound: Bound) -> None:
-    _indexed(bound)
+    indexed(bound)
     need(bound["index"].dim() <= 1, "index must have one dimension")
 
 
@@ -245,7 +249,8 @@ def _prelu(bound: Bound) -> None:
     _spreads(bound, "weight", tuple(bound["self"].shape))
 
 
-def _same_backward(bound: Bound) -> None:
+def same_backward(bound: Bound) -> None:
+    """Refuse operands of a gradient that differ in shape, weights aside."""
     first, *others = [
         name for name, value in bound.items() if isinstance(value, torch.Tensor) and name not in {"weight", "buffer"}
     ]
@@ -254,7 +259,7 @@ def _same_backward(bound: Bound) -> None:
 
 RULES: Mapping[str, Callable[[Bound], None]] = {
     **{
-        f"aten.{name}.default": _filled
+        f"aten.{name}.default": filled
         for name in (
             "convolution", "convolution_backward", "max_pool2d_with_indices", "adaptive_max_pool2d", "avg_pool2d",
             "_adaptive_avg_pool2d", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
@@ -277,11 +282,11 @@ RULES: Mapping[str, Callable[[Bound], None]] = {
     "aten._adaptive_avg_pool2d_backward.default": _average_pool_backward,
     "aten.embedding.default": _embedding,
     "aten.embedding_dense_backward.default": _embedding_backward,
-    "aten.gather.default": _indexed,
+    "aten.gather.default": indexed,
     "aten.index_select.default": _one_dimension,
-    "aten.scatter.src": _indexed,
-    "aten.scatter.value": _indexed,
-    "aten.scatter_add.default": _indexed,
+    "aten.scatter.src": indexed,
+    "aten.scatter.value": indexed,
+    "aten.scatter_add.default": indexed,
     "aten.index.Tensor": _advanced,
     "aten._unsafe_index.Tensor": _advanced,
     "aten.index_put.default": _written,
@@ -324,7 +329,7 @@ RULES: Mapping[str, Callable[[Bound], None]] = {
     "aten.normal_functional.default": _deviation,
     "aten.rrelu_with_noise_functional.default": _leaky_noise,
     **{
-        f"aten.{name}.default": _same_backward
+        f"aten.{name}.default": same_backward
         for name in (
             "sigmoid_backward", "tanh_backward", "threshold_backward", "gelu_backward", "silu_backward",
             "mish_backward",

@@ -19,6 +19,7 @@ from fedpriv.plans.blocks import GENERATOR, Block, Node
 from fedpriv.plans.inference import Inference
 from fedpriv.plans.operations import Operation, operation
 from fedpriv.plans.plan import Argument, Dtype, InputRole, OutputRole, Plan, Slot, Step
+from fedpriv.plans.totality import RULES as FURTHER_RULES
 from fedpriv.updates import DTYPES
 
 CARRIED = frozenset({OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER})
@@ -211,7 +212,8 @@ def _embedding_backward(low: Lowering, given: dict[str, Any]) -> tuple[Any, ...]
 
 def _indexed(name: str) -> Rule:
     def rule(low: Lowering, given: dict[str, Any]) -> tuple[Any, ...]:
-        size = low.meta(given["self"]).shape[given["dim"]]
+        shape = low.meta(given["self"]).shape
+        size = shape[given["dim"]] if shape else 1
         return (low.call(name, *{**given, "index": _in_range(low, given["index"], size)}.values()),)
 
     return rule
@@ -326,6 +328,7 @@ def _batch_norm_metas(low: Lowering, given: dict[str, Any]) -> list[torch.Tensor
 
 _UNIFORM, _NORMAL = "aten.uniform.default", "aten.normal_functional.default"
 RULES: Mapping[str, Rule] = {
+    **FURTHER_RULES,
     "aten.empty_like.default": _zeroed_like,
     "aten.empty.memory_format": _zeroed,
     "aten.new_empty.default": _new_zeroed,

@@ -32,10 +32,11 @@ class LabelRule(Enum):
 
 
 class Dtypes(Enum):
-    """Which dtypes the tensors of an operation may have; FLOAT also asks that all have the same."""
+    """Which dtypes the tensors of an operation may have; FLOAT and ALIKE also ask that all have the same."""
 
     ANY = "any"
     NUMBER = "number"
+    ALIKE = "alike"
     INTEGER = "integer"
     FLOAT = "float"
 

@@ -41,10 +41,13 @@ __all__ = [
     "decide",
     "may_compute",
     "may_receive",
+    "wrong_time",
 ]
 
 Release: TypeAlias = Literal["update", "statistics", "metrics", "mock", "value"]
 RECIPIENT_ROLES = ("coordinator", "researcher")
+FAR_BEHIND_SECONDS = 3600.0
+"""How far the clock may be behind the time that it showed before, while that time still stands for the present."""
 _RELEASES: Mapping[type[Rule], tuple[Release, ...]] = {
     PlainUpdate: ("update",),
     Statistics: ("statistics",),
@@ -94,13 +97,14 @@ class Standing:
     """What was approved and used so far, at one moment in seconds since 1970 UTC.
 
     `used` counts releases: by citation of a rule in the last 24 hours, by digest of a grant ever. `refused` are the
-    requests that the owner denied.
+    requests that the owner denied. `behind` is how many seconds the clock is behind `now`, which never runs backwards.
     """
 
     now: float = 0.0
     grants: tuple[Grant, ...] = ()
     used: Mapping[str, int] = field(default_factory=dict)
     refused: frozenset[ReleaseRequest] = frozenset()
+    behind: float = 0.0
 
 
 NOTHING_STANDS = Standing()
@@ -172,6 +176,17 @@ def may_compute(recipient: Recipient, rules: Mapping[DatasetName, Sequence[Rule]
     return recipient.role in RECIPIENT_ROLES and (not rules or may_receive(recipient, rules))
 
 
+def wrong_time(standing: Standing) -> str | None:
+    """Return why nothing can be counted by time, or None; it stands still for as long as the clock was wrong once."""
+    if standing.behind <= FAR_BEHIND_SECONDS:
+        return None
+    return (
+        f"the clock is {standing.behind / 3600:,.1f} hours behind what it showed before, so nothing leaves that is "
+        "counted by time; set it right and start the worker again; where records are still ahead of it, wait, or "
+        "begin a new state folder"
+    )
+
+
 def _try(ask: Ask, rule: Rule, standing: Standing) -> Permit | Deny:
     """Return what one rule says."""
     failed = "; ".join(_failed(ask, rule, standing))
@@ -196,6 +211,9 @@ def _failed(ask: Ask, rule: Rule, standing: Standing) -> Iterator[str]:
     if rule.purpose is not None and ask.purpose != rule.purpose:
         yield f"the stated purpose is {ask.purpose!r:.80}, not {rule.purpose!r}"
     yield from _failed_of_its_own(ask, rule)
+    by_time = rule.rounds_per_day is not None or isinstance(rule, Approval)
+    if by_time and (wrong := wrong_time(standing)):
+        yield wrong
     if rule.rounds_per_day is not None:
         used = standing.used.get(cite(rule), 0)
         if not used < rule.rounds_per_day:

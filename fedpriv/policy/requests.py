@@ -16,7 +16,8 @@ from fedpriv import canonical
 from fedpriv.errors import UsageError
 from fedpriv.ids import DatasetName, PeerName
 
-ID_DIGITS = 16
+ID_DIGITS = 32
+"""Hex digits of an id, 128 bits: to find two requests with one id takes about 2**64 tries, whoever chooses both."""
 YEAR_10000 = 253_402_300_800
 """The first second that no calendar of ours can write."""
 
@@ -53,7 +54,7 @@ class ReleaseRequest:
 
     @property
     def id(self) -> str:
-        """The first 16 hex digits of a canonical digest of every field."""
+        """The first `ID_DIGITS` hex digits of a canonical digest of every field."""
         return canonical.digest("fedpriv/request/v1", *_fields(self)).hex()[:ID_DIGITS]
 
     def to_json(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -48,9 +49,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not _is_number(self.epsilon) or not (math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise UsageError(f"epsilon is {self.epsilon!r}; use a number above 0, such as 8.0")
+            raise UsageError(f"epsilon is {_shown(self.epsilon)}; use a number above 0, such as 8.0")
         if not _is_number(self.delta) or not 0 < self.delta < 1:
-            raise UsageError(f"delta is {self.delta!r}; use a number between 0 and 1, such as 1e-5")
+            raise UsageError(f"delta is {_shown(self.delta)}; use a number between 0 and 1, such as 1e-5")
         checked_name("unit", self.unit)
         object.__setattr__(self, "epsilon", float(self.epsilon))
         object.__setattr__(self, "delta", float(self.delta))
@@ -163,9 +164,18 @@ def _checked(rdp: Iterable[float]) -> tuple[float, ...]:
         raise UsageError(f"a loss has {len(kept)} values; give one for each of the {len(ORDERS)} orders")
     for order, loss in zip(ORDERS, kept, strict=True):
         if not _is_number(loss) or not (math.isfinite(loss) and loss >= 0):
-            raise UsageError(f"the loss at order {order:g} is {loss!r}; a loss is a finite number of at least 0")
+            raise UsageError(f"the loss at order {order:g} is {_shown(loss)}; a loss is a finite number of at least 0")
     return tuple(map(float, kept))
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether `value` is a number that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and not _is_vast(value)
+
+
+def _is_vast(value: object) -> bool:
+    return isinstance(value, int) and abs(value) > sys.float_info.max
+
+
+def _shown(value: object) -> str:
+    return "a number beyond every float" if _is_vast(value) else repr(value)

@@ -40,21 +40,8 @@ class RowSet:
         self, batch_size: int, *, shuffle: bool = False, seed: int = 0, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield features and target of each batch of one pass, in an order that `seed` gives; waits for nothing."""
-        if batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}; use at least 1")
-        count = len(self)
-        order = None
-        if shuffle:
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-            if isinstance(self.features, RemoteTensor):
-                order = sent(self.features._handle.values, order)  # noqa: SLF001  of this package
-        for start in range(0, count - batch_size + 1 if drop_last else count, batch_size):
-            stop = min(start + batch_size, count)
-            if order is None:
-                yield self.features[start:stop], self.target[start:stop]
-            else:
-                rows = order[start:stop]
-                yield self.features.index_select(0, rows), self.target.index_select(0, rows)
+        generator = torch.Generator().manual_seed(seed) if shuffle else None
+        yield from batches_of(self.features, self.target, batch_size, shuffle=generator, drop_last=drop_last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +91,28 @@ def opened(worker: Holder, name: DatasetName) -> RemoteDataset:
     features = Layout.dense(schema.feature_dtype, (schema.rows, *schema.feature_shape))
     target = Layout.dense(schema.target_dtype, (schema.rows,))
     return RemoteDataset(name, schema, at(values, first, features, label), at(values, first + 1, target, label), worker)
+
+
+def batches_of(
+    features: Tensor, target: Tensor, batch_size: int, *, shuffle: torch.Generator | None, drop_last: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the rows of two tensors, or of two pointers, by the batch, in an order that `shuffle` gives if it is there.
+
+    Only the order of the rows is sent, once.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}; use at least 1")
+    count = len(target)
+    order = None if shuffle is None else torch.randperm(count, generator=shuffle)
+    if order is not None and isinstance(features, RemoteTensor):
+        order = sent(features._handle.values, order)  # noqa: SLF001  of this package
+    for start in range(0, count - batch_size + 1 if drop_last else count, batch_size):
+        stop = min(start + batch_size, count)
+        if order is None:
+            yield features[start:stop], target[start:stop]
+        else:
+            rows = order[start:stop]
+            yield features.index_select(0, rows), target.index_select(0, rows)
 
 
 def search(workers: Sequence[Holder], *tags: str) -> list[RemoteDataset]:

@@ -9,37 +9,67 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from fedpriv.errors import UsageError
-from fedpriv.remote.holder import Holder
 from fedpriv.remote.pointer import RemoteTensor, sent
 
 
-def send_module(module: nn.Module, worker: Holder) -> nn.Module:
+class Sends(Protocol):
+    """A worker, or whatever else gives a pointer for a tensor: it may wait, and it must copy."""
+
+    def send(self, tensor: Tensor) -> RemoteTensor:
+        """Return a pointer to a copy of `tensor`."""
+        ...
+
+
+def swap(old: Tensor, new: Tensor) -> None:
+    """Make each of two tensors the other, in place; raise `UsageError` while a graph needs one of them."""
+    exchange: Callable[[Tensor, Tensor], None] = torch.utils.swap_tensors
+    try:
+        exchange(old, new)
+    except RuntimeError:
+        gc.collect()  # a graph in a cycle is still alive
+        try:
+            exchange(old, new)
+        except RuntimeError:
+            raise UsageError(
+                "a result of the module is still alive and needs its weights where they are; call backward() on it, or "
+                "del it, before the module moves"
+            ) from None
+
+
+def send_module(module: nn.Module, worker: Sends, *, exchange: Callable[[Tensor, Tensor], None] = swap) -> nn.Module:
     """Move every parameter and buffer of `module` to `worker`, in place, and return it.
 
     Gradients go along; tied, frozen and recurrent weights stay what they are. Raise `ReleaseDenied` for values that
-    derive from the data of another worker's owner.
+    derive from the data of another worker's owner. `exchange` makes each of two tensors the other.
     """
     _follow_parameters()
-    return _moved(module, lambda tensor: worker.send(_here(tensor)))
+    for each in module.modules():
+        if isinstance(each, nn.RNNBase) and _begin_stepwise not in each._forward_pre_hooks.values():  # noqa: SLF001
+            each.register_forward_pre_hook(_begin_stepwise)
+            each.register_forward_hook(_end_stepwise, always_call=True)
+    return _moved(module, lambda tensor: worker.send(_here(tensor)), exchange)
 
 
-def get_module(module: nn.Module) -> nn.Module:
+def get_module(module: nn.Module, *, exchange: Callable[[Tensor, Tensor], None] = swap) -> nn.Module:
     """Bring every parameter and buffer of `module` back, in place, and return it; raise as `RemoteTensor.get` does."""
-    return _moved(module, _here)
+    return _moved(module, _here, exchange)
 
 
 def _here(tensor: Tensor) -> Tensor:
-    return tensor.get() if isinstance(tensor, RemoteTensor) else tensor.detach()
+    return RemoteTensor.get(tensor) if isinstance(tensor, RemoteTensor) else tensor.detach()
 
 
-def _moved(module: nn.Module, move: Callable[[Tensor], Tensor]) -> nn.Module:
+def _moved(
+    module: nn.Module, move: Callable[[Tensor], Tensor], exchange: Callable[[Tensor, Tensor], None]
+) -> nn.Module:
     held = list(_tensors(module))
     new = {id(each): _copy(each, move) for each in held}  # all of them before any is replaced
     recurrent = [each for each in module.modules() if isinstance(each, nn.RNNBase)]
@@ -47,7 +77,7 @@ def _moved(module: nn.Module, move: Callable[[Tensor], Tensor]) -> nn.Module:
         layer._flat_weights, layer._flat_weight_refs = [], []  # noqa: SLF001  torch keeps weak references there
     try:
         for each in held:
-            _swap(each, new[id(each)])
+            exchange(each, new[id(each)])
     finally:
         for layer in recurrent:
             layer._init_flat_weights()  # noqa: SLF001  as torch does after it moved a module
@@ -70,19 +100,24 @@ def _copy(tensor: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
     return moved
 
 
-def _swap(old: Tensor, new: Tensor) -> None:
-    swap: Callable[[Tensor, Tensor], None] = torch.utils.swap_tensors
-    try:
-        swap(old, new)
-    except RuntimeError:
-        gc.collect()  # a graph in a cycle is still alive
-        try:
-            swap(old, new)
-        except RuntimeError:
-            raise UsageError(
-                "a result of the module is still alive and needs its weights where they are; call backward() on it, or "
-                "del it, before the module moves"
-            ) from None
+_stepwise: list[AbstractContextManager[None]] = []
+
+
+def _begin_stepwise(layer: nn.Module, _: object) -> None:
+    """Have torch take a recurrent layer step by step while its weights are elsewhere: its fused kernel is for here."""
+    there = isinstance(next(layer.parameters()), RemoteTensor)
+    _stepwise.append(torch.backends.mkldnn.flags(enabled=False, allow_tf32=None) if there else nullcontext())
+    _stepwise[-1].__enter__()
+
+
+def is_stepwise() -> bool:
+    """Return whether a recurrent layer is being taken step by step."""
+    return bool(_stepwise)
+
+
+def _end_stepwise(*_: object) -> None:
+    """Let torch have its fused kernels back."""
+    _stepwise.pop().__exit__(None, None, None)
 
 
 _following: list[Any] = []

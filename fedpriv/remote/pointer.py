@@ -9,49 +9,28 @@ worker decides by its own. A value that derives from somebody's data does not co
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from fedpriv.errors import FedprivError, QuotaExceeded, ReleaseDenied, UsageError, WorkerRefused
+from fedpriv.errors import FedprivError, OperationNotAllowed, QuotaExceeded, ReleaseDenied, UsageError, WorkerRefused
 from fedpriv.ids import WorkerName
 from fedpriv.labels import PUBLIC, Label
 from fedpriv.plans.calls import TAKE_NUMBERS, Layout
-from fedpriv.remote.recipes import Found, Recipe, Shape, find
+from fedpriv.remote.handle import Handle, Memory
+from fedpriv.remote.recipes import Composition, Found, Recipe, Shape, check_targets, find, not_allowed
 from fedpriv.remote.ticket import Ticket
-from fedpriv.remote.values import Values
+from fedpriv.remote.values import Usable, Values
+from fedpriv.updates import DTYPE_NAMES, DTYPES
 from fedpriv.wire.messages import ErrorCode
 
 MAXIMUM_SENT_BYTES = 1 << 20
 """How large a tensor of this process may be that is sent along with an operation on pointers, without being asked."""
 _SAME = frozenset({"aten.detach.default", "aten.alias.default", "aten.lift_fresh.default"})
 _HERE = torch.device("cpu")
+_wrap = Tensor._make_wrapper_subclass  # noqa: SLF001  torch has no public way
 _SCALAR = "aten._local_scalar_dense.default"
-
-
-class Handle:
-    """One id at a worker; the value is freed when nothing refers to it any more."""
-
-    __slots__ = ("id", "keep", "values")
-
-    def __init__(self, values: Values, number: int) -> None:
-        self.values = values
-        self.id = number
-        self.keep = False
-
-    def __del__(self) -> None:
-        if not self.keep:
-            self.values.free(self.id)
-
-
-class Memory:
-    """Memory that several pointers may show, and what was ever written into it."""
-
-    __slots__ = ("label",)
-
-    def __init__(self, label: Label) -> None:
-        self.label = label
 
 
 def _absent(what: str) -> Callable[..., Any]:
@@ -70,21 +49,13 @@ class RemoteTensor(Tensor):
     """A tensor at a worker: shape, dtype and gradient are here, its values are not."""
 
     _handle: Handle
-    _shape: Shape
-    _memory: Memory
 
-    @staticmethod
-    def __new__(cls: type[Self], handle: Handle, shape: Shape, memory: Memory) -> Self:  # noqa: D102  made by this module alone
-        made: Self = Tensor._make_wrapper_subclass(  # noqa: SLF001  torch has no public way
-            cls, shape.shape, strides=shape.strides, dtype=shape.dtype, device=_HERE
-        )
-        made._handle = handle
-        made._shape = shape
-        made._memory = memory
-        return made
+    def __init_subclass__(cls) -> None:
+        _kinds.add(cls)
 
-    def __init__(self, handle: Handle, shape: Shape, memory: Memory) -> None:
-        """Do nothing more: torch calls this with the arguments of `__new__`."""
+    def __new__(cls, *_: object, **__: object) -> Self:
+        """Raise `UsageError`: a pointer comes from a worker."""
+        raise UsageError("a RemoteTensor is made by sending one: worker.send(tensor), or worker.dataset(name).features")
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # noqa: SLF001  torch's own way
 
@@ -109,7 +80,7 @@ class RemoteTensor(Tensor):
     @property
     def label(self) -> Label:
         """The data sets that the value derives from; public where it derives from the caller's own tensors alone."""
-        return self._memory.label
+        return self._handle.memory.label
 
     def __repr__(  # type: ignore[override]  # torch leaves its own untyped
         self,
@@ -168,23 +139,41 @@ class RemoteTensor(Tensor):
         return found
 
 
+_kinds: set[type] = {RemoteTensor}
+P = TypeVar("P", bound=RemoteTensor)
+
+
+def pointer_to(handle: Handle, kind: type[P]) -> P:
+    """Return a tensor that stands for a value; what is computed from it is of the same kind of pointer."""
+    shape = handle.shape
+    made: P = _wrap(kind, shape.shape, strides=shape.strides, dtype=shape.dtype, device=_HERE)
+    made._handle = handle  # noqa: SLF001  this module's own
+    return made
+
+
 def at(values: Values, number: int, layout: Layout, label: Label = PUBLIC) -> RemoteTensor:
     """Return a pointer to value `number`."""
-    return RemoteTensor(Handle(values, number), Shape.of(layout), Memory(label))
+    return pointer_to(Handle(values, number, Shape.of(layout), Memory(label)), RemoteTensor)
 
 
 def sent(values: Values, tensor: Tensor, tags: Sequence[str] = (), description: str = "") -> RemoteTensor:
-    """Return a pointer to a copy of `tensor` at the worker of `values`."""
-    number = values.put([tensor], tags, description)
-    return at(values, number, Layout.dense(Layout.of(tensor).dtype, tuple(tensor.shape)))
+    """Return a pointer to a copy of `tensor` at the worker of `values`; raise `UsageError` for what does not travel."""
+    if tensor.layout is not torch.strided or tensor.is_meta or tensor.dtype not in DTYPE_NAMES:
+        raise UsageError(
+            f"a {tensor.layout} tensor of {tensor.dtype} on {tensor.device} does not travel; send a dense one with one "
+            f"of the dtypes {', '.join(DTYPES)}"
+        )
+    layout = Layout.dense(DTYPE_NAMES[tensor.dtype], tuple(tensor.shape))
+    return at(values, values.put([tensor], tags, description), layout)
 
 
 class _Operation:
     """What dispatching needs to know of an overload, whatever its operands are."""
 
-    __slots__ = ("name", "numbers_anew", "same")
+    __slots__ = ("func", "name", "numbers_anew", "same")
 
     def __init__(self, func: Any) -> None:  # noqa: ANN401  torch's overload
+        self.func = func
         self.name = str(func)
         plain = self.name.replace("_.", ".")
         self.numbers_anew = plain in TAKE_NUMBERS or plain.replace(".Tensor", ".Scalar") in TAKE_NUMBERS
@@ -195,25 +184,33 @@ class _Local(Exception):
     """A tensor of this process stands among pointers."""
 
 
-_operations: dict[Any, _Operation] = {}
+_operations: dict[int, _Operation] = {}
+"""By the identity of the overload, which torch never lets go of."""
 _recipes: dict[tuple[Any, ...], Found] = {}
+_under_way: set[tuple[Any, ...]] = set()
+"""Operations that are being carried out as several others."""
 
 
-def dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401  torch's hook
-    """Carry out one operation at the worker of its pointers."""
-    known = _operations.get(func)
+def dispatch(
+    func: Any,  # noqa: ANN401  torch's hook
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    mixed: Callable[[Any, Sequence[Any], Mapping[str, Any]], Any] | None = None,
+) -> Any:  # noqa: ANN401  as above
+    """Carry out one operation at the worker of its pointers; `mixed` does with tensors of this process among them."""
+    known = _operations.get(id(func))
     if known is None:
-        known = _operations[func] = _Operation(func)
+        known = _operations[id(func)] = _Operation(func)
     pointers: list[RemoteTensor] = []
     numbers: list[float] = []
-    key: list[Any] = [func]
+    key: list[Any] = [known]
     try:
         _read(args, key, pointers, numbers, anew=known.numbers_anew)
         for name in sorted(kwargs):
             key.append(name)
             _read((kwargs[name],), key, pointers, numbers, anew=known.numbers_anew)
     except _Local:
-        return _with_local(func, args, kwargs)
+        return (mixed or with_local)(func, args, kwargs)
     if known.same:
         return _again(pointers[0])
     if known.name == _SCALAR:
@@ -224,7 +221,16 @@ def dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any: 
         found = _recipes[identity] = find(func, _metas(args), {name: _meta(each) for name, each in kwargs.items()})
     if type(found) is Recipe:
         return _carried_out(found, pointers, numbers)
-    return found.run(*args, **kwargs)  # type: ignore[union-attr]  # the only other kind
+    assert isinstance(found, Composition)
+    if identity in _under_way:
+        if found.refusal:
+            raise OperationNotAllowed(found.refusal, operation=known.name)
+        raise not_allowed(known.name)  # taken apart, it comes back to itself
+    _under_way.add(identity)
+    try:
+        return found.run(*args, **kwargs)
+    finally:
+        _under_way.discard(identity)
 
 
 def _read(
@@ -233,9 +239,9 @@ def _read(
     """Add what tells one recipe from another to `key`: equal numbers of different types or bits are different."""
     for each in values:
         kind = type(each)
-        if kind is RemoteTensor:
+        if kind in _kinds:
             pointers.append(each)
-            key.append(each._shape)  # noqa: SLF001  this module's own
+            key.append(each._handle.shape)  # noqa: SLF001  this module's own
         elif kind is float:
             if anew:
                 numbers.append(each)
@@ -254,7 +260,8 @@ def _read(
 
 def _carried_out(recipe: Recipe, pointers: Sequence[RemoteTensor], numbers: Sequence[float]) -> Any:  # noqa: ANN401
     """Ask for one operation and return pointers to its results, or the one that it wrote into."""
-    values = pointers[0]._handle.values  # noqa: SLF001  this module's own
+    kind, target = type(pointers[0]), pointers[0]._handle  # noqa: SLF001  this module's own
+    values = target.values
     label = PUBLIC
     ids: list[int] = []
     for each in pointers:
@@ -262,29 +269,47 @@ def _carried_out(recipe: Recipe, pointers: Sequence[RemoteTensor], numbers: Sequ
         if handle.values is not values:
             raise _two_workers(pointers)
         ids.append(handle.id)
-        other = each._memory.label  # noqa: SLF001  as above
+        other = handle.memory.label
         if other is not PUBLIC and other is not label:
             label = label.join(other)
-    first = values.use(recipe, ids, numbers, len(recipe.results))
+    shapes = recipe.results
+    first = values.use(recipe, ids, numbers, len(shapes))
     if recipe.writes:
-        pointers[0]._memory.label = label  # noqa: SLF001  as above
+        target.memory.label = label
         return pointers[0]
-    if recipe.is_view:
-        memory = pointers[0]._memory  # noqa: SLF001  as above
-    elif recipe.single:
-        memory = Memory(PUBLIC if recipe.from_shapes else label)
-    else:
-        memory = None
-    results: list[RemoteTensor | None] = []
-    for at_, shape in enumerate(recipe.results):
-        own = memory or Memory(PUBLIC if recipe.from_shapes else label)
-        results.append(None if shape is None else RemoteTensor(Handle(values, first + at_), shape, own))
-    return results[0] if recipe.single else results
+    if recipe.from_shapes:
+        label = PUBLIC
+    if recipe.single:
+        return pointer_to(Handle(values, first, shapes[0], target.memory if recipe.is_view else Memory(label)), kind)  # type: ignore[arg-type]  # one result is there
+    return [
+        None
+        if shape is None
+        else pointer_to(Handle(values, first + place, shape, target.memory if recipe.is_view else Memory(label)), kind)
+        for place, shape in enumerate(shapes)
+    ]
+
+
+def run_plan(use: Usable, shapes: Sequence[Shape], pointers: Sequence[RemoteTensor]) -> list[RemoteTensor]:
+    """Ask for a plan on `pointers`; return pointers to what it gives, each deriving from all of them."""
+    values = common_values(pointers)
+    label = PUBLIC.join(*(each.label for each in pointers))
+    first = values.use(use, [each._handle.id for each in pointers], (), len(shapes))  # noqa: SLF001  this module's own
+    kind = type(pointers[0])
+    return [pointer_to(Handle(values, first + place, shape, Memory(label)), kind) for place, shape in enumerate(shapes)]
+
+
+def common_values(arguments: Sequence[Any]) -> Values:
+    """Return where the pointers among `arguments` are; raise `UsageError` if that is not one place."""
+    pointers = list(_pointers(arguments))
+    (values, *others) = {each._handle.values for each in pointers}  # noqa: SLF001  this module's own
+    if others:
+        raise _two_workers(pointers)
+    return values
 
 
 def _again(pointer: RemoteTensor) -> RemoteTensor:
     """Return another pointer to the same value."""
-    return RemoteTensor(pointer._handle, pointer._shape, pointer._memory)  # noqa: SLF001  this module's own
+    return pointer_to(pointer._handle, type(pointer))  # noqa: SLF001  this module's own
 
 
 def _number(pointer: RemoteTensor) -> Any:  # noqa: ANN401  a number
@@ -297,11 +322,15 @@ def _number(pointer: RemoteTensor) -> Any:  # noqa: ANN401  a number
     return pointer.get().item()
 
 
-def _with_local(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401  torch's hook
+def taking_apart() -> bool:
+    """Return whether an operation is being carried out as several others."""
+    return bool(_under_way)
+
+
+def with_local(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401  torch's hook
     """Send the tensors of this process that an operation takes along, then carry it out."""
-    (values, *others) = {each._handle.values for each in _pointers((*args, *kwargs.values()))}  # noqa: SLF001
-    if others:
-        raise _two_workers(list(_pointers((*args, *kwargs.values()))))
+    check_targets(func, args, kwargs, RemoteTensor)
+    values = common_values((*args, *kwargs.values()))
 
     def there(value: Any) -> Any:  # noqa: ANN401  any argument
         if isinstance(value, list | tuple):
@@ -332,7 +361,7 @@ def _metas(arguments: Sequence[Any]) -> tuple[Any, ...]:
 
 def _meta(value: Any) -> Any:  # noqa: ANN401  any argument
     if isinstance(value, RemoteTensor):
-        return value._shape.layout.meta()  # noqa: SLF001  this module's own
+        return value._handle.shape.layout.meta()  # noqa: SLF001  this module's own
     return [_meta(each) for each in value] if isinstance(value, list | tuple) else value
 
 

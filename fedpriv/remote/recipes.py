@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -20,23 +21,26 @@ from torch import Tensor
 from fedpriv.errors import OperationNotAllowed, PlanRefused, ReleaseDenied, UsageError, nearest
 from fedpriv.plans.arguments import MEMORY_FORMATS, WORKERS_CHOICE
 from fedpriv.plans.calls import TAKE_NUMBERS, Call, CheckedCall, Layout, check
+from fedpriv.plans.cost import tensors_in
 from fedpriv.plans.guards import MAXIMUM_INTEGER
 from fedpriv.plans.inference import Quota
-from fedpriv.plans.operations import LabelRule, Overload, denied, operation, table, torch_overload
+from fedpriv.plans.operations import LabelRule, Overload, denied, operation, parameters_of, table, torch_overload
 from fedpriv.plans.plan import Argument, Dtype, Slot, Step
+from fedpriv.remote.compositions import COMPOSITIONS, NUMBERED, flagged, plainly, special
 from fedpriv.updates import DTYPE_NAMES
 
 ANY = Quota(1 << 60, 1 << 31, 1 << 62, 1 << 31, 1 << 31)
 """What an operation needs is the worker's to judge; here it is asked only whether it could run at all."""
+_FEW = 1 << 16
+"""Elements of operands that are small enough to see what torch itself says of them."""
 _FORMAT_NAMES = {value: name for name, value in MEMORY_FORMATS.items()}
 _CONTROL = "turns a value into control flow"
-_NUMBERED = frozenset(
-    f"aten.{name}.Tensor"
-    for name in ("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "remainder", "fmod")
-)
+_WHOLE = frozenset({"aten.constant_pad_nd.default", "aten._to_copy.default"})
+"""Operations that torch takes apart into writes to a tensor of this process."""
 _SAME = {
     "aten.zero.default": "aten.zeros_like.default",
     "aten.normal.float": "aten.normal_functional.default",
+    "aten.normal.default": "aten.normal_functional.default",
     "aten.bernoulli.float": "aten.bernoulli.p",
     "aten.rsub.Tensor": "aten.rsub.Scalar",
 }
@@ -82,6 +86,8 @@ class Composition:
     """An operation that is carried out as several others."""
 
     run: Callable[..., Any]
+    refusal: str = ""
+    """Why it is not carried out as one, where a worker knows it."""
 
 
 Found: TypeAlias = Recipe | Composition
@@ -106,20 +112,24 @@ def find(func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Foun
 
 
 def _reading(name: str, func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Found:
-    special = COMPOSITIONS.get(name)
-    if special is not None:
-        return Composition(special)
+    several = special(func, args, kwargs)
+    if several is not None:
+        return Composition(several)
+    args = plainly(func, args, kwargs)
     known = _known_as(name, args)
     if known is None:
         return _apart(name, func)
     try:
-        checked = check(_call(known, args, kwargs), ANY)
+        checked = check(_call(known, func, args, kwargs), ANY)
     except PlanRefused as refused:
-        func(*args, **kwargs)  # raises as torch does, at the caller's line, where the arguments do not fit
+        given = _as_torch_does(func, args, kwargs)
+        if isinstance(given, Tensor) and given.numel() == 0 and not operation(known).view:
+            return Composition(_without_elements(given))
+        refusal = _told(name, refused)
         try:
-            return _apart(name, func)
+            return replace(_apart(name, func), refusal=str(refusal))
         except OperationNotAllowed:
-            raise refused from None
+            raise refusal from None
     return _recipe(checked, func)
 
 
@@ -128,19 +138,26 @@ def _writing(func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     if name in COMPOSITIONS:
         return Composition(COMPOSITIONS[name])
     _, packet, overload = name.split(".")
+    if torch.Tag.inplace_view in func.tags and packet.endswith("_"):
+        return Composition(_turned(getattr(torch.ops.aten, packet[:-1])))
     outputs = [each.name for each in func._schema.arguments if each.is_out]  # noqa: SLF001  torch has no public schema
     if outputs:
         return Composition(_into_outputs(func, outputs))
     if not packet.endswith("_") or packet.startswith("__"):
         raise not_allowed(name)
     plain = f"aten.{packet[:-1]}.{overload}"
-    known = _known_as(plain, args)
+    known = None if packet == "index_put_" and flagged(args) is not None else _known_as(plain, args)
     if known is None:
         base = _functional(name, plain)
         return Composition(lambda target, *rest, **named: target.copy_(base(target, *rest, **named)))
-    func(*args, **kwargs)  # raises as torch does where the result cannot be written
-    call = replace(_call(known, args, kwargs), writes=True)
-    return _recipe(check(call, ANY), func)
+    _as_kernel(func, *args, **kwargs)  # raises as torch does where the result cannot be written
+    try:
+        return _recipe(check(replace(_call(known, func, args, kwargs), writes=True), ANY), func)
+    except PlanRefused as refused:
+        if packet == "copy_":
+            raise _told(name, refused) from None
+        base = _functional(name, plain)
+        return Composition(lambda target, *rest, **named: target.copy_(base(target, *rest, **named)))
 
 
 def _recipe(checked: CheckedCall, func: Overload) -> Recipe:
@@ -157,15 +174,19 @@ def _recipe(checked: CheckedCall, func: Overload) -> Recipe:
 
 def _known_as(name: str, args: Sequence[Any]) -> str | None:
     """Return the allow-list's name for what torch calls `name` on these arguments, or None."""
-    if name in _NUMBERED and len(args) > 1 and not isinstance(args[1], Tensor):
+    if name in NUMBERED and len(args) > 1 and not isinstance(args[1], Tensor):
         name = name.replace(".Tensor", ".Scalar")
     name = _SAME.get(name, name)
     return name if name in table() else None
 
 
-def _call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-    """Return the call of `name` on meta tensors and plain values; raise `PlanRefused` for what a plan cannot hold."""
+def _call(name: str, func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+    """Return the call of `name` for what was asked of `func`, on meta tensors and plain values.
+
+    Raise `PlanRefused` for what a plan cannot hold.
+    """
     known = operation(name)
+    own = {each.name: each.default for each in parameters_of(func) if not each.required}
     positional = [each for each in known.parameters if not each.keyword]
     reader = _Reader(name)
     arguments = [reader.read(value) for value in args]
@@ -173,9 +194,10 @@ def _call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
     if len(arguments) > len(positional):
         raise reader.refused()
     for each in positional[len(arguments) :]:
-        if each.name in WORKERS_CHOICE or (each.name not in named and each.required):
+        if each.name in WORKERS_CHOICE or (each.required and not {*named, *own} & {each.name}):
             break
-        arguments.append(named.pop(each.name, each.default))
+        default = own.get(each.name, each.default)
+        arguments.append(named.pop(each.name, tuple(default) if isinstance(default, list) else default))
     while arguments and positional[len(arguments) - 1].name in WORKERS_CHOICE:
         arguments.pop()
     defaults = {each.name: each.default for each in known.parameters}
@@ -247,12 +269,48 @@ def _apart(name: str, func: Overload) -> Composition:
     """Return how torch itself expresses `func` by other operations; raise `OperationNotAllowed` where it does not."""
     if name.startswith("prims."):
         return Composition(func.impl_aten)  # type: ignore[attr-defined]  # torch sets it on primitives
+    if name in denied() and name != "aten.unfold_backward.default":  # whose kernel is not what it is taken apart into
+        raise not_allowed(name)
     found = torch._decomp.decomposition_table.get(func)  # noqa: SLF001  the table has no public name
-    if found is not None:
-        return Composition(found)
+    if found is not None and name not in _WHOLE:
+        return Composition(partial(_as_kernel, found))
     if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):  # noqa: SLF001  as above
         return Composition(func.decompose)
     raise not_allowed(name)
+
+
+def _as_kernel(decomposed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  any operation
+    """Run one of torch's own decompositions, which assert where the kernels that they stand for raise."""
+    try:
+        return decomposed(*args, **kwargs)
+    except AssertionError as failed:
+        raise RuntimeError(str(failed)) from None
+
+
+def _as_torch_does(func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401  any operation
+    """Return what `func` gives on shapes, if torch knows; raise what it raises for these shapes and dtypes."""
+    try:
+        given = _as_kernel(func, *args, **kwargs)
+    except NotImplementedError:  # the shape depends on values
+        given = None
+    if sum(each.numel() for each in tensors_in((*args, *kwargs.values()))) <= _FEW:
+        func(*map(_zeros, args), **{key: _zeros(value) for key, value in kwargs.items()})
+    return given
+
+
+def _zeros(value: Any) -> Any:  # noqa: ANN401  any argument
+    """Return `value` with a tensor of zeros of this process in place of each tensor."""
+    if isinstance(value, list | tuple):
+        return [_zeros(each) for each in value]
+    return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, Tensor) else value
+
+
+def _told(name: str, refused: PlanRefused) -> PlanRefused:
+    """Return `refused` as whoever called the operation needs to hear it."""
+    if type(refused) is not PlanRefused:
+        return refused
+    why = str(refused).removeprefix(f"step -1 ({refused.operation})").lstrip(": ")
+    return OperationNotAllowed(f"no worker runs {_short(name)} ({name}) on these operands: {why}", operation=name)
 
 
 def _functional(name: str, plain: str) -> Callable[..., Any]:
@@ -261,6 +319,40 @@ def _functional(name: str, plain: str) -> Callable[..., Any]:
         return torch_overload(plain)
     except AttributeError:
         raise not_allowed(name) from None
+
+
+def check_targets(func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any], pointer: type[Tensor]) -> None:
+    """Raise `UsageError` where `func` would write a value that is elsewhere into a tensor of this process."""
+    named = {each.name: value for each, value in zip(func._schema.arguments, args, strict=False)} | dict(kwargs)  # noqa: SLF001  torch has no public schema
+    for each in func._schema.arguments:  # noqa: SLF001  as above
+        target = named.get(each.name)
+        if each.is_write and isinstance(target, Tensor) and not isinstance(target, pointer):
+            raise UsageError(
+                f"{_short(str(func))} would write a value that is at a worker into a tensor of this process; send that "
+                "tensor first, or get() the value"
+            )
+
+
+def _without_elements(result: Tensor) -> Callable[..., Any]:
+    """Return the operation that makes a tensor like `result`, which has no elements that anything could be done to."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  any operation
+        known = next(each for each in (*args, *kwargs.values()) if isinstance(each, Tensor))
+        return known.new_zeros(result.shape, dtype=result.dtype)
+
+    return run
+
+
+def _turned(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the operation that makes its first operand the view of itself that `view` gives."""
+
+    def run(target: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401  any operation
+        turned = view(target, *args, **kwargs)
+        target.data = turned
+        target._handle = turned._handle  # type: ignore[attr-defined]  # noqa: SLF001  of this package
+        return target
+
+    return run
 
 
 def _into_outputs(func: Overload, outputs: Sequence[str]) -> Callable[..., Any]:
@@ -293,37 +385,3 @@ def not_allowed(name: str) -> OperationNotAllowed:
 
 def _short(name: str) -> str:
     return name.split(".")[1] if name.count(".") > 1 else name
-
-
-def _batch_norm(
-    source: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    training: bool,  # noqa: FBT001  torch's order
-    momentum: float,
-    eps: float,
-) -> tuple[Tensor, ...]:
-    aten = torch.ops.aten
-    if mean is None or variance is None:
-        given: tuple[Tensor, ...] = aten._native_batch_norm_legit.no_stats(  # noqa: SLF001  torch's name for it
-            source, weight, bias, training, momentum, eps
-        )
-        return given
-    if not training:
-        given = aten._native_batch_norm_legit_no_training.default(source, weight, bias, mean, variance, momentum, eps)  # noqa: SLF001
-        return given[0], given[1], given[2]
-    output, saved, inverse, new_mean, new_variance = aten._native_batch_norm_legit_functional.default(  # noqa: SLF001
-        source, weight, bias, mean, variance, training, momentum, eps
-    )
-    mean.copy_(new_mean)
-    variance.copy_(new_variance)
-    return output, saved, inverse
-
-
-COMPOSITIONS: Mapping[str, Callable[..., Any]] = {
-    "aten.native_batch_norm.default": _batch_norm,
-    "aten._native_batch_norm_legit.default": _batch_norm,
-}
-"""Operations that torch offers as one and a worker as several."""

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 
+from fedpriv.errors import UsageError
 from fedpriv.ids import DatasetName, PeerName, PlanDigest
 from fedpriv.plans.plan import Plan
 from fedpriv.remote.line import Line
@@ -25,6 +26,7 @@ from fedpriv.wire.messages import (
     Request,
 )
 from fedpriv.wire.values import (
+    MAXIMUM_PUT_BYTES,
     AskObjects,
     AskRelease,
     Calls,
@@ -98,8 +100,15 @@ class Values:
             return first
 
     def put(self, tensors: Sequence[torch.Tensor], tags: Sequence[str] = (), description: str = "") -> int:
-        """Send copies of `tensors`; return the id of the first."""
-        values = TensorSet({str(at): each.detach().clone() for at, each in enumerate(tensors)})
+        """Send copies of `tensors`; return the id of the first; raise `UsageError` for more than a message holds."""
+        size = sum(each.nbytes for each in tensors)
+        if size > MAXIMUM_PUT_BYTES:
+            raise UsageError(
+                f"{size:,} bytes in one tensor; a worker takes {MAXIMUM_PUT_BYTES:,} at most, send it in parts"
+            )
+        values = TensorSet(
+            {str(at): each.detach().clone(memory_format=torch.contiguous_format) for at, each in enumerate(tensors)}
+        )
         with self._lock:
             self._flush()
             first, self._next = self._next, self._next + len(tensors)

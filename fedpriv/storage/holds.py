@@ -138,18 +138,20 @@ class Holds:
                 "UPDATE hold SET state = 'lost' WHERE state = 'committed' AND number NOT IN (SELECT hold FROM outbox)"
             )
 
-    def used(self, now: float, dataset: DatasetName | None = None) -> dict[str, int]:
+    def used(self, now: float, dataset: DatasetName | None = None, *, without: int | None = None) -> dict[str, int]:
         """Return how often each rule was used in the last day, by citation, and each approval ever, by digest.
 
-        Equal rules of two data sets share a citation: name the one that is judged. Digests have no colon, unlike
-        citations. A use that a clock running backwards put into the future counts too.
+        Equal rules of two data sets share a citation: name the one that is judged. `without` leaves one reservation
+        out. Digests have no colon, unlike citations. A use that a clock running backwards put into the future counts
+        too.
         """
         since = int((now - DAY_SECONDS) * 1000)
         with self._database.reading(_READ) as connection:
             found = connection.execute(
                 "SELECT against, count(*) FROM charge JOIN hold ON number = hold WHERE coalesce(? = dataset, 1) "
-                "AND state != 'cancelled' AND (time > ? OR instr(against, ':') = 0) GROUP BY against",
-                (dataset, since),
+                "AND number IS NOT ? AND state != 'cancelled' AND (time > ? OR instr(against, ':') = 0) "
+                "GROUP BY against",
+                (dataset, without, since),
             ).fetchall()
         return dict(found)
 

@@ -2,8 +2,9 @@
 
 Every distinct request is one row with the plan it names, however often it comes. An approval is durable before it
 counts, replaces the one before it, and is kept for ever, because ledger entries cite its digest; a denial withdraws it,
-and lasts until the owner approves.
-What a peer can make us keep is bounded: in requests that wait for the owner, in requests of all kinds and in bytes.
+lasts until the owner approves, and is never forgotten to make room: of what was denied the plan alone may go.
+What a peer can make us keep is bounded: in requests that wait for the owner or were denied, in requests of all kinds
+and in bytes. What cannot be kept is refused, and must not be carried out.
 Nothing is decided here: whether a request may be carried out is the policy's business, and how often a grant was used
 is the ledger's.
 """
@@ -43,19 +44,30 @@ CREATE TABLE approvals (
 
 MAXIMUM_PENDING = 32
 """Requests of one recipient that wait for the owner at once."""
+MAXIMUM_DENIED = 128
+"""Requests of one recipient that the owner denied, beyond which no others of it are recorded."""
 MAXIMUM_REQUESTS = 1000
 MAXIMUM_BYTES = 64 << 20
-"""Bytes of all plans that are kept with requests."""
+"""Bytes of all requests, their plans included."""
 MAXIMUM_WHY = 1000
 """Characters of an owner's reason."""
 
 State: TypeAlias = Literal["permitted", "pending", "approved", "denied"]
 
 _COLUMNS = "request, plan, first, last, times, state, rule, why, approval, decided"
-_OLDEST = """SELECT id FROM requests WHERE id NOT IN (
+_STANDS = "SELECT requests.request, state, expires FROM requests LEFT JOIN approvals ON digest = approval WHERE id = ?"
+_STOPS = """state = 'denied' AND NOT instr(requests.request, '"releases":["value"]')"""
+"""A denial that has to last: a value that was computed step by step leaves with an approval alone, and never again.
+
+A quotation mark within a text is written with a backslash, so no peer can write what is looked for into its purpose.
+"""
+_SIZE = "SELECT count(*), ifnull(sum(length(plan) + length(request) + length(why)), 0) FROM requests"
+_OLDEST = f"""SELECT id FROM requests WHERE NOT ({_STOPS}) AND id NOT IN (
     SELECT id FROM requests JOIN approvals ON digest = approval WHERE state = 'approved' AND expires > :now)
-  ORDER BY state = 'denied', recipient <> :recipient, state = 'pending', last LIMIT 1"""
+  ORDER BY state = 'denied', recipient <> :recipient, state = 'pending', last LIMIT 1"""  # noqa: S608 - our own words
 """What makes room first: what nobody decided before what was denied, the sender's own, what waits for nobody."""
+_BARE = """UPDATE requests SET plan = x'' WHERE id = (
+    SELECT id FROM requests WHERE state = 'denied' AND length(plan) > 0 ORDER BY last LIMIT 1)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,34 +95,50 @@ class Requests:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._refused: tuple[int, frozenset[ReleaseRequest]] | None = None  # with the failures when it was read
 
     def note(self, request: ReleaseRequest, plan: bytes, *, permitted_by: str, now: float) -> Recorded:
         """Record that `request` came, permitted by the rule cited or by nothing (""); return it as it now stands.
 
-        The oldest request that nobody decided makes room, the sender's own first. Raise `QuotaExceeded` where its
-        sender has too many waiting already, or where there is no room.
+        The plans of denied requests make room, then the oldest request that nobody decided, the sender's own first.
+        Raise `QuotaExceeded`, recording nothing, where its sender has too many waiting or denied already, where there
+        is no room, or where its id is that of another request.
         """
-        with self._database.writing("record a request") as connection:
-            known = _row(connection, request.id)
-            if known is None:
-                self._make_room(connection, request, len(plan), now, waits=not permitted_by)
-                state = "permitted" if permitted_by else "pending"
-                connection.execute(
-                    "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, '', '', NULL)",
-                    (request.id, request.recipient.name, request.to_json(), plan, now, now, state, permitted_by),
-                )
-            else:
-                state = _noted(_recorded(connection, known), permitted_by, now)
-                connection.execute(
-                    "UPDATE requests SET times = times + 1, last = max(last, ?), state = ?, rule = ? WHERE id = ?",
-                    (now, state, permitted_by, request.id),
-                )
-            return _found(connection, request.id)
+        with self._database.reading("record a request") as reading:  # so that no other thread comes between
+            if not self.again(request, permitted_by=permitted_by, now=now):
+                with self._database.writing("record a request") as connection:
+                    self._make_room(connection, request, len(plan), now, waits=not permitted_by)
+                    state = "permitted" if permitted_by else "pending"
+                    connection.execute(
+                        "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, '', '', NULL)",
+                        (request.id, request.recipient.name, request.to_json(), plan, now, now, state, permitted_by),
+                    )
+            return _found(reading, request.id)
 
-    def all(self) -> tuple[Recorded, ...]:
-        """Return every request, the latest first."""
+    def again(self, request: ReleaseRequest, *, permitted_by: str, now: float) -> bool:
+        """Record that `request` came once more, if it is on record; return whether it is.
+
+        The count is as durable as the next release: it waits for no disk of its own. Raise `QuotaExceeded` where
+        another request is on record under the same id.
+        """
+        with self._database.writing("count a request", durable=False) as connection:
+            known = connection.execute(_STANDS, (request.id,)).fetchone()
+            if known is None:
+                return False
+            content, state, expires = known
+            if content != request.to_json():
+                raise QuotaExceeded(f"another request is on record as {request.id}; state the purpose differently")
+            connection.execute(
+                "UPDATE requests SET times = times + 1, last = max(last, ?), state = ?, rule = ? WHERE id = ?",
+                (now, _noted(state, expires, permitted_by, now), permitted_by, request.id),
+            )
+            return True
+
+    def all(self, *, plans: bool = True) -> tuple[Recorded, ...]:
+        """Return every request, the latest first; without `plans`, as if none had one."""
+        columns = _COLUMNS if plans else _COLUMNS.replace("plan", "x''", 1)
         with self._database.reading("read the requests") as connection:
-            rows = connection.execute(f"SELECT {_COLUMNS} FROM requests ORDER BY last DESC, id").fetchall()  # noqa: S608
+            rows = connection.execute(f"SELECT {columns} FROM requests ORDER BY last DESC, id").fetchall()  # noqa: S608
             return tuple(_recorded(connection, row) for row in rows)
 
     def find(self, prefix: str) -> Recorded:
@@ -143,6 +171,7 @@ class Requests:
                 (grant.digest, identity, grant.to_json(), now, grant.expires),
             )
             _decide(connection, identity, "approved", grant.digest, "", now)
+            self._refused = None
             return grant
 
     def deny(self, identity: str, *, why: str, now: float) -> Recorded:
@@ -152,6 +181,7 @@ class Requests:
         with self._database.writing("record a denial") as connection:
             _found(connection, identity)
             _decide(connection, identity, "denied", "", why, now)
+            self._refused = None
             return _found(connection, identity)
 
     def grants(self, now: float) -> tuple[Grant, ...]:
@@ -167,8 +197,11 @@ class Requests:
     def refused(self) -> frozenset[ReleaseRequest]:
         """Return the requests that the owner denied and did not approve since."""
         with self._database.reading("read the denials") as connection:
-            rows = connection.execute("SELECT request FROM requests WHERE state = 'denied'").fetchall()
-        return frozenset(ReleaseRequest.from_json(row[0]) for row in rows)
+            if self._refused is None or self._refused[0] != self._database.failures:
+                rows = connection.execute("SELECT request FROM requests WHERE state = 'denied'").fetchall()
+                found = frozenset(ReleaseRequest.from_json(row[0]) for row in rows)
+                self._refused = self._database.failures, found
+            return self._refused[1]
 
     def approval(self, digest: str) -> Grant | None:
         """Return the approval that a ledger entry cites, in force or not, or None."""
@@ -179,26 +212,39 @@ class Requests:
     def _make_room(
         self, connection: sqlite3.Connection, request: ReleaseRequest, size: int, now: float, *, waits: bool
     ) -> None:
-        """Remove requests that nobody decided until one more fits; raise `QuotaExceeded` if that is not to be."""
+        """Remove what may go until one more fits; raise `QuotaExceeded` if that is not to be."""
         name = request.recipient.name
-        counted = "SELECT count(*) FROM requests WHERE recipient = ? AND state = 'pending'"
-        if waits and connection.execute(counted, (name,)).fetchone()[0] >= MAXIMUM_PENDING:
+        if waits and _count(connection, name, "state = 'pending'") >= MAXIMUM_PENDING:
             raise QuotaExceeded(f"{name!r} has {MAXIMUM_PENDING} requests waiting for the owner; no more are recorded")
+        if _count(connection, name, _STOPS) >= MAXIMUM_DENIED:
+            raise QuotaExceeded(
+                f"the owner denied {MAXIMUM_DENIED} requests of {name!r}; no others are recorded or carried out: name "
+                "it in no rule, or approve one of them"
+            )
+        size += len(request.to_json())
         while True:
-            held, total = connection.execute("SELECT count(*), ifnull(sum(length(plan)), 0) FROM requests").fetchone()
+            held, total = connection.execute(_SIZE).fetchone()
             if held < MAXIMUM_REQUESTS and total + size <= MAXIMUM_BYTES:
                 return
+            if held < MAXIMUM_REQUESTS and connection.execute(_BARE).rowcount:
+                continue
             oldest = connection.execute(_OLDEST, {"recipient": name, "now": now}).fetchone()
             if oldest is None:
-                raise QuotaExceeded(f"{held} approved requests with {total} bytes of plans leave no room for another")
+                raise QuotaExceeded(f"{held} approved or denied requests of {total} bytes leave no room for another")
             connection.execute("DELETE FROM requests WHERE id = ?", oldest)
+            self._refused = None
 
 
-def _noted(known: Recorded, permitted_by: str, now: float) -> State:
-    """Return where a request stands that came again."""
-    if known.state == "denied":
+def _count(connection: sqlite3.Connection, recipient: str, which: str) -> int:
+    query = f"SELECT count(*) FROM requests WHERE recipient = ? AND {which}"  # noqa: S608 - our own words
+    return int(connection.execute(query, (recipient,)).fetchone()[0])
+
+
+def _noted(state: State, expires: float | None, permitted_by: str, now: float) -> State:
+    """Return where a request stands that came again, from where it stood and the end of its approval, if any."""
+    if state == "denied":
         return "denied"
-    if known.grant is not None and known.grant.expires > now:
+    if expires is not None and expires > now:
         return "approved"
     return "permitted" if permitted_by else "pending"
 

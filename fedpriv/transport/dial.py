@@ -154,6 +154,8 @@ def _refusal(address: str, code: grpc.StatusCode, details: str | None) -> PeerLo
     """Return what a person can do about a stream that did not begin; most kinds differ in gRPC's text alone."""
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return HandshakeFailed(f"what listens at {address} is no fedpriv; check the port")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return PeerLost(f"{address} takes no more links now, or none of ours; close those that are not needed")
     text = (details or "").lower()
     for sign, kind, advice in _REFUSALS:
         if sign in text:

@@ -2,13 +2,16 @@
 
 `attached` is called with each stream, in a task of its own, and the stream lives until it returns; what it raises of
 ours goes to `on_failure` and never to the peer. Every other method is refused by gRPC itself. A port that is in use is
-an error, never shared. The number of open streams is bounded.
-Who a peer is, the signed hello proves afterwards: here it only holds a certificate of our authority.
+an error, never shared. The number of open streams is bounded, in all and for each certificate: one that opens many and
+says nothing keeps nobody else out. Who a peer is, the signed hello proves afterwards, and how long that may take, its
+`greet` bounds: here it only holds a certificate of our authority.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -23,7 +26,11 @@ from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, WELCOME, S
 from fedpriv.wire.framing import FRAME_BYTES
 from fedpriv.wire.messages import PROTOCOL
 
+log = logging.getLogger("fedpriv.transport")
+
 MAXIMUM_LINKS = 1024
+MAXIMUM_LINKS_EACH = 16
+"""Streams that one certificate may hold open: twice what a worker answers, so that it says so itself."""
 _STREAMS_PER_CONNECTION = 8
 _STOP_GRACE_SECONDS = 2.0
 
@@ -41,6 +48,7 @@ class Listener:
         *,
         on_failure: Callable[[FedprivError], None] = lambda _: None,
         maximum_links: int = MAXIMUM_LINKS,
+        maximum_links_each: int = MAXIMUM_LINKS_EACH,
         frame_bytes: int = FRAME_BYTES,
     ) -> None:
         self._wanted = address
@@ -48,6 +56,11 @@ class Listener:
         self._attached = attached
         self._on_failure = on_failure
         self._maximum_links = maximum_links
+        self._maximum_links_each = maximum_links_each
+        self._held: Counter[bytes] = Counter()
+        """Open streams by certificate."""
+        self._refused: set[bytes] = set()
+        """Certificates that hold all they may, and of which that was logged."""
         self._frame_bytes = frame_bytes
         self._keeping: asyncio.Task[None] | None = None
         self._sessions: set[asyncio.Task[None]] = set()
@@ -117,15 +130,36 @@ class Listener:
 
     async def _serve(self, _: object, context: _Context) -> None:
         """Run one stream; whatever goes wrong, the peer learns only that the stream is over."""
-        if len(self._sessions) >= self._maximum_links:
+        certificate = _certificate(context)
+        if len(self._sessions) >= self._maximum_links or self._has_enough(certificate):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED)
-        await context.send_initial_metadata(((WELCOME, str(PROTOCOL)),))
-        over = asyncio.Event()
-        link = StreamLink(_stream(context, over), whom="the peer", frame_bytes=self._frame_bytes)
-        session = asyncio.create_task(self._run(link))
+        self._held[certificate] += 1  # before anything is awaited, so that many at once are counted too
+        try:
+            await context.send_initial_metadata(((WELCOME, str(PROTOCOL)),))
+            over = asyncio.Event()
+            link = StreamLink(_stream(context, over, certificate), whom="the peer", frame_bytes=self._frame_bytes)
+            session = asyncio.create_task(self._run(link))
+        except BaseException:
+            self._let_go(certificate)
+            raise
         self._sessions.add(session)
         session.add_done_callback(self._sessions.discard)
+        session.add_done_callback(lambda _: self._let_go(certificate))
         await over.wait()
+
+    def _has_enough(self, certificate: bytes) -> bool:
+        """Return whether `certificate` holds as many streams as it may; log that once until it lets one go."""
+        enough = self._held[certificate] >= self._maximum_links_each
+        if enough and certificate not in self._refused:
+            self._refused.add(certificate)
+            log.warning("%s holds %d links; further ones are refused", _subject(certificate), self._held[certificate])
+        return enough
+
+    def _let_go(self, certificate: bytes) -> None:
+        self._held[certificate] -= 1
+        self._refused.discard(certificate)
+        if not self._held[certificate]:
+            del self._held[certificate]
 
     async def _run(self, link: StreamLink) -> None:
         try:
@@ -136,7 +170,7 @@ class Listener:
             await link.close()
 
 
-def _stream(context: _Context, over: asyncio.Event) -> Stream:
+def _stream(context: _Context, over: asyncio.Event, certificate: bytes) -> Stream:
     async def read() -> bytes | None:
         frame = await context.read()
         return frame if isinstance(frame, bytes) else None
@@ -144,9 +178,15 @@ def _stream(context: _Context, over: asyncio.Event) -> Stream:
     async def finish() -> None:
         """Do nothing: a listener's direction ends with the call, when the dialer has ended its own."""
 
-    return Stream(read=read, write=context.write, finish=finish, abort=over.set, tls_certificate=_certificate(context))
+    return Stream(read=read, write=context.write, finish=finish, abort=over.set, tls_certificate=certificate)
 
 
-def _certificate(context: _Context) -> bytes | None:
+def _certificate(context: _Context) -> bytes:
+    """Return the DER certificate that the other side showed in TLS, b"" if it showed none."""
     pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
     return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER) if pem else b""
+
+
+def _subject(certificate: bytes) -> str:
+    """Return whom a certificate names, for the log; it claims that, and its authority vouches for it."""
+    return repr(x509.load_der_x509_certificate(certificate).subject.rfc4514_string()) if certificate else "a peer"

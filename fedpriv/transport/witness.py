@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from fedpriv.errors import FedprivError, PeerLost, UsageError, VerificationFailed
+from fedpriv.errors import FedprivError, PeerLost, RolledBack, UsageError, VerificationFailed
 from fedpriv.ledger.checkpoint import MAXIMUM_SIGNATURES, parse_signature
 from fedpriv.ledger.witness import Request, encode_request
 
@@ -49,7 +49,7 @@ def add_checkpoint(
 
     `proof`, 32 bytes a hash, shows that `note` extends the ledger of `old_size` entries. Without TLS only on loopback,
     or with `plain_http`. Raises `UsageError` for a URL or a ledger that the witness does not serve, `PeerLost` for one
-    that does not answer, and `VerificationFailed` when it holds another ledger than ours or answers with nonsense.
+    that does not answer, `RolledBack` when it holds another ledger than ours, and `VerificationFailed` for nonsense.
     """
     where = _checked_url(url, plain_http=plain_http)
     answer = _posted(where, encode_request(Request(old_size, tuple(proof), note)), timeout_seconds)
@@ -135,7 +135,7 @@ def _behind(url: str, old_size: int, body: bytes) -> Behind:
     if found is None:
         raise VerificationFailed(f"the witness at {url} reports a conflict without the size that it holds")
     if int(found[1]) == old_size:
-        raise VerificationFailed(
+        raise RolledBack(
             f"the witness at {url} holds another ledger of {old_size} entries under this name: this one was rolled "
             "back and continued, or rewritten, or its key is used twice; stop releasing until that is explained"
         )
@@ -149,7 +149,7 @@ def _refusal(url: str, status: int) -> FedprivError:
             "give its operator the line in the ledger's vkey file"
         )
     if status == http.HTTPStatus.UNPROCESSABLE_ENTITY:
-        return VerificationFailed(
+        return RolledBack(
             f"for the witness at {url} this ledger does not extend the one that it holds: it was rolled back and "
             "continued, or rewritten; stop releasing until that is explained"
         )

@@ -12,7 +12,7 @@ from fedpriv.ids import DatasetName, JobId
 from fedpriv.updates import DTYPES, TensorSet
 from fedpriv.wire import messages as m
 from fedpriv.wire import value_bodies
-from fedpriv.wire.fields import DIGEST_BYTES, Kind, bounded, digest, short, text, texts
+from fedpriv.wire.fields import DIGEST_BYTES, Kind, bounded, digest, kinds, purpose, short, text, texts
 from fedpriv.wire.plans import decode_plan, encode_plan
 from fedpriv.wire.tensors import read_shape
 from fedpriv.wire.v1 import session_pb2 as v1
@@ -102,8 +102,8 @@ def _pack_train(train: m.Train, body: v1.Train) -> None:
     body.epochs, body.batch_size = train.epochs, train.batch_size
     body.shuffle, body.drop_last, body.seed = train.shuffle, train.drop_last, train.seed
     body.hyperparameters.extend(_named(train.hyperparameters))
-    body.metrics.extend(train.metrics)
-    body.purpose = train.purpose
+    body.metrics.extend(kinds(train.metrics))
+    body.purpose = purpose(train.purpose)
 
 
 def _train(body: v1.Train, tensors: TensorSet) -> m.Train:
@@ -119,8 +119,8 @@ def _train(body: v1.Train, tensors: TensorSet) -> m.Train:
         drop_last=body.drop_last,
         seed=body.seed,
         hyperparameters=_numbers(body.hyperparameters),
-        metrics=texts(body.metrics),
-        purpose=text(body.purpose),
+        metrics=kinds(body.metrics),
+        purpose=purpose(body.purpose),
         model=tensors,
     )
 
@@ -128,8 +128,8 @@ def _train(body: v1.Train, tensors: TensorSet) -> m.Train:
 def _pack_evaluate(evaluate: m.Evaluate, body: v1.Evaluate) -> None:
     body.request, body.job, body.round = evaluate.request, evaluate.job, evaluate.round
     body.dataset, body.plan, body.batch_size = evaluate.dataset, evaluate.plan, evaluate.batch_size
-    body.metrics.extend(evaluate.metrics)
-    body.purpose = evaluate.purpose
+    body.metrics.extend(kinds(evaluate.metrics))
+    body.purpose = purpose(evaluate.purpose)
 
 
 def _evaluate(body: v1.Evaluate, tensors: TensorSet) -> m.Evaluate:
@@ -140,19 +140,19 @@ def _evaluate(body: v1.Evaluate, tensors: TensorSet) -> m.Evaluate:
         dataset=DatasetName(text(body.dataset)),
         plan=digest(body.plan),
         batch_size=body.batch_size,
-        metrics=texts(body.metrics),
-        purpose=text(body.purpose),
+        metrics=kinds(body.metrics),
+        purpose=purpose(body.purpose),
         model=tensors,
     )
 
 
 def _pack_ask_statistics(ask: m.AskStatistics, body: v1.AskStatistics) -> None:
-    body.request, body.dataset, body.purpose = ask.request, ask.dataset, ask.purpose
-    body.kinds.extend(ask.kinds)
+    body.request, body.dataset, body.purpose = ask.request, ask.dataset, purpose(ask.purpose)
+    body.kinds.extend(kinds(ask.kinds))
 
 
 def _ask_statistics(body: v1.AskStatistics, _: TensorSet) -> m.AskStatistics:
-    return m.AskStatistics(body.request, DatasetName(text(body.dataset)), texts(body.kinds), text(body.purpose))
+    return m.AskStatistics(body.request, DatasetName(text(body.dataset)), kinds(body.kinds), purpose(body.purpose))
 
 
 def _pack_ask_mock(ask: m.AskMock, body: v1.AskMock) -> None:

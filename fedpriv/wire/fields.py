@@ -13,6 +13,9 @@ from fedpriv.wire import messages as m
 
 MAXIMUM_TEXT = 4096
 MAXIMUM_ITEMS = 16_384
+MAXIMUM_KINDS = 16
+MAXIMUM_KIND = 64
+MAXIMUM_PURPOSE_BYTES = 1024
 DIGEST_BYTES = 32
 
 
@@ -38,6 +41,24 @@ def text(value: str) -> str:
 def texts(values: Sequence[str]) -> tuple[str, ...]:
     """Return `values` as texts."""
     return tuple(map(text, bounded(values)))
+
+
+def kinds(values: Sequence[str]) -> tuple[str, ...]:
+    """Return the metrics or statistics that an order names; raise `WireError` for more than an owner would read."""
+    if len(values) > MAXIMUM_KINDS or any(len(value) > MAXIMUM_KIND for value in values):
+        raise WireError(
+            f"an order of {len(values)} metrics or statistics, {max(map(len, values))} characters the longest; "
+            f"{MAXIMUM_KINDS} of {MAXIMUM_KIND} at most are accepted"
+        )
+    return tuple(map(text, values))
+
+
+def purpose(value: str) -> str:
+    """Return what an order states as its purpose; raise `WireError` for more than an owner would read."""
+    length = len(value.encode("utf-8", "replace"))
+    if length > MAXIMUM_PURPOSE_BYTES:
+        raise WireError(f"a purpose of {length} bytes in UTF-8; {MAXIMUM_PURPOSE_BYTES} at most are accepted")
+    return text(value)
 
 
 def bounded(items: Sequence[Any]) -> Iterable[Any]:

@@ -47,6 +47,8 @@ def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
         raise WireError(f"a tensor of layout {tensor.layout} on {tensor.device} does not travel; send a dense one")
     flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    if flat.stride() != (1,):  # one element, of whatever stride, is contiguous and cannot be seen as bytes
+        flat = flat.clone(memory_format=torch.contiguous_format)
     return flat.view(torch.uint8).numpy().data
 
 

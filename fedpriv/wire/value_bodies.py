@@ -15,7 +15,7 @@ from fedpriv.ids import DatasetName
 from fedpriv.plans.calls import MAXIMUM_OPERANDS, Call, Layout
 from fedpriv.updates import TensorSet
 from fedpriv.wire import values as m
-from fedpriv.wire.fields import Kind, bounded, digest, text, texts
+from fedpriv.wire.fields import Kind, bounded, digest, purpose, text, texts
 from fedpriv.wire.plans import check_steps, pack_step, unpack_step
 from fedpriv.wire.tensors import dtype_named, dtype_number, read_shape
 from fedpriv.wire.v1 import pointer_pb2 as v1
@@ -155,11 +155,11 @@ def _objects(body: v1.Objects, _: TensorSet) -> m.Objects:
 
 
 def _pack_ask_release(ask: m.AskRelease, body: v1.AskRelease) -> None:
-    body.request, body.id, body.reason = ask.request, ask.id, ask.reason
+    body.request, body.id, body.reason = ask.request, ask.id, purpose(ask.reason)
 
 
 def _ask_release(body: v1.AskRelease, _: TensorSet) -> m.AskRelease:
-    return m.AskRelease(body.request, body.id, text(body.reason))
+    return m.AskRelease(body.request, body.id, purpose(body.reason))
 
 
 def _pack_ticket(ticket: m.Ticket, body: v1.Ticket) -> None:

@@ -12,6 +12,9 @@ from fedpriv.ids import DatasetName, PlanDigest
 from fedpriv.plans.calls import Call, Layout
 from fedpriv.updates import TensorSet
 
+MAXIMUM_PUT_BYTES = 256 << 20
+"""What one message may bring along to be kept: more would be taken into memory before anything is known of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlanUse:

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,15 +138,19 @@ def test_a_request_is_explained_approved_and_denied(worker, capsys):
     code, out, _ = run(capsys, "worker", "explain", SUMS.id[:8], *config)
     assert code == 0
     assert f"fedpriv worker approve {SUMS.id}" in out
-    code, out, _ = run(capsys, "worker", "approve", SUMS.id[:8], "--releases", 3, "--expires", "12h", *config)
+    code, out, _ = run(capsys, "worker", "approve", SUMS.id, "--releases", 3, "--expires", "12h", *config)
     assert code == 0
     assert f"request {SUMS.id} may leave toy for me 3 times" in out
+    assert (
+        'it is statistics (sum) for the purpose "a \N{REPLACEMENT CHARACTER}[31mstudy", epochs 0, batch size 0' in out
+    )
     code, out, _ = run(capsys, "worker", "explain", SUMS.id, *config, "--json")
     found = json.loads(out)
     assert found["standing"] == "approved"
     assert found["approval"]["expires"] - found["asked"]["last"] == pytest.approx(43_200, abs=60)
-    code, out, _ = run(capsys, "worker", "deny", SUMS.id, "--why", "enough", *config)
+    code, out, err = run(capsys, "worker", "deny", SUMS.id[:8], "--why", "enough", *config)
     assert (code, out) == (0, f"request {SUMS.id} of me is denied; nothing of it leaves\n")
+    assert "this exact request" in err
     code, out, _ = run(capsys, "worker", "requests", "show", SUMS.id, *config)
     assert "enough" in out
 
@@ -177,6 +182,30 @@ def test_a_wrong_id_names_the_nearest(worker, capsys):
     code, _, err = run(capsys, "worker", "explain", wrong, "--config", worker / "worker.toml")
     assert code == 2
     assert f"did you mean '{SUMS.id}'" in err
+
+
+def test_an_approval_by_the_beginning_of_an_id_is_refused_with_the_way_to_the_whole(worker, capsys):
+    config = ("--config", worker / "worker.toml")
+    code, out, err = run(capsys, "worker", "approve", SUMS.id[:16], "--releases", 3, *config)
+    assert (code, out) == (2, "")
+    assert f"fedpriv worker explain {SUMS.id[:16]}" in err
+
+
+def test_a_purpose_cannot_look_like_the_cells_beside_it(home, capsys):
+    journal = opened(home)
+    for blank in (" ", "\u2800", "\u3164"):
+        purpose = f'study"{blank * 9}1{blank * 6}1999-01-01'
+        forged = replace(SUMS, purpose=purpose, kinds=(f"sum){blank * 3}study",))
+        journal.requests.note(forged, b"", permitted_by="", now=journal.now())
+    journal.close()
+    code, out, _ = run(capsys, "worker", "requests", "--config", home / "worker.toml")
+    assert code == 0
+    assert "\u2800" not in out
+    assert "\u3164" not in out
+    for line in out.splitlines()[1:4]:
+        ours, kind, more, purpose, rest = line.split('"')
+        assert (kind[:4], purpose[:7]) == ("sum)", "study'\N{REPLACEMENT CHARACTER}") or purpose.startswith("study' ")
+        assert not {"study", "1999"} & set(f"{ours} {more} {rest}".split())
 
 
 def test_data_sets_are_described_with_rows_rules_and_budget(home, capsys):
@@ -250,7 +279,7 @@ def test_a_budget_is_read_from_the_files_while_a_worker_holds_them(home, capsys,
         code, out, _ = run(capsys, "budget", "show", home / where)
     assert code == 0
     assert "me: 1 releases" in out
-    assert "used 1 of 5 times in the last 24 hours" in out
+    assert "used 1 of 5 times in 24 hours" in out
 
 
 def test_a_budget_is_one_line_a_data_set(home, capsys):

@@ -18,7 +18,7 @@ import fedpriv as fp
 from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, JobId
 from fedpriv.learning.local import SGD
-from fedpriv.plans.plan import Plan
+from fedpriv.plans.plan import Plan, Slot, Step
 from fedpriv.plans.tracing import TensorExample, trace_training
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import Side, greet
@@ -117,6 +117,57 @@ def test_codes_say_nothing_about_a_hidden_row_count(virtual: Make) -> None:
         assert update.weight == 1.0
 
     play(scenario)
+
+
+def fitting(operation: str, of: int, limit: int) -> Plan:
+    """Return a plan that can be prepared only where `operation` of a batch's rows and `of` is at most `limit`."""
+    size = PLAN.first_step_slot + sum(step.results for step in PLAN.steps)
+    steps = (
+        Step("int.size", (Slot(0), 0)),
+        Step(operation, (Slot(size), of)),
+        Step("int.sub", (limit, Slot(size + 1))),
+        Step("aten.zeros.default", ((Slot(size + 2),),)),
+    )
+    return replace(PLAN, steps=(*PLAN.steps, *steps))
+
+
+@pytest.mark.parametrize("most", [20, 60])
+def test_codes_say_nothing_about_a_hidden_row_count_whatever_a_plan_computes_from_it(virtual: Make, most: int) -> None:
+    rule = fp.PlainUpdate(recipients=("mallory",), weight="uniform", rounds_per_day=9)
+    worker = virtual(fp.Dataset("toy", torch.zeros(37, 4), torch.zeros(37), rows="hidden", release=(rule,)))
+    probe = fitting("int.max", 0, most)
+
+    async def scenario() -> None:
+        attacker = await Attacker.connect(worker)
+        assert isinstance(await attacker.ask(OfferPlan(1, probe)), PlanAccepted)
+        refused = await attacker.ask(order(2, plan=probe.digest, batch_size=1 << 20))
+        assert isinstance(refused, Failure)
+        assert (refused.code, refused.step) == (ErrorCode.PLAN_REFUSED, len(PLAN.steps) + 3)  # whatever the rows are
+
+    play(scenario)
+    (held,) = worker._worker.journal.holds.all()
+    assert held.state.value == "cancelled"
+
+
+def test_a_remainder_that_does_not_fit_costs_what_a_release_costs_and_says_no_more_than_that_it_failed(
+    virtual: Make,
+) -> None:
+    rule = fp.PlainUpdate(recipients=("mallory",), weight="uniform", rounds_per_day=9)
+    worker = virtual(fp.Dataset("toy", torch.zeros(37, 4), torch.zeros(37), rows="hidden", release=(rule,)))
+    even = fitting("int.mod", 2, 0)
+
+    async def scenario() -> None:
+        attacker = await Attacker.connect(worker)
+        assert isinstance(await attacker.ask(OfferPlan(1, even)), PlanAccepted)
+        assert await attacker.ask(order(2, plan=even.digest, batch_size=2)) == Failure(2, ErrorCode.STEP_FAILED)
+        again = await attacker.ask(order(3, plan=even.digest, batch_size=37))
+        assert isinstance(again, Failure)
+        assert again.code is ErrorCode.RELEASE_DENIED
+
+    play(scenario)
+    (held,) = worker._worker.journal.holds.all()
+    assert held.state.value == "interrupted"
+    assert worker._worker._barred == {"mallory": {"toy"}}
 
 
 def test_whom_no_rule_names_cannot_fill_the_table_of_plans(virtual: Make) -> None:
@@ -219,6 +270,35 @@ def test_a_bar_holds_in_other_sessions_of_the_same_peer_open_and_new(virtual: Ma
             assert answer.code is ErrorCode.RELEASE_DENIED
             await attacker.link.close()
             await attacker.serving
+
+    play(scenario)
+
+
+def test_a_peer_that_hangs_up_before_it_hears_of_a_failure_is_barred_too(virtual: Make) -> None:
+    worker = virtual()
+    executor = worker._worker._executor
+    begun, left = threading.Event(), threading.Event()
+
+    def failing(*_: object) -> Broken:
+        begun.set()
+        left.wait(30)
+        return Broken(ErrorCode.STEP_FAILED, on_values=True)
+
+    async def scenario() -> None:
+        attacker = await Attacker.connect(worker)
+        await attacker.ask(OfferPlan(1, PLAN))
+        carry_out, executor.carry_out = executor.carry_out, failing
+        await attacker.say(order(2))
+        await asyncio.to_thread(begun.wait, 30)
+        executor.carry_out = carry_out
+        again = await Attacker.connect(worker)
+        await attacker.link.close()
+        await attacker.serving
+        left.set()
+        await again.ask(OfferPlan(1, PLAN))
+        answer = await again.ask(order(3))
+        assert isinstance(answer, Failure)
+        assert answer.code is ErrorCode.RELEASE_DENIED
 
     play(scenario)
 

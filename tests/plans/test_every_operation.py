@@ -25,6 +25,12 @@ class Whole(Shape):
     dtype = "int64"
 
 
+class Complex(Shape):
+    """A tensor argument of complex numbers."""
+
+    dtype = "complex64"
+
+
 class Flags(Shape):
     """A tensor argument of flags."""
 
@@ -35,6 +41,12 @@ SQUARE, ROW, ONE = Shape((4, 4)), Shape((4,)), Shape(())
 IMAGE, CHANNELS, SMALL = Shape((2, 4, 6, 6)), Shape((4,)), Shape((2, 4, 3, 3))
 INDEX = Whole((4, 4))
 POOL = ((2, 2), (2, 2), (0, 0))
+VOLUME, CUBE = Shape((2, 3, 4, 4, 4)), Shape((2, 3, 2, 2, 2))
+POOL3 = ((2, 2, 2), (2, 2, 2), (0, 0, 0))
+LINE, LONG, WIDE = Shape((2, 4, 6)), Shape((2, 4, 12)), Shape((2, 4, 12, 12))
+TALL = Shape((2, 3, 8, 8, 8))
+GRID, PLACES = Shape((2, 5, 5, 2)), Shape((2, 4, 5, 5))
+NEAREST = ("upsample_nearest", "_upsample_nearest_exact")
 LOSSES = ("mse_loss", "smooth_l1_loss", "huber_loss")
 SAMPLES: dict[str, list] = {
     "_adaptive_avg_pool2d.default": [IMAGE, (3, 3)],
@@ -116,6 +128,60 @@ SAMPLES: dict[str, list] = {
     "where.ScalarOther": [Flags((4, 4)), SQUARE, 2.0],
     "where.ScalarSelf": [Flags((4, 4)), 1.0, SQUARE],
     "where.self": [Flags((4, 4)), SQUARE, SQUARE],
+    "_adaptive_avg_pool3d.default": [VOLUME, (2, 2, 2)],
+    "_adaptive_avg_pool3d_backward.default": [CUBE, VOLUME],
+    "adaptive_max_pool3d.default": [VOLUME, (2, 2, 2)],
+    "adaptive_max_pool3d_backward.default": [CUBE, VOLUME, Whole(CUBE)],
+    "avg_pool3d.default": [VOLUME, *POOL3],
+    "avg_pool3d_backward.default": [CUBE, VOLUME, *POOL3, False, True, None],
+    "max_pool3d_with_indices.default": [VOLUME, *POOL3],
+    "max_pool3d_with_indices_backward.default": [CUBE, VOLUME, *POOL3, (1, 1, 1), False, Whole(CUBE)],
+    "bitwise_and.Scalar": [INDEX, 3],
+    "bitwise_or.Scalar": [INDEX, 3],
+    "bitwise_xor.Scalar": [INDEX, 3],
+    "bitwise_left_shift.Tensor": [INDEX, INDEX],
+    "bitwise_right_shift.Tensor": [INDEX, INDEX],
+    "gcd.default": [INDEX, INDEX],
+    "_cdist_forward.default": [SQUARE, SQUARE, 2.0, None],
+    "_cdist_backward.default": [SQUARE, SQUARE, SQUARE, 2.0, SQUARE],
+    "diagonal.default": [SQUARE],
+    "_fft_r2c.default": [SQUARE, (1,), 0, True],
+    "_fft_c2c.default": [Complex((4, 4)), (0, 1), 0, True],
+    "_fft_c2r.default": [Complex((4, 3)), (1,), 0, 4],
+    "view_as_real.default": [Complex((4, 4))],
+    "view_as_complex.default": [Shape((4, 2))],
+    "grid_sampler_2d.default": [IMAGE, GRID, 0, 0, False],
+    "grid_sampler_2d_backward.default": [PLACES, IMAGE, GRID, 0, 0, False, (True, True)],
+    "grid_sampler_3d.default": [VOLUME, Shape((2, 5, 5, 5, 3)), 0, 0, False],
+    "grid_sampler_3d_backward.default": [
+        Shape((2, 3, 5, 5, 5)), VOLUME, Shape((2, 5, 5, 5, 3)), 0, 0, False, (True, True),
+    ],
+    "index_reduce.default": [SQUARE, 0, Whole((4,)), SQUARE, "prod"],
+    "polygamma.default": [1, SQUARE],
+    "replication_pad3d.default": [VOLUME, (1,) * 6],
+    "replication_pad1d_backward.default": [Shape((4, 6)), SQUARE, (1, 1)],
+    "replication_pad2d_backward.default": [Shape((2, 4, 8, 8)), IMAGE, (1, 1, 1, 1)],
+    "replication_pad3d_backward.default": [Shape((2, 3, 6, 6, 6)), VOLUME, (1,) * 6],
+    "scatter_reduce.two": [SQUARE, 0, INDEX, SQUARE, "mean"],
+    "searchsorted.Scalar": [ROW, 0.5],
+    "searchsorted.Tensor": [ROW, SQUARE],
+    "bucketize.Tensor": [SQUARE, ROW],
+    "unfold.default": [SQUARE, 1, 2, 1],
+    **{f"{name}1d.default": [LINE, (12,)] for name in NEAREST},
+    **{f"{name}2d.default": [IMAGE, (12, 12)] for name in NEAREST},
+    **{f"{name}3d.default": [VOLUME, (8, 8, 8)] for name in NEAREST},
+    **{f"{name}1d_backward.default": [LONG, (12,), (2, 4, 6)] for name in NEAREST},
+    **{f"{name}2d_backward.default": [WIDE, (12, 12), (2, 4, 6, 6)] for name in NEAREST},
+    **{f"{name}3d_backward.default": [TALL, (8, 8, 8), (2, 3, 4, 4, 4)] for name in NEAREST},
+    "upsample_linear1d.default": [LINE, (12,), False],
+    "upsample_linear1d_backward.default": [LONG, (12,), (2, 4, 6), False],
+    "upsample_trilinear3d.default": [VOLUME, (8, 8, 8), False],
+    "upsample_trilinear3d_backward.default": [TALL, (8, 8, 8), (2, 3, 4, 4, 4), False],
+    **{f"{name}.default": [IMAGE, (12, 12), False] for name in ("upsample_bilinear2d", "upsample_bicubic2d")},
+    **{
+        f"{name}_backward.default": [WIDE, (12, 12), (2, 4, 6, 6), False]
+        for name in ("upsample_bilinear2d", "upsample_bicubic2d")
+    },
     **{f"{name}_backward.default": [SQUARE, SQUARE, SQUARE, 0] for name in LOSSES},
 }  # fmt: skip
 SAMPLES["smooth_l1_loss_backward.default"] += [1.0]

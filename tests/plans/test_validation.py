@@ -237,7 +237,7 @@ def test_a_parameter_keeps_its_shape_and_dtype():
     "bad",
     [
         step("index.Tensor", Slot(0), (Slot(2),)),
-        step("div.Tensor_mode", Slot(1), Slot(1), rounding_mode="floor"),
+        step("div.Scalar_mode", Slot(1), 0, rounding_mode="floor"),
         step("remainder.Scalar", Slot(1), 0),
         step("pow.Tensor_Scalar", Slot(1), -1),
         step("bernoulli.p", Slot(0), 1.5),

@@ -57,7 +57,7 @@ GRANTS = st.builds(
 
 
 def test_the_id_and_the_digest_are_these():
-    assert REQUEST.id == "752a34a7e813982a"
+    assert REQUEST.id == "752a34a7e813982a196bcb85d7b81736"
     assert GRANT.digest == "dcf05deeab0542be6dcedbadf5578b809deca0d67d18c2fb2d08cd0d2ebce017"
 
 

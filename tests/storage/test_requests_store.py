@@ -147,9 +147,9 @@ def test_a_wrong_id_names_the_nearest_and_an_ambiguous_one_all(requests):
 
 def test_an_unknown_request_is_neither_approved_nor_denied(requests):
     with pytest.raises(UsageError):
-        requests.approve("ff" * 8, rule=RULE, releases=1, expires=NOW + 1, now=NOW)
+        requests.approve("ff" * 16, rule=RULE, releases=1, expires=NOW + 1, now=NOW)
     with pytest.raises(UsageError):
-        requests.deny("ff" * 8, why="", now=NOW)
+        requests.deny("ff" * 16, why="", now=NOW)
 
 
 def test_a_recipient_has_a_bounded_number_of_requests_waiting(requests, monkeypatch):
@@ -193,14 +193,17 @@ def test_approvals_in_force_are_never_pushed_out(requests, monkeypatch):
     assert len(requests.grants(NOW)) == 1
 
 
-def test_the_bytes_of_all_plans_are_bounded(requests, monkeypatch):
-    monkeypatch.setattr(store, "MAXIMUM_BYTES", 100)
+def test_the_bytes_of_all_requests_are_bounded_their_plans_included(requests, monkeypatch):
+    monkeypatch.setattr(store, "MAXIMUM_BYTES", 3 * (len(asked(0).to_json()) + 30) + 10)
     for number in range(9):
         requests.note(asked(number), bytes(30), permitted_by="rule:0", now=NOW + number)
     assert [each.request.purpose for each in requests.all()] == ["study 8", "study 7", "study 6"]
+    long = dataclasses.replace(UPDATE, purpose="x" * 41)
+    requests.note(long, bytes(30), permitted_by="rule:0", now=NOW + 9)
+    assert [each.request.purpose for each in requests.all()] == [long.purpose, "study 8"]
     with pytest.raises(QuotaExceeded):
-        requests.note(asked(9), bytes(101), permitted_by="rule:0", now=NOW)
-    assert len(requests.all()) == 3
+        requests.note(asked(9), bytes(1000), permitted_by="rule:0", now=NOW)
+    assert len(requests.all()) == 2
 
 
 def test_answers_survive_a_restart(tmp_path):

@@ -187,17 +187,6 @@ def test_a_port_in_use_is_named() -> None:
     run(scenario())
 
 
-def test_more_links_than_the_limit_are_refused() -> None:
-    async def scenario() -> None:
-        async with Listener("127.0.0.1:0", worker(), echo, maximum_links=1) as listener:
-            first = await dial(listener.address, coordinator())
-            with pytest.raises(PeerLost, match="resource_exhausted"):
-                await dial(listener.address, coordinator())
-            await first.close()
-
-    run(scenario())
-
-
 def test_a_listener_that_stops_loses_its_peers() -> None:
     async def scenario() -> None:
         async with listening(echo) as listener:

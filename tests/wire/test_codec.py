@@ -19,7 +19,7 @@ from fedpriv.wire import messages as m
 from fedpriv.wire import values as v
 from fedpriv.wire.bodies import KINDS
 from fedpriv.wire.codec import decode, encode
-from fedpriv.wire.v1 import session_pb2, tensor_pb2
+from fedpriv.wire.v1 import pointer_pb2, session_pb2, tensor_pb2
 
 MODEL = TensorSet({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor(1.5), "none": torch.empty(0, 4)})
 DIGEST = PlanDigest(bytes(range(32)))
@@ -232,8 +232,14 @@ PAYLOAD = (memoryview(bytearray(8)),)
         (session_pb2.Header(hello=session_pb2.Hello(certificates=[b"c"] * 5, nonce=bytes(32))).SerializeToString(), ()),
         (session_pb2.Header(hello_proof=session_pb2.HelloProof(signature=bytes(257))).SerializeToString(), ()),
         (session_pb2.Header(plan_accepted=session_pb2.PlanAccepted(plan=b"short")).SerializeToString(), ()),
-        (session_pb2.Header(ask_statistics=session_pb2.AskStatistics(purpose="x" * 4097)).SerializeToString(), ()),
-        (session_pb2.Header(ask_statistics=session_pb2.AskStatistics(kinds=["x"] * 16_385)).SerializeToString(), ()),
+        (session_pb2.Header(ask_statistics=session_pb2.AskStatistics(purpose="x" * 1025)).SerializeToString(), ()),
+        (session_pb2.Header(train=session_pb2.Train(purpose="\u00e9" * 513, plan=bytes(32))).SerializeToString(), ()),
+        (session_pb2.Header(evaluate=session_pb2.Evaluate(purpose="x" * 1025, plan=bytes(32))).SerializeToString(), ()),
+        (session_pb2.Header(ask_release=pointer_pb2.AskRelease(reason="x" * 1025)).SerializeToString(), ()),
+        (session_pb2.Header(ask_statistics=session_pb2.AskStatistics(kinds=["x"] * 17)).SerializeToString(), ()),
+        (session_pb2.Header(ask_statistics=session_pb2.AskStatistics(kinds=["x" * 65])).SerializeToString(), ()),
+        (session_pb2.Header(train=session_pb2.Train(metrics=["x"] * 17, plan=bytes(32))).SerializeToString(), ()),
+        (session_pb2.Header(evaluate=session_pb2.Evaluate(metrics=["x" * 65], plan=bytes(32))).SerializeToString(), ()),
         (
             session_pb2.Header(
                 evaluation=session_pb2.Evaluation(metrics=[session_pb2.NamedNumber(name="a")] * 2)
@@ -294,3 +300,22 @@ def test_random_bytes_are_a_message_or_a_wire_error(header: bytes, payload: byte
     except WireError:
         return
     assert type(message) in KINDS
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.AskStatistics(1, NAME, ("count",) * 17, ""),
+        m.AskStatistics(1, NAME, ("x" * 65,), ""),
+        m.AskStatistics(1, NAME, ("count",), "\N{GRINNING FACE}" * 257),
+        v.AskRelease(1, 5, "x" * 1025),
+    ],
+)
+def test_more_than_an_owner_would_read_is_not_even_sent(message: m.Message) -> None:
+    with pytest.raises(WireError, match="at most are accepted"):
+        encode(message)
+
+
+def test_as_much_as_an_owner_would_read_is_sent() -> None:
+    most = m.AskStatistics(1, NAME, tuple(f"{n:064}" for n in range(16)), "\N{GRINNING FACE}" * 256)
+    assert same(most, decode(encode(most)))

@@ -8,13 +8,14 @@ import os
 import socket
 import stat
 import struct
+import sys
 import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from fedpriv.errors import FedprivError, PeerLost, ReleaseDenied, UsageError
+from fedpriv.errors import FedprivError, PeerLost, ReleaseDenied, StorageFailed, UsageError
 from fedpriv_worker import control
 from fedpriv_worker.control import MAXIMUM_CONNECTIONS, MAXIMUM_REQUEST_BYTES, SOCKET, NoWorkerRunning
 
@@ -151,6 +152,59 @@ def test_a_folder_with_a_long_path_is_reached_through_a_link(tmp_path):
     run(scenario)
     with pytest.raises(NoWorkerRunning):
         control.ask(state, {})
+
+
+def test_a_link_that_others_planted_is_not_followed(tmp_path, monkeypatch):
+    precious = [tmp_path / "precious", tmp_path / SOCKET]
+    state = tmp_path / "state"
+    state.mkdir()
+    link = state / SOCKET
+    for victim in precious:
+        victim.write_text("x")
+
+    async def scenario():
+        async with served(state):
+            assert not link.is_symlink()
+
+    for victim in precious:
+        link.symlink_to(victim)
+        run(scenario)
+        assert victim.read_text() == "x"
+    theirs = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    precious[1].unlink()
+    theirs.bind(str(precious[1]))
+    theirs.close()
+    link.symlink_to(precious[1])
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)  # then neither the link nor the socket is ours
+    control._remove(link, precious[1])
+    assert precious[1].exists()
+    assert not link.is_symlink()
+
+
+def test_what_lies_at_the_place_of_the_socket_and_is_none_is_not_removed(tmp_path):
+    (tmp_path / SOCKET).write_text("precious")
+
+    async def scenario():
+        with pytest.raises(StorageFailed, match="control socket"):
+            async with served(tmp_path):
+                pass
+
+    run(scenario)
+    assert (tmp_path / SOCKET).read_text() == "precious"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel says whose process listens")
+def test_what_another_user_answers_is_not_believed(tmp_path, monkeypatch):
+    credentials = struct.pack("3i", 1, os.getuid() + 65_000, 1)
+
+    async def scenario():
+        async with served(tmp_path):
+            with monkeypatch.context() as patch:
+                patch.setattr(control, "_user_of", lambda _: struct.unpack("3i", credentials)[1])
+                with pytest.raises(PeerLost, match="no worker of yours"):
+                    await asked(tmp_path, {"ask": "explain"})
+
+    run(scenario)
 
 
 @pytest.mark.parametrize(

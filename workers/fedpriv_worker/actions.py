@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from fedpriv.ids import JobId
+from fedpriv.ids import JobId, PlanDigest
 from fedpriv.plans.plan import Plan
 from fedpriv.policy.requests import ReleaseRequest
 from fedpriv.updates import TensorSet
@@ -122,11 +122,15 @@ class Execute:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Put a request before the owner, durably; `permitted_by` cites the rule that lets it out, "" if none does."""
+    """Put a request before the owner, durably; `permitted_by` cites the rule that lets it out, "" if none does.
+
+    It comes before what is done about an order, once for every order; `again` says that the session sent one before.
+    """
 
     request: ReleaseRequest
     plan: Plan | None
     permitted_by: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,8 @@ class Point:
     """Pass a message about values on to the session of values that the peer opened."""
 
     message: OpenSession | Calls | Put | OpenDataset | Fetch | AskObjects | AskRelease | Collect
+    plans: Mapping[PlanDigest, Plan]
+    """What the peer offered and may use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from fedpriv.entropy import Entropy
 from fedpriv.errors import StepFailed
-from fedpriv.plans.calls import CheckedCall, Ready
-from fedpriv_worker.definitions import Command, Drop, Run
+from fedpriv.plans.calls import CheckedCall, Layout, Ready
+from fedpriv.plans.engine import Engine
+from fedpriv.plans.interpreter import Program
+from fedpriv_worker.definitions import Command, Drop
 
 log = logging.getLogger("fedpriv.worker")
 
@@ -27,9 +29,23 @@ SEED_BYTES = 7
 class Use(Protocol):
     """A definition made ready: results for operands, all of them or `StepFailed`."""
 
-    def run(self, operands: Sequence[Any]) -> list[Tensor | None]:
+    def run(self, operands: Sequence[Any]) -> Sequence[Tensor | None]:
         """Return the results."""
         ...
+
+
+class UsedPlan:
+    """A plan at one number of rows."""
+
+    def __init__(self, program: Program, operands: Sequence[Layout], generator: torch.Generator) -> None:
+        batch = program.fitting([(each.dtype, each.shape) for each in operands])
+        self._engine = Engine(program.block(batch), {}, generator, program.device)
+        self._constants = program.constants
+
+    def run(self, operands: Sequence[Any]) -> list[Tensor | None]:
+        """Return its outputs, each in memory of its own."""
+        given = [each.contiguous() for each in operands]
+        return [each.clone() for each in self._engine.run([*given, *self._constants])]
 
 
 class Bench:
@@ -42,36 +58,38 @@ class Bench:
         self._generator = torch.Generator(self._device)
         self._generator.manual_seed(int.from_bytes(entropy.random_bytes(SEED_BYTES), "big"))
 
-    def prepare(self, definition: int, checked: CheckedCall) -> None:
-        """Make a checked call ready under the number of its definition."""
-        self._uses[definition] = Ready(checked, self._generator, self._device)
+    def prepare(self, definition: int, made: CheckedCall | Program, operands: Sequence[Layout]) -> None:
+        """Make a checked call, or a plan on operands of these layouts, ready under the number of its definition."""
+        if isinstance(made, CheckedCall):
+            self._uses[definition] = Ready(made, self._generator, self._device)
+        else:
+            self._uses[definition] = UsedPlan(made, operands, self._generator)
 
     def keep(self, first: int, tensors: Sequence[Tensor]) -> None:
         """Keep own copies of `tensors` under ids `first` and up: nobody else's writes reach them."""
         for at, each in enumerate(tensors):
             self._tensors[first + at] = each.detach().to(self._device).clone(memory_format=torch.contiguous_format)
 
-    def run(self, commands: Sequence[Command]) -> list[Run]:
-        """Carry out `commands` in order; return those that failed, among them every one that reads what is missing."""
-        tensors, failed = self._tensors, list[Run]()
+    def run(self, commands: Sequence[Command]) -> int | None:
+        """Carry out `commands` in order up to the first that fails; return its place among them, or None."""
+        tensors, uses = self._tensors, self._uses
         with torch.inference_mode():
-            for command in commands:
+            for at, command in enumerate(commands):
                 if isinstance(command, Drop):
                     tensors.pop(command.id, None)
                     continue
                 try:
                     operands: list[Any] = [tensors[each] for each in command.operands]
-                    results = self._uses[command.definition].run([*operands, *command.numbers])
+                    results = uses[command.definition].run([*operands, *command.numbers])
                 except (StepFailed, KeyError) as failure:
                     log.info("operation %d failed: %s", command.place, type(failure).__name__)
-                    failed.append(command)
-                    continue
+                    return at
                 number = command.first
                 for result in results:
                     if result is not None:
                         tensors[number] = result
                     number += 1
-        return failed
+        return None
 
     def fetch(self, number: int) -> Tensor:
         """Return a copy of the value of an id that the table holds, contiguous and of its own elements alone."""

@@ -15,11 +15,12 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import struct
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,6 +80,7 @@ def ask(state: Path, request: Mapping[str, object], timeout_seconds: float = 30.
         try:
             connection.settimeout(timeout_seconds)
             connection.connect(_address(state / SOCKET))
+            _check_answers(connection, state)
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise NoWorkerRunning(f"no worker answers at {state / SOCKET}; is one running on this folder?") from None
         except OSError as error:
@@ -194,13 +196,28 @@ def _failure(text: str, exit_code: int) -> dict[str, object]:
     return {"error": text, "exit_code": exit_code}
 
 
+def _check_answers(connection: socket.socket, state: Path) -> None:
+    """Raise `PeerLost` if another user listens: after a crash anybody may have made a socket where the link leads."""
+    user = _user_of(connection)
+    if user not in (os.geteuid(), 0):
+        raise PeerLost(
+            f"user {user} answers at {state / SOCKET}, not this one: no worker of yours; remove {state / SOCKET}, then "
+            "start the worker again"
+        )
+
+
 def _is_owner(connection: socket.socket) -> bool:
     """Return whether the process at the other end is this user's; elsewhere than on Linux the file's mode decides."""
+    return _user_of(connection) == os.geteuid()
+
+
+def _user_of(connection: socket.socket) -> int:
+    """Return the user of the process at the other end; this one elsewhere than on Linux, where the kernel says it."""
     if sys.platform != "linux":
-        return True
+        return os.geteuid()
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, user, _ = struct.unpack("3i", credentials)
-    return bool(user == os.geteuid())
+    return int(user)
 
 
 def _bind(wanted: Path) -> tuple[socket.socket, Path]:
@@ -256,10 +273,26 @@ def _address(wanted: Path) -> str:
 
 
 def _remove(wanted: Path, path: Path) -> None:
-    """Remove the socket at `path`, the private folder that it was in, and the link `wanted` that leads there."""
-    for each in {path, wanted}:
+    """Remove our socket at `path`, the private folder that it was in, and the link `wanted` that leads there.
+
+    What is not ours stays: others may have planted the link, or something where it leads.
+    """
+    linked = wanted != path
+    if path.name == SOCKET and (not linked or _is_ours(wanted, stat.S_ISLNK)):
         with suppress(OSError):
-            each.unlink()
-    if path.parent != wanted.parent:
+            if _is_ours(path, stat.S_ISSOCK):
+                path.unlink()
+            if linked:
+                path.parent.rmdir()
+    if wanted.is_symlink():
         with suppress(OSError):
-            path.parent.rmdir()
+            wanted.unlink()
+
+
+def _is_ours(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Return whether this user made what lies at `path` itself, and whether it is of that kind."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return found.st_uid == os.geteuid() and kind(found.st_mode)

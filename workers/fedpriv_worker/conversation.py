@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol, TypeVar
 
-from fedpriv.errors import PeerLost, QuotaExceeded, StorageFailed
+from fedpriv.errors import QuotaExceeded, StorageFailed
 from fedpriv.ids import DatasetName
 from fedpriv.policy.decision import NOTHING_STANDS, Recipient, Standing
 from fedpriv.sealed import Sealed
@@ -29,22 +27,13 @@ from fedpriv.wire.messages import (
     Train,
 )
 from fedpriv.wire.plans import encode_plan
-from fedpriv.wire.values import (
-    AskObjects,
-    AskRelease,
-    Calls,
-    Collect,
-    Fetch,
-    OpenDataset,
-    OpenSession,
-    Put,
-)
 from fedpriv_worker.actions import (
     Acknowledge,
     Action,
     Close,
     Execute,
     KeepCosignature,
+    Loaded,
     Note,
     Outcome,
     Point,
@@ -54,9 +43,10 @@ from fedpriv_worker.actions import (
     Tell,
     Validate,
 )
+from fedpriv_worker.attached import Attached
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.leases import Leases
-from fedpriv_worker.pointing import Pointing
+from fedpriv_worker.pace import Paces, pace_of
 from fedpriv_worker.publishing import Publisher
 from fedpriv_worker.release import Admitted
 from fedpriv_worker.session import (
@@ -65,7 +55,9 @@ from fedpriv_worker.session import (
     executed,
     handle,
     open_session,
+    unlisted,
 )
+from fedpriv_worker.sizes import largest_message
 from fedpriv_worker.steps import Reached, Step
 
 log = logging.getLogger("fedpriv.worker")
@@ -90,6 +82,7 @@ class Host(Protocol):
     leases: Leases
     publisher: Publisher
     reached: Reached
+    paces: Paces
     closing: bool
 
     async def carry_out(self, action: Validate | Execute, recipient: Recipient, stopped: Callable[[], bool]) -> Carried:
@@ -129,8 +122,7 @@ class Conversation:
         self._link = link
         self._recipient = recipient
         self._executing: dict[asyncio.Task[Carried], int] = {}
-        self._pointing: Pointing | None = None
-        self._collecting: list[asyncio.Task[None]] = []
+        self._attached = Attached(worker, link, recipient)
         self._open = True
         self._over = False
 
@@ -149,6 +141,7 @@ class Conversation:
                     if message is None:
                         return
                     session, actions = handle(self._worker.with_bars(session), message, await self._standing(message))
+                    session, actions = await self._put_before_owner(session, actions)
                     await self._perform(actions)
                     receiving = asyncio.create_task(self._receive())
         except StorageFailed as error:
@@ -156,24 +149,33 @@ class Conversation:
         finally:
             self._over = True
             self._worker.leave(self._executing)
-            for task in (receiving, *self._collecting):
-                task.cancel()
-            await asyncio.gather(receiving, *self._collecting, return_exceptions=True)
-            if self._pointing is not None:
-                self._worker.leases.detach(self._pointing)
+            receiving.cancel()
+            await asyncio.gather(receiving, self._attached.close(), return_exceptions=True)
 
     async def _conclude(self, session: Session, task: asyncio.Task[Carried]) -> Session:
         """Return the session after a request was carried out, its answer sent and what it reserved settled."""
         number = self._executing.pop(task)
         carried = task.result()
         session, actions = executed(self._worker.with_bars(session), number, carried.outcome)
-        self._worker.bar(self._recipient, session.barred)
+        if isinstance(carried.outcome, Loaded):
+            self._link.raw.maximum_message_bytes = largest_message(session.plans.values())
         if carried.again is not None:
             await self._send(carried.again)
         if carried.admitted is not None and not any(isinstance(action, Release) for action in actions):
             await self._worker.give_up(carried.admitted)  # its peer lost the right to it meanwhile
         await self._perform(actions, carried.admitted)
         return session
+
+    async def _put_before_owner(
+        self, session: Session, actions: tuple[Action, ...]
+    ) -> tuple[Session, tuple[Action, ...]]:
+        """Note an order, and return what is then to be done about it: what cannot be noted is not carried out."""
+        match actions:
+            case (Note() as note, action):
+                noted = await self._worker.aside(lambda: self._note(note))
+                return (session, (action,)) if noted else unlisted(session, action)
+            case _:
+                return session, actions
 
     async def _perform(self, actions: tuple[Action, ...], admitted: Admitted | None = None) -> None:
         for action in actions:
@@ -186,7 +188,7 @@ class Conversation:
                 task = asyncio.create_task(worker.carry_out(action, self._recipient, self._nobody_waits))
                 self._executing[task] = action.number
             case Note():
-                await worker.aside(lambda: self._note(action))
+                raise AssertionError("an order is noted before anything is done about it")
             case Tell():
                 self._report(action)
                 await self._link.send(await worker.seal(action, self._recipient, None))
@@ -194,8 +196,8 @@ class Conversation:
                 await self._send(await worker.seal(action, self._recipient, admitted))
             case Acknowledge(job, round_number):
                 await worker.aside(lambda: worker.journal.acknowledge(self._recipient.name, job, round_number))
-            case Point(message):
-                await self._point(message)
+            case Point(message, plans):
+                self._open = await self._attached.pass_on(message, plans) and self._open
             case Publish() | ShowCheckpoint() | KeepCosignature():
                 await self._witness(action)
             case Close():
@@ -213,31 +215,6 @@ class Conversation:
             case KeepCosignature(cosigned):
                 await worker.publisher.keep(cosigned, self._recipient)
 
-    async def _point(
-        self, message: OpenSession | Calls | Put | OpenDataset | Fetch | AskObjects | AskRelease | Collect
-    ) -> None:
-        """Pass a message on to the session of values; the next one is read once this one is done."""
-        pointing = self._pointing
-        if isinstance(message, OpenSession) and (pointing is None or pointing.mark == message.session):
-            self._pointing = pointing = pointing or self._worker.leases.attach(self._recipient, message.session)
-            await self._link.send(await self._worker.aside(partial(pointing.opened, message.request)))
-            return
-        match message:
-            case Calls() | Put() | OpenDataset() if pointing is not None:
-                await asyncio.to_thread(pointing.take, message)
-                self._worker.bar(self._recipient, pointing.barred)
-            case Fetch() | AskObjects() | AskRelease() if pointing is not None:
-                await self._link.send(await asyncio.to_thread(pointing.answer, message))
-            case Collect() if pointing is not None:
-                self._collecting.append(asyncio.create_task(self._collect(pointing, message)))
-            case _:
-                self._open = False  # a session of values is opened once, and first
-
-    async def _collect(self, pointing: Pointing, message: Collect) -> None:
-        """Answer when the owner did; a link that broke meanwhile is noticed where it is read."""
-        with suppress(PeerLost):
-            await self._send(await pointing.collect(message))
-
     async def _send(self, sealed: Sealed) -> None:
         """Send an answer that derives from private data."""
         self._worker.reached(Step.SEND)
@@ -245,8 +222,14 @@ class Conversation:
         self._worker.reached(Step.SENT)
 
     async def _receive(self) -> Message | None:
+        """Return the next message, when its peer's pace allows it; None at the end."""
         envelope = await self._link.receive()
-        return None if envelope is None else codec.decode(envelope)
+        if envelope is None:
+            return None
+        message = codec.decode(envelope)
+        pace = pace_of(message, self._recipient, self._worker.facts.rules)
+        await self._worker.paces.keep(self._recipient.name, pace)
+        return message
 
     async def _standing(self, message: Message) -> Standing:
         """Return what the owner's rules are judged by; only orders are."""
@@ -258,17 +241,19 @@ class Conversation:
         """Whether what is being computed has lost its recipient; read from the training thread."""
         return self._over or self._worker.closing
 
-    def _note(self, note: Note) -> None:
-        """Put a request before the owner; a peer that asks for too much at once is not listened to."""
-        journal = self._worker.journal
-        plan = b"" if note.plan is None else encode_plan(note.plan)
+    def _note(self, note: Note) -> bool:
+        """Put a request before the owner, and return whether it is there: a peer may ask for too much at once."""
+        journal, request = self._worker.journal, note.request
         try:
-            journal.requests.note(note.request, plan, permitted_by=note.permitted_by, now=journal.now())
+            if not journal.requests.again(request, permitted_by=note.permitted_by, now=journal.now()):
+                plan = b"" if note.plan is None else encode_plan(note.plan)  # only now: a large one takes its time
+                journal.requests.note(request, plan, permitted_by=note.permitted_by, now=journal.now())
         except QuotaExceeded as error:
-            log.warning("request %s of %s is not noted: %s", note.request.id, self._recipient.name, error)
-            return
-        if not note.permitted_by:
-            log.warning("%s needs your approval: fedpriv worker explain %s", self._recipient.name, note.request.id)
+            log.warning("request %s of %s is refused: %s", request.id, self._recipient.name, error)
+            return False
+        if not (note.permitted_by or note.again):
+            log.warning("%s needs your approval: fedpriv worker explain %s", self._recipient.name, request.id)
+        return True
 
     def _report(self, action: Tell) -> None:
         """Log a refusal, so that the owner sees what was asked and not given."""

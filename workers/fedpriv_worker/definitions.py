@@ -7,16 +7,27 @@ it can still be read, and is the answer to each of its uses. Nothing is run here
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from fedpriv.errors import OperationNotAllowed, PlanRefused, QuotaExceeded, WireError
+from torch import Tensor
+
+from fedpriv.errors import (
+    InputMismatch,
+    OperationNotAllowed,
+    PlanRefused,
+    QuotaExceeded,
+    TorchVersionMismatch,
+    WireError,
+)
 from fedpriv.plans.calls import Call, CheckedCall, Layout, check
 from fedpriv.plans.inference import Quota
+from fedpriv.plans.interpreter import Program
 from fedpriv.plans.operations import LabelRule
+from fedpriv.plans.plan import Plan
 from fedpriv.wire.messages import ErrorCode
-from fedpriv.wire.values import Definition
+from fedpriv.wire.values import Definition, PlanUse
 
 MAXIMUM_DEFINITIONS = 100_000
 FREE = 0
@@ -27,7 +38,7 @@ _WORD_BYTES = 8
 class Defined:
     """A definition that may be used: the layouts of its operands and results, interned, and how labels derive."""
 
-    definition: Definition
+    source: Call | Plan
     operands: tuple[Layout, ...]
     numbers: int
     results: tuple[Layout | None, ...]
@@ -36,7 +47,7 @@ class Defined:
     from_shapes: bool
     workspace: int
     name: str
-    checked: CheckedCall | None = None
+    made: CheckedCall | Program
 
     @property
     def arity(self) -> int:
@@ -91,11 +102,14 @@ class Definitions:
     def __getitem__(self, index: int) -> Defined | Denied:
         return self._judged[index]
 
-    def define(self, definition: Definition) -> Defined | Denied:
-        """Judge a definition and give it the next number; a refusal is an answer to each use of it."""
+    def define(self, definition: Definition, program: Program | None = None) -> Defined | Denied:
+        """Judge a definition and give it the next number; a refusal is an answer to each use of it.
+
+        `program` is the plan that it uses, validated, or None where that was never accepted.
+        """
         if len(self._judged) >= MAXIMUM_DEFINITIONS:
             raise WireError(f"a session defined more than {MAXIMUM_DEFINITIONS} operations; open a new one")
-        judged = self._judge(definition)
+        judged = self._judge(definition, program)
         self._judged.append(judged)
         return judged
 
@@ -103,24 +117,55 @@ class Definitions:
         """Return the one object that stands for `layout` in this session."""
         return self._layouts.setdefault(layout, layout)
 
-    def _judge(self, definition: Definition) -> Defined | Denied:
-        if not isinstance(definition, Call):
-            return Denied(len(definition.operands), code=ErrorCode.UNKNOWN_PLAN)
-        step = definition.step
+    def _judge(self, definition: Definition, program: Program | None) -> Defined | Denied:
+        arity = len(definition.operands)
+        if isinstance(definition, PlanUse):
+            if program is None:
+                return Denied(arity, code=ErrorCode.UNKNOWN_PLAN)
+            denied = Denied(arity, results=len(program.plan.outputs), name="a plan")
+            try:
+                return self._use_of(program, definition.operands)
+            except PlanRefused as refusal:
+                return replace(denied, code=code_of(refusal))
+            except InputMismatch:
+                return replace(denied, code=ErrorCode.INPUT_MISMATCH)
+        step, writes = definition.step, definition.writes
         try:
             checked = check(definition, self._quota)
         except PlanRefused as refusal:
-            return Denied(
-                len(definition.operands), definition.numbers, 0 if definition.writes else step.results,
-                definition.writes, _code(refusal), step.operation[:80],
-            )  # fmt: skip  # one line of facts
-        operands = tuple(map(self.interned, definition.operands))
-        results = tuple(None if each is None else self.interned(each) for each in checked.results)
+            results = 0 if writes else step.results
+            return Denied(arity, definition.numbers, results, writes, code_of(refusal), step.operation[:80])
         return Defined(
-            definition, operands, definition.numbers, () if definition.writes else results, checked.is_view,
-            definition.writes, checked.operation.label is LabelRule.SHAPE, checked.workspace + checked.fresh_bytes,
-            checked.operation.name, checked,
-        )  # fmt: skip  # one line of facts
+            source=definition,
+            operands=tuple(map(self.interned, definition.operands)),
+            numbers=definition.numbers,
+            results=() if writes else tuple(None if each is None else self.interned(each) for each in checked.results),
+            is_view=checked.is_view,
+            writes=writes,
+            from_shapes=checked.operation.label is LabelRule.SHAPE,
+            workspace=checked.workspace + checked.fresh_bytes,
+            name=checked.operation.name,
+            made=checked,
+        )
+
+    def _use_of(self, program: Program, operands: Sequence[Layout]) -> Defined:
+        """Return the use of a plan on operands of these layouts; raise `InputMismatch` or `PlanRefused`."""
+        batch = program.fitting([(each.dtype, each.shape) for each in operands])
+        inference = program.checked.at(batch)
+        metas = [inference.slots[output.slot] for output in program.plan.outputs]
+        results = [Layout.dense(Layout.of(each).dtype, each.shape) for each in metas if isinstance(each, Tensor)]
+        return Defined(
+            source=program.plan,
+            operands=tuple(map(self.interned, operands)),
+            numbers=0,
+            results=tuple(map(self.interned, results)),
+            is_view=False,
+            writes=False,
+            from_shapes=False,
+            workspace=inference.peak_bytes + sum(each.nbytes for each in results),
+            name="a plan",
+            made=program,
+        )
 
 
 def read(words: bytes, definitions: Definitions, place: int) -> Iterator[Command]:
@@ -150,7 +195,14 @@ def read(words: bytes, definitions: Definitions, place: int) -> Iterator[Command
         at = stop
 
 
-def _code(refusal: PlanRefused) -> ErrorCode:
-    if isinstance(refusal, OperationNotAllowed):
-        return ErrorCode.OPERATION_NOT_ALLOWED
-    return ErrorCode.OVER_QUOTA if isinstance(refusal, QuotaExceeded) else ErrorCode.PLAN_REFUSED
+def code_of(refusal: PlanRefused) -> ErrorCode:
+    """Return what a peer hears of a refusal."""
+    match refusal:
+        case OperationNotAllowed():
+            return ErrorCode.OPERATION_NOT_ALLOWED
+        case QuotaExceeded():
+            return ErrorCode.OVER_QUOTA
+        case TorchVersionMismatch():
+            return ErrorCode.TORCH_VERSION
+        case _:
+            return ErrorCode.PLAN_REFUSED

@@ -2,20 +2,23 @@
 
 Questions come as JSON objects from the control socket, or from the command line where no worker runs; they are checked
 here and answered with values that JSON holds. An approval is given only where it would let the request out: where a
-rule of the data set waits for one, or where it takes back a denial. A denial stops a request whatever rules say. What
-leaves is decided by the door, every time: the desk lets nothing out.
+rule of the data set waits for one, or where it takes back a denial; it names the whole id, and says again what it is
+for. A denial stops this exact request whatever rules say. What a peer wrote is cut in lists, so that none can make them
+too long to be answered. What leaves is decided by the door, every time: the desk lets nothing out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fedpriv.errors import UsageError, nearest
 from fedpriv.ids import DatasetName, WorkerName
-from fedpriv.policy.decision import Standing
-from fedpriv.policy.rules import cite, in_words
+from fedpriv.policy.decision import Standing, wrong_time
+from fedpriv.policy.requests import ID_DIGITS
+from fedpriv.policy.rules import Rule, cite, in_words
 from fedpriv.storage.requests import MAXIMUM_WHY, Recorded
 from fedpriv_worker.explain import Explanation, explain, facts, grant_facts, same_in_ledger, standing_of
 from fedpriv_worker.holdings import Holding, judge, permitting, usable_approval
@@ -25,6 +28,8 @@ from fedpriv_worker.wording import in_text
 
 MAXIMUM_RELEASES = 1_000_000
 LONGEST_SECONDS = 365 * 86_400.0
+LISTED_WORDS, LISTED_KINDS, LISTED_KIND = 80, 4, 40
+"""Characters of a purpose or a reason in a list, kinds of a request, and characters of each."""
 
 
 class Desk:
@@ -69,8 +74,11 @@ class Desk:
         }
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return every request in a few values each, those that wait for the owner first, then the latest."""
-        return sorted(self._summaries(), key=lambda each: each["standing"] != "waiting")
+        """Return every request in a few values each, those that wait for the owner first, then the latest.
+
+        "cut" names what is longer than a list shows it; `show` has all of it.
+        """
+        return sorted(map(_listed, self._summaries()), key=lambda each: each["standing"] != "waiting")
 
     def show(self, prefix: str) -> dict[str, Any]:
         """Return one request in a few values; `prefix` begins its id."""
@@ -81,28 +89,23 @@ class Desk:
         explanation = self._explained(self._records.requests.find(prefix))
         return {"text": in_text(explanation), "facts": facts(explanation)}
 
-    def approve(self, prefix: str, releases: int, expires_seconds: float) -> dict[str, Any]:
-        """Approve a request for so many releases within so many seconds from now; return the approval."""
+    def approve(self, identity: str, releases: int, expires_seconds: float) -> dict[str, Any]:
+        """Approve a request for so many releases within so many seconds from now; return the approval and its order.
+
+        `identity` is the whole id: whoever gives it has seen it beside what it stands for.
+        """
         if not 1 <= releases <= MAXIMUM_RELEASES:
             raise UsageError(f"{releases} releases; approve 1 to {MAXIMUM_RELEASES:,}, one for each round of a job")
         if not (math.isfinite(expires_seconds) and 1 <= expires_seconds <= LONGEST_SECONDS):
             raise UsageError(f"an approval for {expires_seconds:g} s; give at least a second and at most 365 days")
-        recorded = self._records.requests.find(prefix)
-        request, holding, now = recorded.request, self._holding(recorded), self._records.now()
-        rule = permitting(request, self.worker, holding.rules, now)
-        if rule is not None and recorded.state != "denied":
-            raise UsageError(f"request {request.id} needs no approval: {in_words(rule)}; deny it to stop it")
-        reasons: tuple[str, ...] = ()
-        if rule is None:
-            rule, reasons = usable_approval(request, self.worker, holding.rules, now)
-        if rule is None:
-            why = "; ".join(reasons) or "it has no rule that waits for one"
-            raise UsageError(
-                f"an approval would let nothing out: data set {holding.name!r}: {why}; to be able to approve it, put "
-                '{ rule = "approval" } into its release list in worker.toml and start the worker again'
-            )
+        recorded = self._records.requests.find(identity)
+        request = recorded.request
+        _check_read(recorded, identity)
+        standing = self._records.standing(request.dataset)
+        rule = self._rule_for(recorded, standing)
+        expires = standing.now - standing.behind + expires_seconds
         grant = self._records.requests.approve(
-            request.id, rule=cite(rule), releases=releases, expires=now + expires_seconds, now=now
+            request.id, rule=cite(rule), releases=releases, expires=expires, now=standing.now
         )
         return {
             "id": request.id,
@@ -112,6 +115,14 @@ class Desk:
             "expires": grant.expires,
             "recipient": request.recipient.name,
             "dataset": request.dataset,
+            "asked": {
+                "releases": list(request.releases),
+                "kinds": list(request.kinds),
+                "plan": request.plan,
+                "purpose": request.purpose,
+                "epochs": request.epochs,
+                "batch_size": request.batch_size,
+            },
         }
 
     def deny(self, prefix: str, why: str) -> dict[str, Any]:
@@ -142,7 +153,7 @@ class Desk:
         return spending(self.worker, tuple(self._holdings.values()), self._records)
 
     def _summaries(self) -> list[dict[str, Any]]:
-        recorded = self._records.requests.all()
+        recorded = self._records.requests.all(plans=False)
         names = {each.request.dataset for each in recorded}
         standings = {name: self._records.standing(name) for name in names}  # counted once, however many requests
         return [self._summary(each, standings[each.request.dataset]) for each in recorded]
@@ -179,12 +190,60 @@ class Desk:
         holding = self._holdings.get(request.dataset)
         return explain(recorded, holding, self.worker, records.standing(request.dataset), records.entries(), siblings)
 
+    def _rule_for(self, recorded: Recorded, standing: Standing) -> Rule:
+        """Return the rule that an approval would be given under; raise `UsageError` where none is needed or helps.
+
+        A rule that is used up for today lets nothing out now, so that an approval helps: the peer hears the same.
+        """
+        request, holding = recorded.request, self._holding(recorded)
+        if wrong := wrong_time(standing):
+            raise UsageError(f"no approval can be given: {wrong}")
+        denied = recorded.state == "denied"
+        reasons: tuple[str, ...] = ()
+        without = replace(standing, grants=(), refused=frozenset())
+        rule: Rule | None = permitting(request, self.worker, holding.rules, without)
+        if rule is not None and not denied:
+            raise UsageError(f"request {request.id} needs no approval: {in_words(rule)}; deny it to stop it")
+        if rule is None:
+            rule, reasons = usable_approval(request, self.worker, holding.rules, standing.now)
+        if rule is None and denied:
+            rule = permitting(request, self.worker, holding.rules, Standing(standing.now))
+        if rule is None:
+            why = "; ".join(reasons) or "it has no rule that waits for one"
+            raise UsageError(
+                f"an approval would let nothing out: data set {holding.name!r}: {why}; to be able to approve it, put "
+                '{ rule = "approval" } into its release list in worker.toml and start the worker again'
+            )
+        return rule
+
     def _holding(self, recorded: Recorded) -> Holding:
         name = recorded.request.dataset
         if name not in self._holdings:
             known = ", ".join(self._holdings) or "none"
             raise UsageError(f"this worker has no data set {name!r}{nearest(name, self._holdings)}; it has {known}")
         return self._holdings[name]
+
+
+def _check_read(recorded: Recorded, identity: str) -> None:
+    """Raise `UsageError` unless `identity` is the whole id, and the plan that it is about can still be read."""
+    request = recorded.request
+    if identity.lower() != request.id:
+        raise UsageError(
+            f"an approval is for one order, so it takes the whole id, {ID_DIGITS} digits; copy it from "
+            f"`fedpriv worker explain {identity}` once you have read that"
+        )
+    if request.plan and not recorded.plan:
+        raise UsageError(
+            f"the plan of request {request.id} made room after you denied it, so nobody could read what you approve; "
+            "let its sender ask again with another purpose"
+        )
+
+
+def _listed(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a request as a list shows it."""
+    shown: dict[str, Any] = {name: summary[name][:LISTED_WORDS] for name in ("purpose", "why")}
+    shown["kinds"] = [each[:LISTED_KIND] for each in summary["kinds"][:LISTED_KINDS]]
+    return {**summary, **shown, "cut": [name for name in shown if shown[name] != summary[name]]}
 
 
 def _checked(what: str, name: str, value: object, kind: type) -> object:

@@ -16,14 +16,7 @@ from typing import Protocol
 import torch
 
 from fedpriv.entropy import SystemEntropy
-from fedpriv.errors import (
-    InputMismatch,
-    OperationNotAllowed,
-    PlanRefused,
-    QuotaExceeded,
-    StepFailed,
-    TorchVersionMismatch,
-)
+from fedpriv.errors import PlanRefused
 from fedpriv.ids import DatasetName, PlanDigest
 from fedpriv.plans.interpreter import Program
 from fedpriv.plans.plan import Plan
@@ -40,6 +33,7 @@ from fedpriv_worker.actions import (
 )
 from fedpriv_worker.bench import Bench
 from fedpriv_worker.datasets import Dataset, Rows
+from fedpriv_worker.definitions import code_of
 from fedpriv_worker.orders import Order
 
 log = logging.getLogger("fedpriv.worker")
@@ -56,6 +50,10 @@ class Executor(Protocol):
 
     def bench(self) -> Bench:
         """Return an empty place for one session's values."""
+        ...
+
+    def program(self, plan: Plan) -> Program:
+        """Return `plan` validated and compiled."""
         ...
 
     def rows(self, dataset: DatasetName, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,13 +108,17 @@ class InProcessExecutor:
         try:
             return self._outcome(request, plan, stopped)
         except Exception as error:  # noqa: BLE001 - whatever torch raises, its text quotes values and stays here
-            broken = _broken(error)
+            broken = _broken(request, error)
             log.info("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
             return broken
 
     def bench(self) -> Bench:
         """Return an empty place for one session's values."""
         return Bench(SystemEntropy())
+
+    def program(self, plan: Plan) -> Program:
+        """Return `plan` validated and compiled."""
+        return self._programs.of(plan)
 
     def rows(self, dataset: DatasetName, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return features and target of the first `count` rows."""
@@ -143,29 +145,16 @@ class InProcessExecutor:
                 return StoodIn(stand_in(mock))
 
 
-def _broken(error: Exception) -> Broken:
-    """Return the code for `error`; one that we do not know may depend on values."""
+def _broken(request: OfferPlan | Order, error: Exception) -> Broken:
+    """Return what a peer hears of `error`: a code alone of whatever may depend on the rows.
+
+    Even a refusal of a plan may: the last batch of a pass has as many rows as are left over.
+    """
     match error:
         case training.Unfit():
-            return Broken(error.code)
+            return Broken(error.code, error.step, error.operation)
         case training.Stopped():
             return Broken(ErrorCode.SHUTTING_DOWN)
-        case InputMismatch():
-            return Broken(ErrorCode.INPUT_MISMATCH)
-        case PlanRefused():
-            return Broken(_code(error), error.step, error.operation)
-        case StepFailed():
-            return Broken(ErrorCode.STEP_FAILED, error.step, error.operation, on_values=True)
+        case PlanRefused() if isinstance(request, OfferPlan):
+            return Broken(code_of(error), error.step, error.operation)
     return Broken(ErrorCode.STEP_FAILED, on_values=True)
-
-
-def _code(refusal: PlanRefused) -> ErrorCode:
-    match refusal:
-        case OperationNotAllowed():
-            return ErrorCode.OPERATION_NOT_ALLOWED
-        case QuotaExceeded():
-            return ErrorCode.OVER_QUOTA
-        case TorchVersionMismatch():
-            return ErrorCode.TORCH_VERSION
-        case _:
-            return ErrorCode.PLAN_REFUSED

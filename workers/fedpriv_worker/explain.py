@@ -31,8 +31,8 @@ MOST_OPERATIONS = 5
 READING: dict[str, str] = {
     "update": "An update in clear can reveal individual rows, above all one made from few rows, with small batches or "
     "in many epochs; give only secure sums or noised updates to whom you would not show a row.",
-    "metrics": "Loss and accuracy are averages over many rows; whoever chooses the model can still learn whether a row "
-    "that it knows fits, and more with every further question.",
+    "metrics": "Each metric is one number that the sender's plan computes under this name; nothing holds it to be an "
+    "average, and it can be the value of one person. Every further question tells more.",
     "statistics": "Sums over all rows reveal no single row by themselves; whoever knows all rows but one can compute "
     "that one, sums before and after a change reveal the change, and a count is the exact number of rows.",
     "value": "One value that was computed step by step on your rows: read the steps. A sum over many rows tells little "

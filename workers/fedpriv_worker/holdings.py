@@ -93,9 +93,9 @@ def judge(
     return tuple(verdicts)
 
 
-def permitting(request: ReleaseRequest, worker: WorkerName, rules: Sequence[Rule], now: float) -> Rule | None:
-    """Return a rule under which `request` leaves without an approval, were it not denied, or None."""
-    permits = [verdict.permit for verdict in judge(request, worker, rules, Standing(now))]
+def permitting(request: ReleaseRequest, worker: WorkerName, rules: Sequence[Rule], standing: Standing) -> Rule | None:
+    """Return a rule under which `request` leaves as things stand, or None."""
+    permits = [verdict.permit for verdict in judge(request, worker, rules, standing)]
     return permits[0].rule if permits and permits[0] is not None and None not in permits else None
 
 

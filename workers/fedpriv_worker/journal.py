@@ -131,16 +131,14 @@ class Journal:
         """Return seconds since 1970-01-01 UTC, never less than what was returned or recorded before."""
         return self._clock.milliseconds() / 1000
 
-    def standing(self, dataset: DatasetName | None = None, *, without: Reservation | None = None) -> Standing:
+    def standing(self, dataset: DatasetName | None = None, *, without: int | None = None) -> Standing:
         """Return what the rules of `dataset`, or of all, are judged by now: the time, approvals, and what was used up.
 
-        `without` leaves one reservation out: the one whose own release is being judged.
+        `without` is the number of a reservation to leave out: the one whose own release is being judged.
         """
         now = self.now()
-        used = self.holds.used(now, dataset)
-        for limit in () if without is None else without.limits:
-            used[limit.against] -= 1
-        return Standing(now, self.requests.grants(now), used, self.requests.refused())
+        used = self.holds.used(now, dataset, without=without)
+        return Standing(now, self.requests.grants(now), used, self.requests.refused(), self._clock.behind())
 
     def reserve(self, reservation: Reservation) -> int:
         """Charge a release durably, before it is computed, and return its number; raise `ReleaseDenied` if it cannot.
@@ -218,7 +216,11 @@ class Journal:
         self._clock.latest = max([*times, self.holds.latest])
         behind = self._clock.latest / 1000 - self._clock.clock.now()
         if behind > CLOCK_SECONDS:
-            log.warning("the clock is %.0f s behind the last entry; until it catches up, time stands still", behind)
+            log.warning(
+                "the clock is %.0f s behind the last entry; until it catches up, time stands still, and where that is "
+                "more than an hour, nothing leaves that is counted by time",
+                behind,
+            )
 
 
 def _check_open(refusal: str | None) -> None:

@@ -18,10 +18,9 @@ from fedpriv.labels import PUBLIC, Label
 from fedpriv.plans.calls import Call, Layout
 from fedpriv.plans.plan import Argument, Constant, Input, InputRole, Output, OutputRole, Plan, Slot, Step
 from fedpriv.plans.validation import torch_minor
-from fedpriv.wire.values import PlanUse
 
 if TYPE_CHECKING:
-    from fedpriv_worker.pointers import Held
+    from fedpriv_worker.shelf import Held
 
 MAXIMUM_STEPS = 10_000
 WRITTEN = "aten.copy.default"
@@ -43,7 +42,7 @@ class Made:
     __slots__ = ("definition", "depth", "numbers", "operands")
 
     def __init__(
-        self, definition: Call | PlanUse | None, operands: tuple[Origin, ...], numbers: tuple[float, ...], depth: int
+        self, definition: Call | Plan | None, operands: tuple[Origin, ...], numbers: tuple[float, ...], depth: int
     ) -> None:
         self.definition = definition
         self.operands = operands
@@ -81,7 +80,7 @@ def seen(held: Held) -> Origin:
     return made(None, (origin, storage.written), ())
 
 
-def made(definition: Call | PlanUse | None, operands: tuple[Origin, ...], numbers: tuple[float, ...]) -> Origin:
+def made(definition: Call | Plan | None, operands: tuple[Origin, ...], numbers: tuple[float, ...]) -> Origin:
     """Return the origin of a step's result."""
     deepest = 0
     for each in operands:
@@ -93,7 +92,7 @@ def made(definition: Call | PlanUse | None, operands: tuple[Origin, ...], number
 
 
 def lineage(
-    definition: Call | PlanUse, operands: Sequence[Held], numbers: tuple[float, ...], label: Label
+    definition: Call | Plan, operands: Sequence[Held], numbers: tuple[float, ...], label: Label
 ) -> Origin | None:
     """Return the origin of what `definition` makes of `operands`; None for a result that derives from no data set."""
     return None if label is PUBLIC else made(definition, tuple(map(seen, operands)), numbers)
@@ -111,20 +110,20 @@ def as_plan(origin: Origin, unlike: bytes) -> Plan:
     """
     order = _order(origin)
     sources = [each for each in order if isinstance(each, Source)]
-    slots: dict[int, int] = {id(each): at for at, each in enumerate(sources)}
-    mark = Constant("uint8", (len(unlike),), unlike)
-    steps: list[Step] = []
-    filled = len(sources) + 1  # the mark
-    for each in order:
-        if isinstance(each, Made):
-            slots[id(each)] = filled
-            steps.append(_step(each, [_slot(operand, slots) for operand in each.operands]))
-            filled += steps[-1].results
+    steps = [each for each in order if isinstance(each, Made)]
+    plans = [each.definition for each in steps if isinstance(each.definition, Plan)]
+    writer = _Writer(
+        len(sources), [Constant("uint8", (len(unlike),), unlike), *(c for p in plans for c in p.constants)]
+    )
+    for at, each in enumerate(sources):
+        writer.slots[id(each)] = (at,)
+    for made_ in steps:
+        writer.write(made_)
     inputs = tuple(
         Input(f"{at}: {each.name}", each.role, each.layout.dtype, each.layout.shape) for at, each in enumerate(sources)
     )
-    output = Output("value", OutputRole.RESULT, _slot(origin, slots))
-    return Plan(inputs, (output,), (mark,), tuple(steps), torch_minor(torch.__version__))
+    output = Output("value", OutputRole.RESULT, writer.slot(origin))
+    return Plan(inputs, (output,), tuple(writer.constants), tuple(writer.steps), torch_minor(torch.__version__))
 
 
 def _order(origin: Origin) -> list[Source | Made]:
@@ -135,10 +134,7 @@ def _order(origin: Origin) -> list[Source | Made]:
     while open_:
         each, ready = open_.pop()
         if isinstance(each, TooLong) or len(order) > MAXIMUM_STEPS:
-            raise ReleaseDenied(
-                f"this value took more than {MAXIMUM_STEPS:,} steps, too many for its owner to read; trace them with "
-                "@fp.plan and ask for the plan's result"
-            )
+            raise _too_long()
         if isinstance(each, Part):
             each = each.made
         if id(each) in done:
@@ -152,25 +148,62 @@ def _order(origin: Origin) -> list[Source | Made]:
     return order
 
 
-def _slot(origin: Origin, slots: dict[int, int]) -> int:
-    if isinstance(origin, Part):
-        return slots[id(origin.made)] + origin.index
-    return slots[id(origin)]
+class _Writer:
+    """The steps of a plan under construction; those of plans that were used are written out."""
+
+    def __init__(self, sources: int, constants: Sequence[Constant]) -> None:
+        self.constants = constants
+        self.steps: list[Step] = []
+        self.slots: dict[int, tuple[int, ...]] = {}
+        self._next_constant = sources + 1  # after the mark
+        self._filled = sources + len(constants)
+
+    def slot(self, origin: Origin) -> int:
+        """Return the slot that holds a value."""
+        if isinstance(origin, Part):
+            return self.slots[id(origin.made)][origin.index]
+        return self.slots[id(origin)][0]
+
+    def write(self, each: Made) -> None:
+        """Add what `each` did."""
+        definition, operands = each.definition, [self.slot(operand) for operand in each.operands]
+        if isinstance(definition, Plan):
+            self.slots[id(each)] = self._written_out(definition, operands)
+        elif definition is None:
+            self.slots[id(each)] = self._add(Step(WRITTEN, tuple(map(Slot, operands))))
+        else:
+            self.slots[id(each)] = self._add(_with(definition.step, [*map(Slot, operands), *each.numbers]))
+
+    def _written_out(self, plan: Plan, operands: Sequence[int]) -> tuple[int, ...]:
+        constants = range(self._next_constant, self._next_constant + len(plan.constants))
+        self._next_constant = constants.stop
+        values = [*map(Slot, operands), *map(Slot, constants)]
+        for step in plan.steps:
+            values += map(Slot, self._add(_with(step, values)))
+        return tuple(values[output.slot].index for output in plan.outputs)
+
+    def _add(self, step: Step) -> tuple[int, ...]:
+        if len(self.steps) >= MAXIMUM_STEPS:
+            raise _too_long()
+        self.steps.append(step)
+        first, self._filled = self._filled, self._filled + step.results
+        return tuple(range(first, self._filled))
 
 
-def _step(each: Made, operands: Sequence[int]) -> Step:
-    definition = each.definition
-    if definition is None:
-        return Step(WRITTEN, tuple(map(Slot, operands)))
-    if isinstance(definition, PlanUse):
-        return Step(f"plan.{definition.plan.hex()}", tuple(map(Slot, operands)))
-    values: list[Argument] = [*map(Slot, operands), *each.numbers]
+def _with(step: Step, values: Sequence[Argument]) -> Step:
+    """Return `step` with `values` in place of its slots."""
 
     def filled(argument: Argument) -> Argument:
         if isinstance(argument, Slot):
             return values[argument.index]
         return tuple(map(filled, argument)) if isinstance(argument, tuple) else argument
 
-    step = definition.step
     keywords = tuple((name, filled(value)) for name, value in step.keywords)
     return Step(step.operation, tuple(map(filled, step.arguments)), keywords, step.results)
+
+
+def _too_long() -> ReleaseDenied:
+    return ReleaseDenied(
+        f"this value took more than {MAXIMUM_STEPS:,} steps, too many for its owner to read; trace them with @fp.plan "
+        "and ask for what the plan gives"
+    )

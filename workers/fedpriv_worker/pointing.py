@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from threading import Lock
 
 from torch import Tensor
 
 from fedpriv.errors import QuotaExceeded, ReleaseDenied, WireError
-from fedpriv.ids import DatasetName, PeerName
+from fedpriv.ids import DatasetName, PeerName, PlanDigest
 from fedpriv.labels import Label, private
 from fedpriv.plans.calls import Layout
 from fedpriv.plans.plan import InputRole, Plan
@@ -37,27 +38,29 @@ from fedpriv.wire.values import (
     Fetch,
     Objects,
     OpenDataset,
+    OpenSession,
+    PlanUse,
     Put,
     SessionOpen,
     Ticket,
     Value,
 )
-from fedpriv_worker.bench import Bench
-from fedpriv_worker.definitions import Defined
+from fedpriv_worker.definitions import Defined, Run
+from fedpriv_worker.executor import Executor
 from fedpriv_worker.forecast import Forecast, forecast
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.lineage import Source, as_plan, seen
 from fedpriv_worker.orders import Claim, asks_of, request_of
-from fedpriv_worker.pointers import Held, Missing, Table
+from fedpriv_worker.pointers import Table
 from fedpriv_worker.release import Admitted, Door
 from fedpriv_worker.session import Facts
+from fedpriv_worker.shelf import Held, Missing
 
 log = logging.getLogger("fedpriv.worker")
 
 LOOK_SECONDS = 0.25
 """How often the owner's answer is looked for while somebody waits for it."""
 MAXIMUM_TICKETS = 64
-OpenRows = Callable[[DatasetName, int], Sequence[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +74,29 @@ class Snapshot:
 
 
 class Pointing:
-    """One peer's values; used by one thread at a time."""
+    """One peer's values. Links may overlap while one is lost and the next is there: one message at a time is done."""
 
     def __init__(
         self,
         facts: Facts,
         door: Door,
         journal: Journal,
-        bench: Bench,
-        rows: OpenRows,
+        executor: Executor,
         recipient: Recipient,
         mark: bytes,
         barred: frozenset[DatasetName] = frozenset(),
     ) -> None:
         self.recipient = recipient
         self.sequence = 0
+        self._turn = Lock()
         self._facts = facts
         self._door = door
         self._journal = journal
         self._table = Table()
         self._table.barred = barred
-        self._bench = bench
-        self._rows = rows
+        self._executor = executor
+        self._bench = executor.bench()
+        self._plans: dict[PlanDigest, Plan] = {}
         self.mark = mark
         self.links = self.attached = 0
         """Links of this session that are open now, and that ever were."""
@@ -107,8 +111,16 @@ class Pointing:
         """Take the right to `datasets` away."""
         self._table.barred = self._table.barred | datasets
 
-    def take(self, message: Calls | Put | OpenDataset) -> None:
-        """Do what a message says unless that was done before; raise `WireError` for one that is out of order."""
+    def take(self, message: Calls | Put | OpenDataset, plans: Mapping[PlanDigest, Plan]) -> None:
+        """Do what a message says unless that was done before; raise `WireError` for one that is out of order.
+
+        `plans` are those that the peer offered.
+        """
+        with self._turn:
+            self._plans.update(plans)
+            self._take(message)
+
+    def _take(self, message: Calls | Put | OpenDataset) -> None:
         if message.sequence <= self.sequence:
             return  # it was taken over a link that was lost
         if message.sequence != self.sequence + 1:
@@ -122,15 +134,18 @@ class Pointing:
                 self._open(message)
         self.sequence = message.sequence
 
-    def answer(self, request: Fetch | AskObjects | AskRelease) -> Sealed:
+    def answer(self, request: OpenSession | Fetch | AskObjects | AskRelease) -> Sealed:
         """Return the answer to a request, sealed; raise `StorageFailed`."""
-        match request:
-            case Fetch():
-                return self._fetch(request)
-            case AskObjects():
-                return self._door.tell(Objects(request.request, tuple(self._table.objects())), self.recipient)
-            case AskRelease():
-                return self._ask_release(request)
+        with self._turn:  # what another link brought is taken by now, or it never will be
+            match request:
+                case OpenSession():
+                    return self._door.tell(SessionOpen(request.request, self.sequence), self.recipient)
+                case Fetch():
+                    return self._fetch(request)
+                case AskObjects():
+                    return self._door.tell(Objects(request.request, tuple(self._table.shelf.objects())), self.recipient)
+                case AskRelease():
+                    return self._ask_release(request)
 
     async def collect(self, request: Collect) -> Sealed:
         """Return what a ticket stands for, or the code why it does not leave, within the time that the peer waits."""
@@ -143,21 +158,20 @@ class Pointing:
                 return sealed
             await asyncio.sleep(min(LOOK_SECONDS, max(0.0, until - loop.time())))
 
-    def opened(self, request: int) -> Sealed:
-        """Return the word that the session is open."""
-        return self._door.tell(SessionOpen(request, self.sequence), self.recipient)
-
     # --- what arrives ---
 
     def _calls(self, calls: Calls) -> None:
         for each in calls.definitions:
-            defined = self._table.definitions.define(each)
-            if isinstance(defined, Defined) and defined.checked is not None:
-                self._bench.prepare(len(self._table.definitions) - 1, defined.checked)
-        for run in self._bench.run(self._table.admit(calls.words)):
-            label = self._table.failed(run, ErrorCode.STEP_FAILED)
-            if not label.is_public:
-                self.bar(frozenset(origin.dataset for origin in label.origins))
+            plan = self._plans.get(each.plan) if isinstance(each, PlanUse) else None
+            defined = self._table.definitions.define(each, None if plan is None else self._executor.program(plan))
+            if isinstance(defined, Defined):
+                self._bench.prepare(len(self._table.definitions) - 1, defined.made, defined.operands)
+        commands = self._table.admit(calls.words)
+        while (at := self._bench.run(commands)) is not None:
+            failed = commands[at]
+            assert isinstance(failed, Run)
+            self.bar(self._table.failed(failed))
+            commands = [each for each in commands[at + 1 :] if self._table.still_stands(each)]
 
     def _put(self, put: Put) -> None:
         tensors = [tensor for _, tensor in put.values]
@@ -175,7 +189,7 @@ class Pointing:
         if announced is None or not named or name in self.barred:
             self._table.miss(opened.first, 2, ErrorCode.RELEASE_DENIED)
             return
-        rows = self._rows(name, announced)
+        rows = self._executor.rows(name, announced)
         roles = {"features": InputRole.FEATURES, "target": InputRole.TARGET}
         sources = [
             Source(f"{name}/{part}", Layout.of(tensor), role)

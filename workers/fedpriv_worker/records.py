@@ -67,7 +67,8 @@ class Stored:
     def standing(self, dataset: DatasetName) -> Standing:
         """Return what the rules of `dataset` are judged by now."""
         now = self.now()
-        return Standing(now, self.requests.grants(now), self.holds.used(now, dataset), self.requests.refused())
+        used, behind = self.holds.used(now, dataset), max(0.0, now - time.time())
+        return Standing(now, self.requests.grants(now), used, self.requests.refused(), behind)
 
     def entries(self) -> Iterator[Entry]:
         """Yield every ledger entry, in order."""

@@ -121,7 +121,7 @@ class Door:
         self, message: Answer, order: Owed, foreseen: Forecast, recipient: Recipient, admitted: Admitted
     ) -> Sealed:
         """Seal a value that derives from private data; raise `ReleaseDenied` unless rules permit all of it."""
-        standing = self.journal.standing(order.dataset, without=admitted.reservation)
+        standing = self.journal.standing(order.dataset, without=admitted.number)
         permits = self._permitted(asks_in(message, order, foreseen.label, recipient), standing)
         if not set(_limits(permits)) <= set(admitted.reservation.limits):
             raise ReleaseDenied(f"this {codec.kind_of(message)} stays here: the rules changed while it was computed")
@@ -232,7 +232,10 @@ class Door:
         receipt = self.journal.append(replace(draft, bytes=total), envelope.header, envelope.payload, settles=settles)
         if admitted is not None:
             held = admitted.reservation
-            kept = Kept(held.recipient, held.job, held.round, receipt.seq, envelope.header, envelope.payload)
+            kept = Kept(
+                held.recipient, held.job, held.round, receipt.seq, envelope.header, envelope.payload,
+                charged=settles is not None,
+            )  # fmt: skip  # one line of facts
             self.journal.outbox.put(held.release, kept)
         return Sealed(Envelope(envelope.header, envelope.payload, receipt.seq, receipt.key))
 

@@ -2,12 +2,12 @@
 
     message -> (session, actions)        outcome of an execution -> (session, actions)
 
-It promises that nothing is executed on private data unless the owner's rules would let the result leave to this
-very peer; that every order is put before the owner, with what it would release, the first time it is seen; that every
-value it hands on carries the label of what it derives from; that a request is answered once; and that a failure is a
-code. An operation that fails on private values bars its data set for the rest of the session, because failing
-or not failing is itself an answer. It performs nothing: `worker` executes, and the door (`release`) decides again
-before anything leaves.
+It promises that no order is carried out on private data unless the owner's rules would let the result leave to this
+very peer, and that operations on values that stay here are passed on only for whom some rule names; that every order is
+put before the owner, with what it would release; that every value it hands on carries the label of what it derives
+from; that a request is answered once; and that a failure is a code. An operation that fails on private values bars its
+data set for the rest of the session, because failing or not failing is itself an answer. It performs nothing: `worker`
+executes, and the door (`release`) decides again before anything leaves.
 """
 
 from __future__ import annotations
@@ -142,17 +142,13 @@ def handle(  # noqa: PLR0911 - one for each kind of message
         case Train() | Evaluate() | AskStatistics() | AskMock():
             return _ordered(session, message, standing)
         case Calls() | Put() | OpenDataset() | Fetch() | AskObjects() | AskRelease() | Collect():
-            return session, (Point(message),)
+            return session, (Point(message, session.plans),)
         case OpenSession():
             return _asked_for_values(session, message)
         case AskCheckpoint():
             return _asked_for_the_checkpoint(session, message)
-        case Cosigned():
-            return session, (KeepCosignature(message),)
-        case CloseRound(job, round_number):
-            return session, (Acknowledge(job, round_number), Publish())
-        case Goodbye():
-            return session, (Acknowledge(NO_JOB, NO_ROUND), Publish(), Close())
+        case CloseRound() | Cosigned() | Goodbye():
+            return session, _heard(session, message)
         case _:
             return session, (Close(),)  # only a worker sends the rest
 
@@ -170,6 +166,30 @@ def executed(session: Session, number: int, outcome: Outcome) -> Step:
     return _succeeded(session, action, outcome)
 
 
+def unlisted(session: Session, action: Action) -> Step:
+    """Return the session where an order could not be put before the owner, and a refusal instead of `action`."""
+    match action:
+        case Execute(order):
+            others = {number: each for number, each in session.running.items() if number != order.request}
+            return _refuse(replace(session, running=others), order, ErrorCode.OVER_QUOTA)
+        case Tell(Failure(request)):
+            return session, (Tell(Failure(request, ErrorCode.OVER_QUOTA)),)
+        case _:
+            raise AssertionError(f"an order came to a {type(action).__name__}")
+
+
+def _heard(session: Session, message: CloseRound | Cosigned | Goodbye) -> tuple[Action, ...]:
+    """Return what to do about a message that wants no answer: little, and nothing again and again, for a stranger."""
+    named = may_receive(session.peer, session.facts.rules)
+    match message:
+        case CloseRound(job, round_number):
+            return (Acknowledge(job, round_number), Publish()) if named else ()
+        case Cosigned():
+            return (KeepCosignature(message),) if named else ()  # it was shown no checkpoint
+        case Goodbye():
+            return (Acknowledge(NO_JOB, NO_ROUND), *((Publish(),) if named else ()), Close())
+
+
 def _asked_for_the_checkpoint(session: Session, ask: AskCheckpoint) -> Step:
     if not may_receive(session.peer, session.facts.rules):
         return _refuse(session, ask, ErrorCode.RELEASE_DENIED)  # it counts what others were sent, too
@@ -179,11 +199,11 @@ def _asked_for_the_checkpoint(session: Session, ask: AskCheckpoint) -> Step:
 def _asked_for_values(session: Session, opened: OpenSession) -> Step:
     if not may_compute(session.peer, session.facts.rules):
         return _refuse(session, opened, ErrorCode.RELEASE_DENIED)
-    return session, (Point(opened),)
+    return session, (Point(opened, session.plans),)
 
 
 def _offered(session: Session, offer: OfferPlan) -> Step:
-    if not may_receive(session.peer, session.facts.rules):
+    if not may_compute(session.peer, session.facts.rules):
         return _refuse(session, offer, ErrorCode.RELEASE_DENIED)  # whom no rule names has no use for a plan
     if offer.plan.digest in session.plans:
         return session, (Tell(PlanAccepted(offer.request, offer.plan.digest)),)
@@ -239,14 +259,14 @@ def _foreseen(facts: Facts, peer: Recipient, order: Order, plan: Plan | None) ->
 def _noted(
     session: Session, order: Order, plan: Plan | None, foreseen: Forecast, decisions: Sequence[Permit | Deny]
 ) -> Step:
-    """Return the session knowing the request of `order`, and the note for the owner where it is new."""
+    """Return the session knowing the request of `order`, and the note for the owner: an earlier one may be gone."""
     request = request_of(order, session.peer)
-    if request in session.seen:
-        return session, ()
+    again = request in session.seen
     kept = dict(list(session.seen.items())[-MAXIMUM_SEEN + 1 :])
     permits = [decision.rule for decision in decisions if isinstance(decision, Permit)]
     cited = " ".join(cite(rule) for rule in permits if rule is not None) if len(permits) == len(decisions) else ""
-    return replace(session, seen={**kept, request: foreseen}), (Note(request, plan, cited),)
+    session = session if again else replace(session, seen={**kept, request: foreseen})
+    return session, (Note(request, plan, cited, again),)
 
 
 def _start(session: Session, request: Request, action: Validate | Execute) -> Step:
@@ -285,6 +305,7 @@ def _answer(order: Order, outcome: Loaded | Trained | Evaluated | Summed | Stood
 def _broke(session: Session, action: Validate | Execute, outcome: Broken) -> Step:
     if outcome.on_values and isinstance(action, Execute):
         session = replace(session, barred=session.barred | {action.order.dataset})
+        return _refuse(session, action.order, outcome.code)  # where it failed would say more than that it did
     failure = Failure(action.number, outcome.code, outcome.step, outcome.operation)
     return session, (Tell(failure),)
 

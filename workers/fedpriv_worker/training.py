@@ -2,9 +2,9 @@
 
 It promises to run exactly the plan that was validated, on the data set that the request names, and to return a
 difference, a few means or per-column sums, never rows. The order of rows and the noise of dropout come from the
-request's seed, so that a round can be replayed. Everything is checked before the first row is read: a model that does
-not fit, or more work than the owner grants, is a code, and says nothing about the data. What may leave of the
-result is not decided here.
+request's seed, so that a round can be replayed. Everything that a peer may be told is checked before the first row
+counts: a model that does not fit, or more work than the owner grants, is `Unfit` and says nothing about the data.
+Whatever else is raised here may depend on the rows. What may leave of the result is not decided here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
+from fedpriv.errors import PlanRefused
 from fedpriv.plans.interpreter import Program
 from fedpriv.plans.plan import BATCH, Input, InputRole, OutputRole, Plan
 from fedpriv.updates import TensorSet, dtype_name
@@ -22,17 +23,23 @@ from fedpriv_worker.actions import (
     Trained,
 )
 from fedpriv_worker.datasets import Rows
+from fedpriv_worker.definitions import code_of
 
 MAXIMUM_EPOCHS = 1000
 TRAINING_METRICS = frozenset({"loss"})
 
 
 class Unfit(Exception):
-    """A request that does not fit its plan or its data set; carries the code that the peer will see."""
+    """A request that does not fit its plan or its data set; carries what the peer will see.
 
-    def __init__(self, code: ErrorCode) -> None:
+    `step` and `operation` say where a plan does not fit, -1 and "" where it is not one step.
+    """
+
+    def __init__(self, code: ErrorCode, *, step: int = -1, operation: str = "") -> None:
         super().__init__(code.name)
         self.code = code
+        self.step = step
+        self.operation = operation
 
 
 class Stopped(Exception):
@@ -46,6 +53,7 @@ def train(program: Program, rows: Rows, order: Train, stopped: Callable[[], bool
     """
     _check_fit(program.plan, rows, order.model, order.hyperparameters)
     _check_order(order)
+    _prepare(program, order.batch_size)
     generator = torch.Generator().manual_seed(order.seed)
     bound = program.bind(order.model.tensors, order.hyperparameters, generator)
     losses: list[float] = []
@@ -65,12 +73,12 @@ def train(program: Program, rows: Rows, order: Train, stopped: Callable[[], bool
 def evaluate(program: Program, rows: Rows, order: Evaluate) -> Evaluated:
     """Return the metrics of a model over the validation rows, each the mean over rows."""
     _check_fit(program.plan, rows, order.model, {})
-    if not order.batch_size >= 1 or not order.metrics or not len(rows):
+    reported = {each.name for each in program.plan.outputs_of(OutputRole.LOSS, OutputRole.METRIC)}
+    if order.batch_size < 1 or not len(rows) or not order.metrics or not set(order.metrics) <= reported:
         raise Unfit(ErrorCode.INPUT_MISMATCH)
+    _prepare(program, order.batch_size)
     bound = program.bind(order.model.tensors, {})
     means = bound.epoch(rows.features, rows.target, None, order.batch_size)
-    if not set(order.metrics) <= means.keys():
-        raise Unfit(ErrorCode.INPUT_MISMATCH)
     return Evaluated(len(rows), {name: means[name] for name in order.metrics})
 
 
@@ -96,6 +104,14 @@ def _check_order(order: Train) -> None:
         raise Unfit(ErrorCode.BAD_REQUEST)
     if order.epochs > MAXIMUM_EPOCHS:
         raise Unfit(ErrorCode.OVER_QUOTA)
+
+
+def _prepare(program: Program, batch_size: int) -> None:
+    """Make the program ready for whole batches, or raise `Unfit`: their size is public, that of a last one is not."""
+    try:
+        program.block(batch_size)
+    except PlanRefused as refusal:
+        raise Unfit(code_of(refusal), step=refusal.step, operation=refusal.operation) from None
 
 
 def _check_fit(plan: Plan, rows: Rows, model: TensorSet, hyperparameters: Mapping[str, float]) -> None:

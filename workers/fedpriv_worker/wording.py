@@ -1,7 +1,8 @@
 """An explanation as a text that its owner can read aloud in two minutes.
 
 Every sentence comes from the explanation's values; the commands in it can be typed as they stand. Words of a peer are
-set in quotation marks, cut where they are long, and freed of everything unprintable. It decides nothing.
+set in quotation marks, cut where they are long, and freed of everything that does not print or prints as nothing; a
+line in the middle of them begins with a mark and further in than what we say. It decides nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from fedpriv import legible
 from fedpriv.plans.plan import Argument, Dtype, Input, InputRole, Plan, Slot
 from fedpriv.policy.requests import Grant
 from fedpriv.policy.rules import Approval, in_words
@@ -55,9 +57,8 @@ def in_text(explanation: Explanation) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a peer's words in quotation marks, cut, and without anything unprintable."""
-    shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text[:MOST_WORDS])
-    return f'"{shown}{"..." if len(text) > MOST_WORDS else ""}"'
+    """Return a peer's words in quotation marks, cut, and without anything that could pass for our own."""
+    return legible.quoted(text, MOST_WORDS)
 
 
 def moment(seconds: float) -> str:
@@ -237,8 +238,9 @@ def _choices(explanation: Explanation) -> Iterator[str]:
     rules = () if explanation.holding is None else explanation.holding.rules
     match standing:
         case "permitted":
-            yield "  Nothing is needed. To stop this request, whatever your rules say:"
+            yield "  Nothing is needed. To stop this exact request, whatever your rules say:"
             yield f"    {deny}"
+            yield "  One that differs in anything is another one: let no rule name whom nothing more is to reach."
         case "approved":
             yield "  Nothing is needed. To withdraw your approval:"
             yield f"    {deny}"
@@ -246,7 +248,7 @@ def _choices(explanation: Explanation) -> Iterator[str]:
             yield "  To let it out so many times (a training job needs one release for each round), for a week:"
             yield f"    fedpriv worker approve {identity} --releases 20 --expires 7d"
             if standing != "denied":
-                yield "  To refuse it:"
+                yield "  To refuse this exact request:"
                 yield f"    {deny}"
         case _:
             yield "  Nothing is needed to refuse it. To be able to approve it, add this rule to the data set's release"
@@ -280,10 +282,18 @@ def _short(operation: str) -> str:
 
 
 def _wrapped(line: str) -> str:
-    """Return `line` broken at spaces, further lines set in as the first, unless it is a command."""
+    """Return `line` broken at spaces, unless it is a command; a further line within quoted words begins with a mark.
+
+    Further lines are set in deeper than the first, so that none of them could be a title or a sentence of ours.
+    """
+    line = legible.legible(line)
     indent = line[: len(line) - len(line.lstrip())]
     if line.lstrip().startswith("fedpriv "):
         return line
-    return textwrap.fill(
-        line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
+    first, *further = textwrap.wrap(line, _WIDTH, subsequent_indent=f"{indent}    ", break_on_hyphens=False) or [""]
+    broken, within = [first], first.count('"') % 2 == 1
+    for part in further:
+        mark = '" ' if within else ""
+        broken.append(f"{indent}  {mark}{part.lstrip()}")
+        within ^= part.count('"') % 2 == 1
+    return "\n".join(broken)

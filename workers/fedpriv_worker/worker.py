@@ -39,6 +39,7 @@ from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.executor import Executor, stand_in
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.leases import Leases
+from fedpriv_worker.pace import GREETING, Paces
 from fedpriv_worker.pointing import Pointing
 from fedpriv_worker.publishing import Publisher
 from fedpriv_worker.release import Admitted, Door
@@ -46,6 +47,7 @@ from fedpriv_worker.session import (
     Facts,
     Session,
 )
+from fedpriv_worker.sizes import largest_message
 from fedpriv_worker.steps import Reached, Step, unwatched
 
 log = logging.getLogger("fedpriv.worker")
@@ -77,6 +79,7 @@ class Worker:
         self.journal = journal
         self.publisher = Publisher(journal, witnesses)
         self.reached = reached
+        self.paces = Paces()
         self.closing = False
         self._door = Door(self.facts, journal)
         self._executor = executor
@@ -91,16 +94,17 @@ class Worker:
 
     async def serve(self, raw: RawLink, side: Side) -> None:
         """Prove who we are, learn who the peer is, and answer it until the link ends; raise `PeerLost` if it is cut."""
-        link = SealedLink(raw)
+        link = SealedLink(raw, maximum_message_bytes=STRANGER_MESSAGE_BYTES)
         self._links.add(link)
         try:
+            await self.paces.keep(raw.tls_certificate, GREETING if raw.tls_certificate else None)
             peer = await greet(side, link, self._credentials, self._seal_greeting)
             if sum(each.raw is not raw and each.is_with(peer.name) for each in self._links) >= MAXIMUM_SESSIONS:
                 log.warning("%s has %d sessions already; another one is refused", peer.name, MAXIMUM_SESSIONS)
                 return
             recipient = Recipient(peer.name, peer.role.value)
-            if not may_compute(recipient, self.facts.rules):
-                raw.maximum_message_bytes = STRANGER_MESSAGE_BYTES  # no rule names it: it has nothing large to ask
+            if may_compute(recipient, self.facts.rules):  # whom no rule names has nothing large to ask
+                raw.maximum_message_bytes = largest_message()
             log.info("session with %s (%s) begins", peer.name, peer.role.value)
             await Conversation(self, link, recipient).run()
             log.info("session with %s ends", peer.name)
@@ -112,7 +116,10 @@ class Worker:
         """Reserve for one request and carry it out, in a thread, one at a time; raise `StorageFailed`."""
         loop = asyncio.get_running_loop()
         async with self._executing:
-            return await loop.run_in_executor(self._pool, self._carried, action, recipient, stopped)
+            carried = await loop.run_in_executor(self._pool, self._carried, action, recipient, stopped)
+            if isinstance(action, Execute) and isinstance(carried.outcome, Broken) and carried.outcome.on_values:
+                self.bar(recipient, frozenset({action.order.dataset}))  # also a peer that hung up before it hears
+            return carried
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Do `work` on the journal, off the loop's thread when that waits for a disk."""
@@ -183,10 +190,8 @@ class Worker:
 
     def _values(self, recipient: Recipient, mark: bytes) -> Pointing:
         """Return an empty session of values."""
-        executor, barred = self._executor, self._barred.get(recipient.name, frozenset())
-        return Pointing(
-            self.facts, self._door, self.journal, executor.bench(), executor.rows, recipient, mark, barred
-        )  # fmt: skip  # one line of parts
+        barred = self._barred.get(recipient.name, frozenset())
+        return Pointing(self.facts, self._door, self.journal, self._executor, recipient, mark, barred)
 
     def _seal_greeting(self, message: Message) -> Sealed:
         if not isinstance(message, Hello | HelloProof):

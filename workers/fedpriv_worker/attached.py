@@ -1,0 +1,87 @@
+"""The session of values that one link is attached to: what arrives over the link goes there, and answers come back.
+
+A link attaches to one session, with its first message about values. What the session took stays taken although the
+link ends meanwhile; a question that waits for an owner ends with the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Protocol
+
+from fedpriv.errors import PeerLost
+from fedpriv.ids import DatasetName, PlanDigest
+from fedpriv.plans.plan import Plan
+from fedpriv.policy.requests import Recipient
+from fedpriv.transport.link import SealedLink
+from fedpriv.wire.values import Asking, Calls, Collect, OpenDataset, OpenSession, Put
+from fedpriv.wire.values import Pointing as Message
+from fedpriv_worker.leases import Leases
+from fedpriv_worker.pointing import Pointing
+from fedpriv_worker.steps import Reached, Step
+
+
+class Host(Protocol):
+    """The worker, as far as its sessions of values need it."""
+
+    leases: Leases
+    reached: Reached
+
+    def bar(self, peer: Recipient, datasets: frozenset[DatasetName]) -> None:
+        """Remember that `peer` lost the right to `datasets`."""
+        ...
+
+
+class Attached:
+    """One link's session of values, none at first; used on the loop's thread, one message at a time."""
+
+    def __init__(self, worker: Host, link: SealedLink, recipient: Recipient) -> None:
+        self._worker = worker
+        self._link = link
+        self._recipient = recipient
+        self._pointing: Pointing | None = None
+        self._collecting: list[asyncio.Task[None]] = []
+
+    async def pass_on(self, message: Message | Asking, plans: Mapping[PlanDigest, Plan]) -> bool:
+        """Have a message done, and answered where it asks; return False for one that no peer may send here.
+
+        A session is opened once, and before anything else.
+        """
+        if self._pointing is None and isinstance(message, OpenSession):
+            self._pointing = self._worker.leases.attach(self._recipient, message.session)
+        pointing = self._pointing
+        if pointing is None or (isinstance(message, OpenSession) and pointing.mark != message.session):
+            return False
+        match message:
+            case Calls() | Put() | OpenDataset():
+                await asyncio.shield(asyncio.create_task(self._taken(pointing, message, plans)))
+            case Collect():
+                self._collecting.append(asyncio.create_task(self._collect(pointing, message)))
+            case _:
+                await self._link.send(await asyncio.to_thread(pointing.answer, message))
+        return True
+
+    async def close(self) -> None:
+        """End the questions that wait, and leave the session to its lease."""
+        for task in self._collecting:
+            task.cancel()
+        await asyncio.gather(*self._collecting, return_exceptions=True)
+        if self._pointing is not None:
+            self._worker.leases.detach(self._pointing)
+
+    async def _taken(self, pointing: Pointing, message: Message, plans: Mapping[PlanDigest, Plan]) -> None:
+        """Let `pointing` take a message; what it bars holds although the link may end meanwhile."""
+        try:
+            await asyncio.to_thread(pointing.take, message, plans)
+        finally:
+            self._worker.bar(self._recipient, pointing.barred)
+
+    async def _collect(self, pointing: Pointing, message: Collect) -> None:
+        """Answer when the owner did; a link that broke meanwhile is noticed where it is read."""
+        with suppress(PeerLost):
+            sealed = await pointing.collect(message)
+            self._worker.reached(Step.SEND)
+            await self._link.send(sealed)
+            self._worker.reached(Step.SENT)
