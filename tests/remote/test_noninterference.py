@@ -114,7 +114,7 @@ def test_no_program_learns_it_over_grpc_either(program) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=150)
 @given(PROGRAMS)
 def test_no_program_learns_which_rows_a_worker_has_for_long(program) -> None:
     assert not interferes(program, virtual_site)
