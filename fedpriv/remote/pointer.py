@@ -8,6 +8,7 @@ worker decides by its own. A value that derives from somebody's data does not co
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -187,8 +188,16 @@ class _Local(Exception):
 _operations: dict[int, _Operation] = {}
 """By the identity of the overload, which torch never lets go of."""
 _recipes: dict[tuple[Any, ...], Found] = {}
-_under_way: set[tuple[Any, ...]] = set()
-"""Operations that are being carried out as several others."""
+
+
+class _UnderWay(threading.local):
+    """The operations that this thread is carrying out as several others."""
+
+    def __init__(self) -> None:
+        self.identities = set[tuple[Any, ...]]()
+
+
+_under_way = _UnderWay()
 
 
 def dispatch(
@@ -222,15 +231,15 @@ def dispatch(
     if type(found) is Recipe:
         return _carried_out(found, pointers, numbers)
     assert isinstance(found, Composition)
-    if identity in _under_way:
+    if identity in _under_way.identities:
         if found.refusal:
             raise OperationNotAllowed(found.refusal, operation=known.name)
         raise not_allowed(known.name)  # taken apart, it comes back to itself
-    _under_way.add(identity)
+    _under_way.identities.add(identity)
     try:
         return found.run(*args, **kwargs)
     finally:
-        _under_way.discard(identity)
+        _under_way.identities.discard(identity)
 
 
 def _read(
@@ -324,7 +333,7 @@ def _number(pointer: RemoteTensor) -> Any:  # noqa: ANN401  a number
 
 def taking_apart() -> bool:
     """Return whether an operation is being carried out as several others."""
-    return bool(_under_way)
+    return bool(_under_way.identities)
 
 
 def with_local(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401  torch's hook

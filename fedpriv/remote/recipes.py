@@ -292,8 +292,9 @@ def _as_torch_does(func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any
     try:
         given = _as_kernel(func, *args, **kwargs)
     except NotImplementedError:  # the shape depends on values
-        given = None
-    if sum(each.numel() for each in tensors_in((*args, *kwargs.values()))) <= _FEW:
+        return None
+    few = sum(each.numel() for each in tensors_in((*args, *kwargs.values()))) <= _FEW
+    if few and "index" not in str(func):  # with flags for an index, what fits depends on them
         func(*map(_zeros, args), **{key: _zeros(value) for key, value in kwargs.items()})
     return given
 

@@ -63,12 +63,9 @@ def test_of_all_that_torch_has_samples_for_most_works_and_the_rest_is_refused_fo
 def _core() -> set[str]:
     """Return the operations that torch calls its core."""
     names = [each.removeprefix("aten::") for each in torch._C._dispatch_get_all_op_names() if each.startswith("aten::")]
-    found = (getattr(getattr(torch.ops.aten, packet), each or "default") for packet, _, each in map(_parted, names))
+    parts = [each.partition(".") for each in names]
+    found = [getattr(getattr(torch.ops.aten, packet), overload or "default") for packet, _, overload in parts]
     return {str(overload) for overload in found if torch.Tag.core in overload.tags}
-
-
-def _parted(name: str) -> tuple[str, str, str]:
-    return name.partition(".")
 
 
 def test_core_aten_is_supported_or_refused_for_a_reason() -> None:
