@@ -41,7 +41,7 @@ from fedpriv.wire.values import (
     Value,
 )
 
-BATCH_WORDS = 512
+BATCH_WORDS = 1024
 SLACK_SECONDS = 30.0
 """How much longer than the worker itself we wait for its answer."""
 _FREE = 0

@@ -1,0 +1,1 @@
+"""The paths under which programs of 0.2 import what trains models."""
