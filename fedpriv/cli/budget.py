@@ -83,6 +83,8 @@ def _show(spent: dict[str, Any]) -> None:
         lines.append("  (together they cost less than the sum of their epsilons)")
     for rule in spent["rules"]:
         limit, used = rule["rounds_per_day"], rule["used_today"]
-        counted = "not counted: it has no limit" if limit is None else f"used {used:,} of {limit:,} times in 24 hours"
+        counted = "not counted: it has no limit of its own"
+        if limit is not None:
+            counted = f"used {used:,} of {limit:,} times in 24 hours"
         lines += [f"  rule {rule['rule']}: {counted}", f"    {rule['words']}"]
     sys.stdout.write("".join(f"{harmless(line)}\n" for line in lines))
