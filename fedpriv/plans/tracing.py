@@ -235,7 +235,7 @@ def _fitted(loss: Loss, prediction: Tensor, target: Tensor) -> Tensor:
     hint = ""
     if prediction.dim() == target.dim() + 1 and prediction.shape[-1] == 1:
         hint = "; end the model with .squeeze(-1), or write a loss that does"
-    elif prediction.shape == target.shape and prediction.dtype.is_floating_point and not target.dtype.is_floating_point:
+    elif prediction.dim() == target.dim() and prediction.dtype.is_floating_point > target.dtype.is_floating_point:
         hint = "; write a yes-or-no target as true and false instead of 1 and 0, or a loss that calls .float() on it"
     try:
         with warnings.catch_warnings():
