@@ -202,9 +202,10 @@ class Ready:
             else:
                 made = self._only(operands)
                 results = [made] if type(made) is Tensor else list(made)
+            taken = [] if self._view else [_memory(each) for each in operands if type(each) is Tensor]
             for at, layout in enumerate(self._results):
                 if layout is not None:
-                    results[at] = self._held(results[at], layout, operands)
+                    results[at] = self._held(results[at], layout, taken)
             if self._writes:
                 operands[0].copy_(results[0])
                 return ()
@@ -212,23 +213,28 @@ class Ready:
             raise StepFailed(step=0, operation=self._name) from None
         return results
 
-    def _held(self, value: Tensor, layout: Layout, operands: Sequence[Any]) -> Tensor:
-        """Return `value` laid out as foreseen, in memory of its own unless it is a view."""
-        if value.shape != layout.shape:
-            raise ValueError("a kernel gave another shape than its checks foresaw")
+    def _held(self, value: Tensor, layout: Layout, taken: list[int]) -> Tensor:
+        """Return `value` as it was foreseen, in memory of its own unless it is a view.
+
+        `taken` is the memory of the operands and of the results before, to which its own is added.
+        """
+        if value.shape != layout.shape or value.dtype is not DTYPES[layout.dtype]:
+            raise ValueError("a kernel gave another shape or dtype than its checks foresaw")
         if self._view:
             if value.stride() != layout.strides:
                 raise ValueError("a view lies otherwise than its checks foresaw")
             return value
-        if value.stride() == layout.strides:
-            at = value.data_ptr()
-            for each in operands:
-                if type(each) is Tensor and each.data_ptr() == at and at:
-                    break
-            else:
-                return value
-        own = torch.empty_strided(layout.shape, layout.strides, dtype=value.dtype, device=value.device)
-        return own.copy_(value)
+        if value.stride() != layout.strides or _memory(value) in taken:
+            own = torch.empty_strided(layout.shape, layout.strides, dtype=value.dtype, device=value.device)
+            value = own.copy_(value)
+        if value.numel():
+            taken.append(_memory(value))
+        return value
+
+
+def _memory(tensor: Tensor) -> int:
+    """Return where the memory of `tensor` begins, wherever in it the tensor does."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _meta(layout: Layout, step: Step) -> Tensor:

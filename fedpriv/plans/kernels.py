@@ -244,6 +244,19 @@ def _leaky_noise(bound: Bound) -> None:
     same(bound, "self", "noise")
 
 
+def _convolution_backward(bound: Bound) -> None:
+    # the kernel believes that the gradient is that of a convolution with these very arguments
+    filled(bound)
+    names = ("input", "weight", "stride", "padding", "dilation", "transposed", "output_padding", "groups")
+    source, weight, *rest = (bound[name] for name in names)
+    forward = torch.ops.aten.convolution.default(source, weight, None, *map(_listed, rest))
+    need(forward.shape == bound["grad_output"].shape, "grad_output is not that of such a convolution")
+
+
+def _listed(value: Any) -> Any:  # noqa: ANN401  any argument
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _prelu(bound: Bound) -> None:
     same(bound, "self", "grad_output")
     _spreads(bound, "weight", tuple(bound["self"].shape))
@@ -261,11 +274,12 @@ RULES: Mapping[str, Callable[[Bound], None]] = {
     **{
         f"aten.{name}.default": filled
         for name in (
-            "convolution", "convolution_backward", "max_pool2d_with_indices", "adaptive_max_pool2d", "avg_pool2d",
+            "convolution", "max_pool2d_with_indices", "adaptive_max_pool2d", "avg_pool2d",
             "_adaptive_avg_pool2d", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
             "dot", "mv",
         )
     },
+    "aten.convolution_backward.default": _convolution_backward,
     "aten._prelu_kernel.default": _prelu,
     "aten._prelu_kernel_backward.default": _prelu,
     "aten.native_layer_norm.default": _layer_norm,

@@ -32,6 +32,7 @@ MAXIMUM_ENDS = 20_000
 MAXIMUM_ARGUMENTS = 200_000
 """Arguments and keywords of all steps together, those in lists included."""
 MAXIMUM_STEP_ARGUMENTS = 8192
+MAXIMUM_RESULTS = 4096
 MAXIMUM_RANK = 64
 MAXIMUM_DEPTH = 4
 
@@ -95,6 +96,8 @@ def check_steps(steps: Sequence[v1.PlanStep]) -> None:
             _count(keyword.value.list.items, MAXIMUM_DEPTH) for keyword in step.keywords[:MAXIMUM_STEP_ARGUMENTS]
         )
         left -= here
+        if step.results > MAXIMUM_RESULTS:
+            raise WireError(f"a step of {step.results} results; {MAXIMUM_RESULTS} at most are accepted")
         if here > MAXIMUM_STEP_ARGUMENTS or left < 0:
             raise WireError(
                 f"a plan has more than {MAXIMUM_STEP_ARGUMENTS} arguments in a step or {MAXIMUM_ARGUMENTS} in all"

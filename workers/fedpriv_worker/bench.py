@@ -45,7 +45,8 @@ class UsedPlan:
     def run(self, operands: Sequence[Any]) -> list[Tensor | None]:
         """Return its outputs, each in memory of its own."""
         given = [each.contiguous() for each in operands]
-        return [each.clone() for each in self._engine.run([*given, *self._constants])]
+        outputs = self._engine.run([*given, *self._constants])
+        return [each.clone(memory_format=torch.contiguous_format) for each in outputs]
 
 
 class Bench:
@@ -73,6 +74,7 @@ class Bench:
     def run(self, commands: Sequence[Command]) -> int | None:
         """Carry out `commands` in order up to the first that fails; return its place among them, or None."""
         tensors, uses = self._tensors, self._uses
+        torch.set_flush_denormal(True)  # for this thread: with denormals, arithmetic takes as long as values say
         with torch.inference_mode():
             for at, command in enumerate(commands):
                 if isinstance(command, Drop):

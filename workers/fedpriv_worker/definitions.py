@@ -30,6 +30,8 @@ from fedpriv.wire.messages import ErrorCode
 from fedpriv.wire.values import Definition, PlanUse
 
 MAXIMUM_DEFINITIONS = 100_000
+MAXIMUM_DESCRIBED = 400_000
+"""Operands of all definitions of a session together."""
 FREE = 0
 _WORD_BYTES = 8
 
@@ -95,6 +97,7 @@ class Definitions:
         self._quota = quota
         self._layouts: dict[Layout, Layout] = {}
         self._judged: list[Defined | Denied] = []
+        self._described = 0
 
     def __len__(self) -> int:
         return len(self._judged)
@@ -109,6 +112,9 @@ class Definitions:
         """
         if len(self._judged) >= MAXIMUM_DEFINITIONS:
             raise WireError(f"a session defined more than {MAXIMUM_DEFINITIONS} operations; open a new one")
+        self._described += len(definition.operands)
+        if self._described > MAXIMUM_DESCRIBED:
+            raise WireError(f"a session described more than {MAXIMUM_DESCRIBED} operands; open a new one")
         judged = self._judge(definition, program)
         self._judged.append(judged)
         return judged

@@ -43,6 +43,8 @@ class Table:
         self.place = 0
         """Operations so far; failures name the place of theirs."""
         self.barred: frozenset[DatasetName] = frozenset()
+        self._labels: dict[int, Label] = {}
+        """What each operation that was admitted last derives from, by its place."""
 
     # --- values that come from outside ---
 
@@ -59,7 +61,8 @@ class Table:
         """
         self.shelf.claim(first, len(values))
         layouts = [each.layout if isinstance(each, Source) else each for each in values]
-        if self.shelf.live_bytes + sum(each.nbytes for each in layouts) > self._quota.maximum_bytes:
+        many = len(self.shelf) + len(values) > self._quota.maximum_objects
+        if many or self.shelf.live_bytes + sum(each.nbytes for each in layouts) > self._quota.maximum_bytes:
             self.shelf.miss(first, len(values), Missing(ErrorCode.OVER_QUOTA, self.place))
             return ErrorCode.OVER_QUOTA
         for at, (value, layout) in enumerate(zip(values, layouts, strict=True)):
@@ -79,7 +82,8 @@ class Table:
     def admit(self, words: bytes) -> list[Command]:
         """Return what to carry out for `words`, in order; raise `WireError` for words that cannot be read."""
         commands: list[Command] = []
-        for command in read(words, self.definitions, self.place):
+        self._labels.clear()
+        for command in list(read(words, self.definitions, self.place)):  # all of them can be read, or none is done
             if isinstance(command, Drop):
                 if self.shelf.free(command.id):
                     commands.append(command)
@@ -105,6 +109,7 @@ class Table:
         if code is not None:
             missing = Missing(code, run.place, defined.name)
             return self._fail(run, len(defined.results), defined.writes, missing)
+        self._labels[run.place] = joined(found)
         origin = lineage(defined.source, found, run.numbers, label)
         if defined.writes:
             target = found[0]
@@ -169,8 +174,7 @@ class Table:
 
         Of a failure on somebody's rows nobody hears which operation it was: that it failed tells enough.
         """
-        name = self.definitions[run.definition].name
-        label = joined([each for each in map(self.shelf.get, run.operands) if isinstance(each, Held)])
+        name, label = self.definitions[run.definition].name, self._labels[run.place]
         missing = Missing(ErrorCode.STEP_FAILED, run.place, name) if label.is_public else _ON_ROWS
         self._undo(run, missing)
         return frozenset(origin.dataset for origin in label.origins)
@@ -179,11 +183,12 @@ class Table:
         """Return whether an admitted command may run after one before it failed."""
         if isinstance(command, Drop):
             return True
+        if self._is_barred(self._labels[command.place]):
+            self._undo(command, Missing(ErrorCode.RELEASE_DENIED, command.place))
+            return False
         for number in command.operands:
             held = self.shelf.get(number)
-            missing = held if isinstance(held, Missing) else held.storage.missing if held is not None else _ON_ROWS
-            if missing is None and isinstance(held, Held) and self._is_barred(held.storage.label):
-                missing = Missing(ErrorCode.RELEASE_DENIED, command.place)
+            missing = held if isinstance(held, Missing) else None if held is None else held.storage.missing
             if missing is not None:
                 self._undo(command, missing)
                 return False

@@ -15,6 +15,7 @@ from threading import Lock
 
 from torch import Tensor
 
+from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import QuotaExceeded, ReleaseDenied, WireError
 from fedpriv.ids import DatasetName, PeerName, PlanDigest
 from fedpriv.labels import Label, private
@@ -51,7 +52,7 @@ from fedpriv_worker.forecast import Forecast, forecast
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.lineage import Source, as_plan, seen
 from fedpriv_worker.orders import Claim, asks_of, request_of
-from fedpriv_worker.pointers import Table
+from fedpriv_worker.pointers import PointerQuota, Table
 from fedpriv_worker.release import Admitted, Door
 from fedpriv_worker.session import Facts
 from fedpriv_worker.shelf import Held, Missing
@@ -61,6 +62,8 @@ log = logging.getLogger("fedpriv.worker")
 LOOK_SECONDS = 0.25
 """How often the owner's answer is looked for while somebody waits for it."""
 MAXIMUM_TICKETS = 64
+MARK_BYTES = 32
+"""What no two requests share: an approval is for one value, whatever its recipe and whoever numbers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class Pointing:
         self.recipient = recipient
         self.sequence = 0
         self._turn = Lock()
+        self._dead = False
         self._facts = facts
         self._door = door
         self._journal = journal
@@ -117,8 +121,13 @@ class Pointing:
         `plans` are those that the peer offered.
         """
         with self._turn:
+            self._check_alive()
             self._plans.update(plans)
-            self._take(message)
+            try:
+                self._take(message)
+            except BaseException:
+                self._dead = True  # what the table knows and what there is may differ: nothing of it is used again
+                raise
 
     def _take(self, message: Calls | Put | OpenDataset) -> None:
         if message.sequence <= self.sequence:
@@ -137,6 +146,7 @@ class Pointing:
     def answer(self, request: OpenSession | Fetch | AskObjects | AskRelease) -> Sealed:
         """Return the answer to a request, sealed; raise `StorageFailed`."""
         with self._turn:  # what another link brought is taken by now, or it never will be
+            self._check_alive()
             match request:
                 case OpenSession():
                     return self._door.tell(SessionOpen(request.request, self.sequence), self.recipient)
@@ -204,6 +214,8 @@ class Pointing:
         held = self._table.find(fetch.id)
         if isinstance(held, Missing):
             return self._refuse(fetch.request, held.code, held.place, held.operation)
+        if self._is_too_large(held):
+            return self._refuse(fetch.request, ErrorCode.OVER_QUOTA)
         try:
             value = Value(fetch.request, TensorSet({"value": self._bench.fetch(fetch.id)}))
             return self._door.give_back(value, held.storage.label, self.recipient)
@@ -216,14 +228,25 @@ class Pointing:
         if isinstance(held, Missing):
             return self._refuse(ask.request, held.code, held.place, held.operation)
         origins = held.storage.label.origins
+        if self._is_too_large(held):
+            return self._refuse(ask.request, ErrorCode.OVER_QUOTA)
         if len(origins) != 1 or any(each.dataset in self.barred for each in origins):
             return self._refuse(ask.request, ErrorCode.RELEASE_DENIED)  # nobody has to be asked, or nobody alone can
         try:
-            plan = as_plan(seen(held), self.mark + ask.request.to_bytes(8, "big"))
+            plan = as_plan(seen(held), SystemEntropy().random_bytes(MARK_BYTES))
         except ReleaseDenied as denial:
             log.warning("request %d of %s denied: %s", ask.request, self.recipient.name, denial)
             return self._refuse(ask.request, ErrorCode.OVER_QUOTA)
         return self._put_before_owner(ask, held, plan)
+
+    def _is_too_large(self, held: Held) -> bool:
+        """Whether a copy of a value would take more than the session may hold: a view shows more than it takes."""
+        kept = sum(each.value.nbytes for each in self._tickets.values())
+        return self._table.shelf.live_bytes + kept + held.layout.nbytes > PointerQuota().maximum_bytes
+
+    def _check_alive(self) -> None:
+        if self._dead:
+            raise WireError("a session of values ended with a message that could not be done; open a new one")
 
     def _put_before_owner(self, ask: AskRelease, held: Held, plan: Plan) -> Sealed:
         label = held.storage.label

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from fedpriv import legible
-from fedpriv.plans.plan import Argument, Dtype, Input, InputRole, Plan, Slot
+from fedpriv.plans.plan import Argument, Dtype, Input, InputRole, Plan, Slot, Step
 from fedpriv.policy.requests import Grant
 from fedpriv.policy.rules import Approval, in_words
 from fedpriv_worker.explain import READING, Explanation, most_frequent, parameters_of
@@ -123,16 +123,18 @@ def _steps(plan: Plan) -> Iterator[str]:
     yield f"  It was computed already, step by step, from {', '.join(named[:MOST_TENSORS])}"
     if len(named) > MOST_TENSORS:
         yield f"  and {len(named) - MOST_TENSORS} more"
-    lines = [
-        f"    {slots.start:>5} = {_short(step.operation)}({', '.join(map(_argument, step.arguments))})"
-        for _, step, slots in plan.walk()
-    ]
+    lines = [f"    {slots.start:>5} = {_short(step.operation)}({_given(step)})" for _, step, slots in plan.walk()]
     if len(lines) > MOST_STEPS:
         yield f"  in {len(lines):,} steps, of which these are the first and the last:"
         lines = [*lines[: MOST_STEPS // 2], "      ...", *lines[-MOST_STEPS // 2 :]]
     else:
         yield f"  in {count(len(lines), 'step')}; the numbers 0 to {len(plan.inputs) - 1} are the inputs above:"
     yield from lines
+
+
+def _given(step: Step) -> str:
+    named = [f"{name}={_argument(value)}" for name, value in step.keywords]
+    return ", ".join([*map(_argument, step.arguments), *named])
 
 
 def _input(each: Input) -> str:
