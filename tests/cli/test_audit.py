@@ -170,6 +170,17 @@ def test_verify_says_who_witnessed_and_when_and_whose_key_is_missing(tmp_path):
     assert "Witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC: 4 entries." in page
 
 
+def test_a_witness_that_was_named_and_did_not_cosign_is_exit_code_3_and_names_the_mend(tmp_path):
+    write(tmp_path, "bob")
+    witness(tmp_path, "hub", seconds=1_767_225_600)
+    impostor = SigningKey("fedpriv.witness/hub", b"i" * 32)
+    for key in (SigningKey("fedpriv.witness/other", b"o" * 32), impostor):
+        verified = audit("verify", tmp_path, "--witness", str(key.cosigner))
+        assert isinstance(verified.exception, VerificationFailed)
+        assert f"no cosignature of the witness {key.name}" in str(verified.exception)
+        assert "--holds FILE" in str(verified.exception)
+
+
 def test_a_ledger_that_does_not_extend_a_kept_checkpoint_was_rolled_back(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     write(whole, "bob")
@@ -193,6 +204,9 @@ def test_a_run_is_held_to_the_checkpoints_that_its_coordinator_cosigned(run):
     verified = audit("verify", run, "--witness", hub)
     assert "fedpriv.ledger/bob: witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC: 3 " in verified.stdout
     assert "fedpriv.ledger/alice: nobody else is known to hold a checkpoint" in verified.stdout
+    assert isinstance(verified.exception, VerificationFailed)
+    assert "alice: no cosignature of the witness fedpriv.witness/hub" in str(verified.exception)
+    assert "/bob: no cosignature" not in str(verified.exception)
     assert "Witnessed by fedpriv.witness/hub" in audit("report", run, "--witness", hub).stdout
     shutil.rmtree(run / "ledgers" / "bob")
     written(run / "ledgers" / "bob", made("bob")[:2])

@@ -125,6 +125,10 @@ def test_a_proof_stands_without_its_ledger(state, tmp_path):
     first, second = checked.stdout.splitlines()
     assert first.startswith("fedpriv.ledger/bob: ok: entry 1 of 3: update to coordinator-1, 12,345 bytes")
     assert second == "fedpriv.ledger/bob: witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC"
+    other = SigningKey("fedpriv.witness/other", b"o" * 32)
+    unwitnessed = audit("check-proof", file, "--key", vkey, "--witness", str(other.cosigner))
+    assert isinstance(unwitnessed.exception, VerificationFailed)
+    assert "no cosignature of fedpriv.witness/other" in str(unwitnessed.exception)
     found = json.loads(audit("check-proof", file, "--key", vkey, "--json").stdout)
     assert (found["index"], found["size"], found["entry"]["seq"], found["witnessed"]) == (1, 3, 1, [])
 

@@ -10,27 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from threading import Lock
 
-from torch import Tensor
-
 from fedpriv.entropy import SystemEntropy
-from fedpriv.errors import QuotaExceeded, ReleaseDenied, WireError
+from fedpriv.errors import ReleaseDenied, WireError
 from fedpriv.ids import DatasetName, PeerName, PlanDigest
-from fedpriv.labels import Label, private
+from fedpriv.labels import private
 from fedpriv.plans.calls import Layout
 from fedpriv.plans.plan import InputRole, Plan
-from fedpriv.policy.decision import Deny, Permit, decide, may_receive
+from fedpriv.policy.decision import may_receive
 from fedpriv.policy.requests import Recipient
-from fedpriv.policy.rules import cite
 from fedpriv.sealed import Sealed
-from fedpriv.updates import TensorSet, TensorSpec
-from fedpriv.wire.messages import (
-    ErrorCode,
-    Failure,
-)
-from fedpriv.wire.plans import encode_plan
+from fedpriv.updates import TensorSet
+from fedpriv.wire.messages import ErrorCode, Failure
 from fedpriv.wire.values import (
     AskObjects,
     AskRelease,
@@ -43,37 +35,24 @@ from fedpriv.wire.values import (
     PlanUse,
     Put,
     SessionOpen,
-    Ticket,
     Value,
 )
 from fedpriv_worker.definitions import Defined, Run
 from fedpriv_worker.executor import Executor
-from fedpriv_worker.forecast import Forecast, forecast
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.lineage import Source, as_plan, seen
-from fedpriv_worker.orders import Claim, asks_of, request_of
 from fedpriv_worker.pointers import PointerQuota, Table
-from fedpriv_worker.release import Admitted, Door
+from fedpriv_worker.release import Door
 from fedpriv_worker.session import Facts
 from fedpriv_worker.shelf import Held, Missing
+from fedpriv_worker.tickets import Tickets, Wanted, refuse
 
 log = logging.getLogger("fedpriv.worker")
 
 LOOK_SECONDS = 0.25
 """How often the owner's answer is looked for while somebody waits for it."""
-MAXIMUM_TICKETS = 64
 MARK_BYTES = 32
 """What no two requests share: an approval is for one value, whatever its recipe and whoever numbers it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A value as it was when its release was asked for."""
-
-    claim: Claim
-    foreseen: Forecast
-    label: Label
-    value: Tensor = field(repr=False)
 
 
 class Pointing:
@@ -95,7 +74,6 @@ class Pointing:
         self._dead = False
         self._facts = facts
         self._door = door
-        self._journal = journal
         self._table = Table()
         self._table.barred = barred
         self._executor = executor
@@ -104,7 +82,7 @@ class Pointing:
         self.mark = mark
         self.links = self.attached = 0
         """Links of this session that are open now, and that ever were."""
-        self._tickets: dict[str, Snapshot] = {}
+        self._tickets = Tickets(facts, door, journal, recipient)
 
     @property
     def barred(self) -> frozenset[DatasetName]:
@@ -163,7 +141,7 @@ class Pointing:
         until = loop.time() + request.wait_seconds
         while True:
             last = loop.time() >= until
-            sealed = await asyncio.to_thread(self._collected, request, last=last)
+            sealed = await asyncio.to_thread(self._tickets.collected, request, last=last)
             if sealed is not None:
                 return sealed
             await asyncio.sleep(min(LOOK_SECONDS, max(0.0, until - loop.time())))
@@ -237,68 +215,15 @@ class Pointing:
         except ReleaseDenied as denial:
             log.warning("request %d of %s denied: %s", ask.request, self.recipient.name, denial)
             return self._refuse(ask.request, ErrorCode.OVER_QUOTA)
-        return self._put_before_owner(ask, held, plan)
+        return self._tickets.ask(ask, Wanted(plan, held.storage.label, self._bench.fetch(ask.id)))
 
     def _is_too_large(self, held: Held) -> bool:
         """Whether a copy of a value would take more than the session may hold: a view shows more than it takes."""
-        kept = sum(each.value.nbytes for each in self._tickets.values())
-        return self._table.shelf.live_bytes + kept + held.layout.nbytes > PointerQuota().maximum_bytes
+        return self._table.shelf.live_bytes + self._tickets.nbytes + held.layout.nbytes > PointerQuota().maximum_bytes
 
     def _check_alive(self) -> None:
         if self._dead:
             raise WireError("a session of values ended with a message that could not be done; open a new one")
 
-    def _put_before_owner(self, ask: AskRelease, held: Held, plan: Plan) -> Sealed:
-        label = held.storage.label
-        (origin,) = label.origins
-        value = self._bench.fetch(ask.id)
-        spec = TensorSpec("value", held.layout.dtype, held.layout.shape)
-        claim = Claim(ask.request, origin.dataset, plan.digest, ask.reason, spec)
-        request = request_of(claim, self.recipient)
-        foreseen = forecast(plan, request, label)
-        standing = self._journal.standing(origin.dataset)
-        decisions = [decide(each, self._facts.rules, standing) for each in asks_of(claim, label, self.recipient)]
-        if not all(isinstance(each, Permit) or each.pending for each in decisions):
-            return self._refuse(ask.request, ErrorCode.RELEASE_DENIED)
-        permits = [each.rule for each in decisions if isinstance(each, Permit) and each.rule is not None]
-        try:
-            self._journal.requests.note(
-                request, encode_plan(plan), permitted_by=" ".join(map(cite, permits)), now=self._journal.now()
-            )
-        except QuotaExceeded as error:
-            log.warning("request %s of %s is not noted: %s", request.id, self.recipient.name, error)
-            return self._refuse(ask.request, ErrorCode.OVER_QUOTA)
-        log.warning("%s needs your approval: fedpriv worker explain %s", self.recipient.name, request.id)
-        self._tickets[request.id] = Snapshot(claim, foreseen, label, value)
-        while len(self._tickets) > MAXIMUM_TICKETS:
-            del self._tickets[next(iter(self._tickets))]
-        return self._door.tell(Ticket(ask.request, request.id), self.recipient)
-
-    def _collected(self, request: Collect, *, last: bool) -> Sealed | None:
-        """Return the answer to `request`, or None where the owner has not answered yet and there is time to wait."""
-        snapshot = self._tickets.get(request.ticket)
-        if snapshot is None:
-            return self._refuse(request.request, ErrorCode.BAD_REQUEST)
-        claim = replace(snapshot.claim, request=request.request)
-        standing = self._journal.standing(claim.dataset)
-        decisions = [
-            decide(each, self._facts.rules, standing) for each in asks_of(claim, snapshot.label, self.recipient)
-        ]
-        if any(isinstance(each, Deny) and each.pending for each in decisions):
-            return self._refuse(request.request, ErrorCode.APPROVAL_PENDING) if last else None
-        admitted: Admitted | Sealed | None = None
-        try:
-            admitted = self._door.admit(claim, snapshot.foreseen, self.recipient)
-            if isinstance(admitted, Sealed):
-                return admitted
-            value = Value(request.request, TensorSet({"value": snapshot.value}))
-            return self._door.release(value, claim, snapshot.foreseen, self.recipient, admitted)
-        except ReleaseDenied as denial:
-            if isinstance(admitted, Admitted):
-                self._door.give_up(admitted, charged=False)
-            log.warning("ticket %s of %s denied: %s", request.ticket, self.recipient.name, denial)
-            return self._refuse(request.request, ErrorCode.RELEASE_DENIED)
-
     def _refuse(self, request: int, code: ErrorCode, place: int = -1, operation: str = "") -> Sealed:
-        log.warning("request %d of %s refused: %s", request, self.recipient.name, code.name)
-        return self._door.tell(Failure(request, code, place, operation), self.recipient)
+        return refuse(self._door, self.recipient, Failure(request, code, place, operation))

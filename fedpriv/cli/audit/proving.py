@@ -14,7 +14,7 @@ import typer
 
 from fedpriv.cli.audit.choosing import AsJson
 from fedpriv.cli.audit.printing import console, print_json, printable, say, time_text
-from fedpriv.cli.audit.witnessing import Witnesses, witnessed_text
+from fedpriv.cli.audit.witnessing import Witnesses, absent, witnessed_text
 from fedpriv.errors import UsageError, VerificationFailed
 from fedpriv.ledger.checkpoint import Algorithm, parse_verifier_key
 from fedpriv.ledger.entries import decode_entry
@@ -64,6 +64,11 @@ def check_proof(
     entry = decode_entry(proof.entry)
     if entry.seq != proof.index:
         raise VerificationFailed(f"the entry says that it is number {entry.seq}, the proof is of {proof.index}")
+    if names := absent(witness or (), cosigned.witnessed):
+        raise VerificationFailed(
+            f"{file}: no cosignature of {', '.join(names)} verified under the key given with --witness; ask for a "
+            f"proof from a ledger that it cosigned, or leave --witness out"
+        )
     if as_json:
         print_json(
             {

@@ -55,8 +55,17 @@ def verify(
         foreseen = compare_with_forecasts(folder, entries) if forecast else None
         _print_report(found, foreseen, as_json=as_json)
         failures += [harmless(f"{folder}: {fault}") for fault in (foreseen.over if foreseen else ())]
+        if found.report.direction == "sent" or len(folders) == 1:  # a coordinator does not witness its own ledger
+            failures += [harmless(f"{folder}: {_unwitnessed(name)}") for name in found.missing]
     if failures:
         raise VerificationFailed("\n".join(failures))
+
+
+def _unwitnessed(name: str) -> str:
+    return (
+        f"no cosignature of the witness {name} verified under the key given with --witness: ask for the checkpoint "
+        f"that it cosigned (a coordinator keeps it as witness/NAME.checkpoint in its run), and add --holds FILE"
+    )
 
 
 def _print_report(found: Verified, foreseen: Comparison | None, *, as_json: bool) -> None:
@@ -88,6 +97,7 @@ def _json(found: Verified, foreseen: Comparison | None) -> dict[str, object]:
         "ledger": str(report.folder), "origin": report.origin, "vkey": report.vkey, "pinned": report.pinned,
         "entries": report.entries, "signed": report.signed, "bytes": report.message_bytes, "root": report.root.hex(),
         "witnessed": [{"witness": each.name, "time": each.time, "size": size} for size, each in found.witnessed],
-        "unverified": list(found.unverified), "extends": None if found.kept is None else str(found.kept.path),
+        "unverified": list(found.unverified), "missing": list(found.missing),
+        "extends": None if found.kept is None else str(found.kept.path),
         "extends_size": found.kept_size, **compared,
     }  # fmt: skip  # one line per group of fields

@@ -39,13 +39,17 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A ledger that verified, and what witnesses say of it or of the kept checkpoint that it extends."""
+    """A ledger that verified, and what witnesses say of it or of the kept checkpoint that it extends.
+
+    `missing` are the witnesses that the caller named and that cosigned neither: a proof under their keys has failed.
+    """
 
     report: LedgerReport
     witnessed: tuple[tuple[int, Cosignature], ...]
     unverified: tuple[str, ...]
     kept: Kept | None
     kept_size: int
+    missing: tuple[str, ...]
 
     def sentences(self) -> list[str]:
         """Return who holds a checkpoint of how many entries since when, or that nobody does."""
@@ -72,7 +76,15 @@ def verified(folder: Path, *, key: str | None, witnesses: Sequence[str], kept: K
         present = {each.name for each in report.witnessed}
         witnessed += [(size, each) for each in cosigned.witnessed if each.name not in present]
         unverified |= dict.fromkeys(cosigned.unverified)
-    return Verified(report, tuple(witnessed), tuple(unverified), kept, size)
+    missing = absent(witnesses, [each for _, each in witnessed])
+    return Verified(report, tuple(witnessed), tuple(unverified), kept, size, missing)
+
+
+def absent(witnesses: Sequence[str], found: Sequence[Cosignature]) -> tuple[str, ...]:
+    """Return the names of those witnesses, given by their vkeys, of whom no cosignature verified."""
+    present = {each.name for each in found}
+    names = [parse_verifier_key(text.strip(), Algorithm.COSIGNATURE).name for text in witnesses]
+    return tuple(name for name in dict.fromkeys(names) if name not in present)
 
 
 def given(path: Path | None) -> Kept | None:
