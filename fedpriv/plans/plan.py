@@ -20,6 +20,8 @@ from fedpriv.ids import PlanDigest
 
 BATCH = -1
 """Stands in a shape for the number of rows in a batch, which is free until the plan runs."""
+MAXIMUM_RESULTS = 4096
+"""Results that one step may have: `decode_plan` refuses more, and so does `validate`."""
 
 
 class InputRole(Enum):

@@ -15,13 +15,12 @@ import torch
 from fedpriv.errors import PlanRefused, QuotaExceeded, TorchVersionMismatch
 from fedpriv.plans.inference import Inference, Quota, infer
 from fedpriv.plans.operations import operation
-from fedpriv.plans.plan import BATCH, Constant, InputRole, OutputRole, Plan, step_slots
+from fedpriv.plans.plan import BATCH, MAXIMUM_RESULTS, Constant, InputRole, OutputRole, Plan, step_slots
 from fedpriv.updates import DTYPES
 
 __all__ = ["CheckedPlan", "Quota", "torch_minor", "validate"]
 
 MAXIMUM_NAME = 512
-MAXIMUM_RESULTS = 4096
 SLOTS_PER_STEP = 4
 """Results that a plan may have, for each step that the owner grants."""
 _REPLACES = {

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from fedpriv.errors import WireError
 from fedpriv.plans.plan import (
+    MAXIMUM_RESULTS,
     Argument,
     Constant,
     Dtype,
@@ -32,7 +33,6 @@ MAXIMUM_ENDS = 20_000
 MAXIMUM_ARGUMENTS = 200_000
 """Arguments and keywords of all steps together, those in lists included."""
 MAXIMUM_STEP_ARGUMENTS = 8192
-MAXIMUM_RESULTS = 4096
 MAXIMUM_RANK = 64
 MAXIMUM_DEPTH = 4
 

@@ -13,7 +13,18 @@ from torch import nn
 
 from fedpriv.errors import PlanRefused, WireError
 from fedpriv.learning.local import Adam
-from fedpriv.plans.plan import Constant, Dtype, Input, InputRole, Output, OutputRole, Plan, Slot, Step
+from fedpriv.plans.plan import (
+    MAXIMUM_RESULTS,
+    Constant,
+    Dtype,
+    Input,
+    InputRole,
+    Output,
+    OutputRole,
+    Plan,
+    Slot,
+    Step,
+)
 from fedpriv.plans.tracing import TensorExample, trace_training
 from fedpriv.plans.validation import Quota, validate
 from fedpriv.wire.plans import MAXIMUM_DEPTH, MAXIMUM_PLAN_BYTES, decode_plan, encode_plan
@@ -44,7 +55,7 @@ PLANS = st.builds(
             NAMES,
             st.lists(ARGUMENTS, max_size=3).map(tuple),
             st.lists(st.tuples(NAMES, ARGUMENTS), max_size=2).map(tuple),
-            st.integers(0, 2**32 - 1),
+            st.integers(0, MAXIMUM_RESULTS),
         ),
         max_size=4,
     ).map(tuple),
@@ -141,6 +152,14 @@ def test_unknown_fields_are_refused_wherever_they_stand():
     for data in (BYTES + b"\xf8\x07\x01", b"\xf8\x07\x01" + BYTES, BYTES + framed(b"\x22", b"\xf8\x07\x01")):
         with pytest.raises(WireError, match="unknown"):
             decode_plan(data)
+
+
+def test_a_step_of_very_many_results_is_refused():
+    most = Plan((), (), (), (Step("aten.split.Tensor", (), results=MAXIMUM_RESULTS),), "2.13")
+    assert decode_plan(encode_plan(most)) == most
+    more = Plan((), (), (), (Step("aten.split.Tensor", (), results=MAXIMUM_RESULTS + 1),), "2.13")
+    with pytest.raises(WireError, match="a step of 4097 results; 4096 at most"):
+        decode_plan(encode_plan(more))
 
 
 def test_nesting_is_bounded():
