@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from fleets import RESEARCHER, make_worker
 
 import fedpriv as fp
+from fedpriv.ids import PeerName
+from fedpriv.remote.connection import Connection
 from fedpriv.remote.holder import Holder
 from fedpriv.transport.authority import Authority
+from fedpriv.transport.dial import dial
 from fedpriv.transport.hello import Side
-from fedpriv.transport.link import RawLink
+from fedpriv.transport.link import OpenLink, RawLink
 from fedpriv.transport.listen import Listener
 from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Role
@@ -31,6 +34,8 @@ class Site:
     worker: Worker
     journal: Journal
     datasets: Sequence[Dataset]
+    connect: Callable[[], Awaitable[Connection]]
+    """Opens one more connection, on the loop's thread."""
     closing: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -55,7 +60,7 @@ def rows(seed: int = 0, **options: object) -> Dataset:
 
 def virtual_site(datasets: Sequence[Dataset], name: str) -> Site:
     bob = fp.VirtualWorker(name, datasets)
-    return Site(bob, bob._worker, bob._journal, datasets, [bob.close])
+    return Site(bob, bob._worker, bob._journal, datasets, lambda: bob.reach(PeerName(RESEARCHER)), [bob.close])
 
 
 def listening_site(datasets: Sequence[Dataset], name: str) -> Site:
@@ -66,8 +71,12 @@ def listening_site(datasets: Sequence[Dataset], name: str) -> Site:
     async def attach(raw: RawLink) -> None:
         await serve_quietly(worker, raw, Side.LISTENER)
 
+    async def connected() -> Connection:
+        raw = await dial(listener.address, researcher)
+        return await Connection.open(OpenLink(raw), Side.DIALER, researcher)
+
     listener = Listener("127.0.0.1:0", credentials, attach)
     runtime.run(listener.start())
     bob = fp.connect(listener.address, credentials=researcher)
     closing = [bob.close, lambda: runtime.run(worker.close()), lambda: runtime.run(listener.close())]
-    return Site(bob, worker, journal, datasets, closing)
+    return Site(bob, worker, journal, datasets, connected, closing)

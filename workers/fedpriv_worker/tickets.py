@@ -95,22 +95,20 @@ class Tickets:
         if snapshot is None:
             return self._refuse(request.request, ErrorCode.BAD_REQUEST)
         claim = replace(snapshot.claim, request=request.request)
-        standing = self._journal.standing(claim.dataset)
-        decisions = [
-            decide(each, self._facts.rules, standing) for each in asks_of(claim, snapshot.label, self.recipient)
-        ]
-        if any(isinstance(each, Deny) and each.pending for each in decisions):
-            return self._refuse(request.request, ErrorCode.APPROVAL_PENDING) if last else None
+        asks = asks_of(claim, snapshot.label, self.recipient)
+        decisions = [decide(each, self._facts.rules, self._journal.standing(claim.dataset)) for each in asks]
         admitted: Admitted | Sealed | None = None
         try:
             admitted = self._door.admit(claim, snapshot.foreseen, self.recipient)
             if isinstance(admitted, Sealed):
-                return admitted
+                return admitted  # the same answer again: it was lost on its way
             value = Value(request.request, TensorSet({"value": snapshot.value}))
             return self._door.release(value, claim, snapshot.foreseen, self.recipient, admitted)
         except ReleaseDenied as denial:
             if isinstance(admitted, Admitted):
                 self._door.give_up(admitted, charged=False)
+            elif any(isinstance(each, Deny) and each.pending for each in decisions):
+                return self._refuse(request.request, ErrorCode.APPROVAL_PENDING) if last else None
             log.warning("ticket %s of %s denied: %s", request.ticket, self.recipient.name, denial)
             return self._refuse(request.request, ErrorCode.RELEASE_DENIED)
 
