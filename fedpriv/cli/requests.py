@@ -96,11 +96,21 @@ def show(
 
 
 @app.command()
-def explain(identity: Identity, *, config: Config = None, state: State = None, as_json: AsJson = False) -> None:
+def explain(
+    identity: Identity,
+    *,
+    steps: Annotated[bool, typer.Option("--steps", help="Print every step that made a value, and no more.")] = False,
+    config: Config = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
     """Say in words who asks for what, what would leave, what can be read from it, and what you can do."""
     found = ask(place_of(config, state), {"ask": "explain", "id": identity})
     if as_json:
         print_json(found["facts"])
+    elif steps:
+        for each in (found["facts"]["plan"] or {}).get("listing", []):
+            sys.stdout.write(f"{harmless(each)}\n")
     else:
         sys.stdout.write("\n".join(map(harmless, found["text"].split("\n"))))
 

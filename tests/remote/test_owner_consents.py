@@ -38,6 +38,19 @@ def test_what_was_asked_for_is_explained_approved_and_let_out_once(site: Site) -
     assert entry.draft.approval
 
 
+def test_nothing_is_hidden_in_the_middle_of_many_steps(site: Site) -> None:
+    value = site.pointed.dataset("toy").features
+    for step in range(60):
+        value = value + 1 if step != 30 else torch.cumsum(value, 0)
+    ticket = value.mean().request("a mean")
+    explained = site.desk.explain(ticket.id)
+    assert "between these, 21 steps that --steps prints: add (20), cumsum (1)" in explained["text"]
+    listing = explained["facts"]["plan"]["listing"]
+    assert listing[0] == '0 = "0: toy/features" (float32 40 x 4)'
+    assert [line for line in listing if "cumsum" in line] == ["32 = cumsum(#31, 0)"]
+    assert len(listing) == 2 + 61
+
+
 def test_waiting_ends_with_the_owners_answer(site: Site) -> None:
     ticket = site.pointed.dataset("toy").features.mean(0).request("why")
     threading.Timer(0.3, lambda: site.desk.approve(ticket.id, 1, 60.0)).start()

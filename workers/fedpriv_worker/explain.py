@@ -17,7 +17,7 @@ from typing import Any
 from fedpriv.errors import FedprivError
 from fedpriv.ids import WorkerName
 from fedpriv.ledger.entries import Entry
-from fedpriv.plans.plan import InputRole, Plan
+from fedpriv.plans.plan import InputRole, Plan, Step
 from fedpriv.policy.decision import Standing
 from fedpriv.policy.requests import ReleaseRequest
 from fedpriv.policy.rules import Approval, PlainUpdate, in_words
@@ -25,6 +25,7 @@ from fedpriv.storage.requests import Recorded
 from fedpriv.wire.plans import decode_plan
 from fedpriv_worker.forecast import Forecast, forecast
 from fedpriv_worker.holdings import Holding, Verdict, judge
+from fedpriv_worker.listing import listed
 
 MOST_OPERATIONS = 5
 
@@ -205,10 +206,10 @@ def parameters_of(plan: Plan) -> tuple[int, int, int]:
     return sum(trained), len(trained), sum(math.prod(each.shape) for each in others)
 
 
-def most_frequent(plan: Plan) -> list[tuple[str, int]]:
-    """Return the operations that a plan names most often, with their number."""
-    counted = Counter(step.operation for step in plan.steps)
-    return sorted(counted.items(), key=lambda each: (-each[1], each[0]))[:MOST_OPERATIONS]
+def most_frequent(steps: Sequence[Step], most: int) -> list[tuple[str, int]]:
+    """Return the operations that `steps` name most often, `most` at most, with their number."""
+    counted = Counter(step.operation for step in steps)
+    return sorted(counted.items(), key=lambda each: (-each[1], each[0]))[:most]
 
 
 def _foreseen(
@@ -242,7 +243,10 @@ def _plan_facts(plan: Plan, request: ReleaseRequest) -> dict[str, Any]:
         "digest": request.plan,
         "torch": plan.torch_version,
         "steps": len(plan.steps),
-        "most_frequent": [{"operation": name, "times": times} for name, times in most_frequent(plan)],
+        "listing": listed(plan) if "value" in request.releases else [],
+        "most_frequent": [
+            {"operation": name, "times": times} for name, times in most_frequent(plan.steps, MOST_OPERATIONS)
+        ],
         "inputs": [
             {"name": each.name, "role": each.role.value, "dtype": each.dtype, "shape": list(each.shape)}
             for each in plan.inputs

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from fedpriv import legible
-from fedpriv.plans.plan import Argument, Dtype, Input, InputRole, Plan, Slot, Step
+from fedpriv.plans.plan import InputRole, Plan
 from fedpriv.policy.requests import Grant
 from fedpriv.policy.rules import Approval, in_words
-from fedpriv_worker.explain import READING, Explanation, most_frequent, parameters_of
+from fedpriv_worker.explain import MOST_OPERATIONS, READING, Explanation, most_frequent, parameters_of
 from fedpriv_worker.forecast import Forecast
 from fedpriv_worker.holdings import Verdict
+from fedpriv_worker.listing import MOST_WORDS, short, sized, source, steps_of
 
 MOST_TENSORS = 6
-MOST_WORDS = 300
 MOST_MISFITS = 5
 MOST_STEPS = 40
 _WIDTH = 110
@@ -119,40 +119,20 @@ def _computed(explanation: Explanation) -> Iterator[str]:
 
 def _steps(plan: Plan) -> Iterator[str]:
     """Say how a value came about, step by step; what is long is cut in the middle."""
-    named = [_input(each) for each in plan.inputs]
+    named = [source(each) for each in plan.inputs]
     yield f"  It was computed already, step by step, from {', '.join(named[:MOST_TENSORS])}"
     if len(named) > MOST_TENSORS:
         yield f"  and {len(named) - MOST_TENSORS} more"
-    lines = [f"    {slots.start:>5} = {_short(step.operation)}({_given(step)})" for _, step, slots in plan.walk()]
+    lines = [f"    {each}" for each in steps_of(plan)]
     if len(lines) > MOST_STEPS:
+        left_out = plan.steps[MOST_STEPS // 2 : -MOST_STEPS // 2]
+        often = ", ".join(f"{short(name)} ({times:,})" for name, times in most_frequent(left_out, len(left_out)))
+        between = [f"    between these, {len(left_out):,} steps that --steps prints: {often}"]
         yield f"  in {len(lines):,} steps, of which these are the first and the last:"
-        lines = [*lines[: MOST_STEPS // 2], "      ...", *lines[-MOST_STEPS // 2 :]]
+        lines = [*lines[: MOST_STEPS // 2], *between, *lines[-MOST_STEPS // 2 :]]
     else:
         yield f"  in {count(len(lines), 'step')}; the numbers 0 to {len(plan.inputs) - 1} are the inputs above:"
     yield from lines
-
-
-def _given(step: Step) -> str:
-    named = [f"{name}={_argument(value)}" for name, value in step.keywords]
-    return ", ".join([*map(_argument, step.arguments), *named])
-
-
-def _input(each: Input) -> str:
-    shape = " x ".join(map(str, each.shape)) or "one number"
-    return f"{quoted(each.name)} ({each.dtype} {shape})"
-
-
-def _argument(argument: Argument) -> str:
-    match argument:
-        case Slot(index):
-            return f"#{index}"
-        case Dtype(name):
-            return name
-        case tuple():
-            return f"[{', '.join(map(_argument, argument))}]"
-        case str():
-            return quoted(argument)
-    return str(argument)
 
 
 def _plan(plan: Plan) -> Iterator[str]:
@@ -162,7 +142,7 @@ def _plan(plan: Plan) -> Iterator[str]:
     for each in plan.inputs_of(InputRole.FEATURES, InputRole.TARGET):
         of = f" of {' x '.join(map(str, each.shape[1:]))}" if each.shape[1:] else ""
         yield f"  It reads the {each.role.value} of each row ({each.dtype}{of})."
-    often = ", ".join(f"{_short(name)} ({times})" for name, times in most_frequent(plan))
+    often = ", ".join(f"{short(name)} ({times})" for name, times in most_frequent(plan.steps, MOST_OPERATIONS))
     yield f"  It is a list of {count(len(plan.steps), 'operation')}, no program; most often: {often}."
 
 
@@ -191,7 +171,7 @@ def _leaving(explanation: Explanation) -> Iterator[str]:
 
 def _tensors(foreseen: Forecast) -> Iterator[str]:
     for spec in foreseen.tensors[:MOST_TENSORS]:
-        yield f"    {quoted(spec.name)} {spec.dtype} {' x '.join(map(str, spec.shape)) or 'one number'}"
+        yield f"    {quoted(spec.name)} {sized(spec.dtype, spec.shape)}"
     if len(foreseen.tensors) > MOST_TENSORS:
         yield f"    and {len(foreseen.tensors) - MOST_TENSORS} more"
 
@@ -275,12 +255,6 @@ def _left(explanation: Explanation) -> Iterator[str]:
         yield "  They cannot be held against a forecast: there is none."
     else:
         yield "  All of them are what was foreseen."
-
-
-def _short(operation: str) -> str:
-    """Return the part of an operation's name that people know: "mm" of "aten.mm.default"."""
-    parts = operation.split(".")
-    return parts[1] if len(parts) == 3 and operation.isprintable() else quoted(operation)
 
 
 def _wrapped(line: str) -> str:
