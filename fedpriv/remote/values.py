@@ -41,7 +41,12 @@ from fedpriv.wire.values import (
     Value,
 )
 
+FIRST_WORDS = 64
 BATCH_WORDS = 1024
+"""Words that are collected before they are sent: few at first, so that the worker begins, then twice as many each time.
+
+After an answer was waited for the worker has nothing to do, and it is few again.
+"""
 SLACK_SECONDS = 30.0
 """How much longer than the worker itself we wait for its answer."""
 _FREE = 0
@@ -69,6 +74,7 @@ class Values:
         self._offered: set[PlanDigest] = set()
         self._freed: deque[int] = deque()
         self._next = 1
+        self._enough = FIRST_WORDS
 
     @property
     def round_trips(self) -> int:
@@ -95,7 +101,8 @@ class Values:
             first = self._next if results else 0
             self._next += results
             words.append(first)
-            if len(words) >= BATCH_WORDS:
+            if len(words) >= self._enough:
+                self._enough = min(2 * self._enough, BATCH_WORDS)
                 self._flush()
             return first
 
@@ -132,6 +139,7 @@ class Values:
     def ask(self, request: Request) -> Reply:
         """Return the answer to `request`, after everything that was done before."""
         self.flush()
+        self._enough = FIRST_WORDS
         return self._line.ask(request)
 
     def fetch(self, number: int) -> torch.Tensor:

@@ -82,7 +82,9 @@ class Bench:
                     continue
                 try:
                     operands: list[Any] = [tensors[each] for each in command.operands]
-                    results = uses[command.definition].run([*operands, *command.numbers])
+                    if command.numbers:
+                        operands += command.numbers
+                    results = uses[command.definition].run(operands)
                 except (StepFailed, KeyError) as failure:
                     log.info("operation %d failed: %s", command.place, type(failure).__name__)
                     return at

@@ -7,9 +7,9 @@ it can still be read, and is the answer to each of its uses. Nothing is run here
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -41,6 +41,7 @@ class Defined:
     """A definition that may be used: the layouts of its operands and results, interned, and how labels derive."""
 
     source: Call | Plan
+    arity: int
     operands: tuple[Layout, ...]
     numbers: int
     results: tuple[Layout | None, ...]
@@ -50,11 +51,6 @@ class Defined:
     workspace: int
     name: str
     made: CheckedCall | Program
-
-    @property
-    def arity(self) -> int:
-        """Number of operands."""
-        return len(self.operands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +65,7 @@ class Denied:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Carry out one use of a definition; the results are ids `first` and up, none where it writes."""
 
     definition: int
@@ -80,8 +75,7 @@ class Run:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(NamedTuple):
     """Let a value go."""
 
     id: int
@@ -143,6 +137,7 @@ class Definitions:
             return Denied(arity, definition.numbers, results, writes, code_of(refusal), step.operation[:80])
         return Defined(
             source=definition,
+            arity=arity,
             operands=tuple(map(self.interned, definition.operands)),
             numbers=definition.numbers,
             results=() if writes else tuple(None if each is None else self.interned(each) for each in checked.results),
@@ -162,6 +157,7 @@ class Definitions:
         results = [Layout.dense(Layout.of(each).dtype, each.shape) for each in metas if isinstance(each, Tensor)]
         return Defined(
             source=program.plan,
+            arity=len(operands),
             operands=tuple(map(self.interned, operands)),
             numbers=0,
             results=tuple(map(self.interned, results)),
@@ -174,20 +170,21 @@ class Definitions:
         )
 
 
-def read(words: bytes, definitions: Definitions, place: int) -> Iterator[Command]:
-    """Yield what `words` ask for, the first operation at `place`; raise `WireError` for words that cannot be read."""
+def read(words: bytes, definitions: Definitions, place: int) -> list[Command]:
+    """Return what `words` ask for, the first operation at `place`; raise `WireError` for words that cannot be read."""
     numbers = struct.unpack(f"<{len(words) // _WORD_BYTES}Q", words)
-    at, end = 0, len(numbers)
+    commands: list[Command] = []
+    at, end, known = 0, len(numbers), len(definitions)
     while at < end:
         which = numbers[at]
         if which == FREE:
             if at + 2 > end:
                 raise WireError("words end in the middle of an operation")
-            yield Drop(numbers[at + 1])
+            commands.append(Drop(numbers[at + 1]))
             at += 2
             continue
-        if which > len(definitions):
-            raise WireError(f"words name definition {which}; {len(definitions)} were given")
+        if which > known:
+            raise WireError(f"words name definition {which}; {known} were given")
         defined = definitions[which - 1]
         given = at + 1 + defined.arity
         stop = given + defined.numbers + 1
@@ -195,10 +192,11 @@ def read(words: bytes, definitions: Definitions, place: int) -> Iterator[Command
             raise WireError("words end in the middle of an operation")
         floats: tuple[float, ...] = ()
         if defined.numbers:
-            floats = struct.unpack(f"<{defined.numbers}d", words[given * _WORD_BYTES : (stop - 1) * _WORD_BYTES])
-        yield Run(which - 1, numbers[at + 1 : given], floats, numbers[stop - 1], place)
+            floats = struct.unpack_from(f"<{defined.numbers}d", words, given * _WORD_BYTES)
+        commands.append(Run(which - 1, numbers[at + 1 : given], floats, numbers[stop - 1], place))
         place += 1
         at = stop
+    return commands
 
 
 def code_of(refusal: PlanRefused) -> ErrorCode:

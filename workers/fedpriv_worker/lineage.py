@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from fedpriv.errors import ReleaseDenied
-from fedpriv.labels import PUBLIC, Label
+from fedpriv.labels import PUBLIC
 from fedpriv.plans.calls import Call, Layout
 from fedpriv.plans.plan import Argument, Constant, Input, InputRole, Output, OutputRole, Plan, Slot, Step
 from fedpriv.plans.validation import torch_minor
@@ -91,14 +91,7 @@ def made(definition: Call | Plan | None, operands: tuple[Origin, ...], numbers: 
     return TOO_LONG if deepest >= MAXIMUM_STEPS else Made(definition, operands, numbers, deepest + 1)
 
 
-def lineage(
-    definition: Call | Plan, operands: Sequence[Held], numbers: tuple[float, ...], label: Label
-) -> Origin | None:
-    """Return the origin of what `definition` makes of `operands`; None for a result that derives from no data set."""
-    return None if label is PUBLIC else made(definition, tuple(map(seen, operands)), numbers)
-
-
-def part(origin: Origin | None, index: int, of: int) -> Origin | None:
+def part(origin: Origin, index: int, of: int) -> Origin:
     """Return the origin of result `index` of `of`."""
     return Part(origin, index) if isinstance(origin, Made) and of > 1 else origin
 

@@ -17,7 +17,7 @@ from fedpriv.plans.calls import Layout
 from fedpriv.plans.inference import Quota
 from fedpriv.wire.messages import ErrorCode
 from fedpriv_worker.definitions import Command, Defined, Definitions, Denied, Drop, Run, read
-from fedpriv_worker.lineage import Origin, Source, lineage, part
+from fedpriv_worker.lineage import Origin, Source, made, part, seen
 from fedpriv_worker.shelf import Held, Missing, Shelf, Storage, joined
 
 
@@ -83,7 +83,7 @@ class Table:
         """Return what to carry out for `words`, in order; raise `WireError` for words that cannot be read."""
         commands: list[Command] = []
         self._labels.clear()
-        for command in list(read(words, self.definitions, self.place)):  # all of them can be read, or none is done
+        for command in read(words, self.definitions, self.place):  # all of them can be read, or none is done
             if isinstance(command, Drop):
                 if self.shelf.free(command.id):
                     commands.append(command)
@@ -104,13 +104,14 @@ class Table:
         found = self._found(defined, run)
         if isinstance(found, Missing):
             return self._fail(run, len(defined.results), defined.writes, found)
-        label = PUBLIC if defined.from_shapes and not defined.writes else joined(found)
+        derived = joined(found)
+        label = PUBLIC if defined.from_shapes and not defined.writes else derived
         code = self._refusal(defined, label)
         if code is not None:
             missing = Missing(code, run.place, defined.name)
             return self._fail(run, len(defined.results), defined.writes, missing)
-        self._labels[run.place] = joined(found)
-        origin = lineage(defined.source, found, run.numbers, label)
+        self._labels[run.place] = derived
+        origin = None if label is PUBLIC else made(defined.source, tuple(map(seen, found)), run.numbers)
         if defined.writes:
             target = found[0]
             target.storage.label = label
@@ -122,8 +123,9 @@ class Table:
     def _found(self, defined: Defined, run: Run) -> list[Held] | Missing:
         """Return the operands of an operation, or why one of them is missing."""
         found: list[Held] = []
+        get = self.shelf.get
         for number, layout in zip(run.operands, defined.operands, strict=True):
-            held = self.shelf.get(number)
+            held = get(number)
             if type(held) is not Held:
                 return held if isinstance(held, Missing) else Missing(ErrorCode.BAD_REQUEST, run.place, defined.name)
             if held.layout is not layout:
@@ -142,7 +144,8 @@ class Table:
                 self.shelf.miss(run.first + at, 1, Missing(ErrorCode.BAD_REQUEST, run.place, defined.name))
             else:
                 own = storage or Storage(label, result.nbytes)
-                self.shelf.hold(run.first + at, Held(result, own, part(origin, at, of)))
+                from_ = None if origin is None else part(origin, at, of)
+                self.shelf.hold(run.first + at, Held(result, own, from_))
 
     def _fail(self, run: Run, results: int, writes: bool, missing: Missing) -> bool:  # noqa: FBT001  of a definition
         """Note that an operation did not happen: its results, or what its target's memory shows, are missing."""
@@ -158,9 +161,7 @@ class Table:
             return ErrorCode.OVER_QUOTA
         if len(self.shelf) > self._quota.maximum_objects:
             return ErrorCode.OVER_QUOTA
-        if self._is_barred(label):
-            return ErrorCode.RELEASE_DENIED
-        return None
+        return ErrorCode.RELEASE_DENIED if label is not PUBLIC and self._is_barred(label) else None
 
     # --- what is there ---
 
@@ -201,4 +202,4 @@ class Table:
         self._fail(run, len(defined.results), defined.writes, missing)
 
     def _is_barred(self, label: Label) -> bool:
-        return label is not PUBLIC and any(origin.dataset in self.barred for origin in label.origins)
+        return any(origin.dataset in self.barred for origin in label.origins)

@@ -6,7 +6,7 @@ values may be there, and what they derive from, is decided by the table that fil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fedpriv.errors import WireError
@@ -63,16 +63,14 @@ class Shelf:
 
     def __init__(self) -> None:
         self._values: dict[int, Held | Missing] = {}
+        self.get: Callable[[int], Held | Missing | None] = self._values.get
+        """Returns what a number stands for, None where it stands for nothing; called for every operand."""
         self._last = 0
         self.live_bytes = 0
         """Bytes of all memory that a value shows."""
 
     def __len__(self) -> int:
         return len(self._values)
-
-    def get(self, number: int) -> Held | Missing | None:
-        """Return what `number` stands for, None where it stands for nothing."""
-        return self._values.get(number)
 
     def claim(self, first: int, count: int) -> None:
         """Take fresh ids; raise `WireError` for ids that were taken before."""
