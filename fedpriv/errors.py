@@ -99,6 +99,10 @@ class QuotaExceeded(PlanRefused):
     """A plan or message asks for more memory, operations or time than the owner grants."""
 
 
+class WorkExceeded(QuotaExceeded):
+    """A plan or operation asks for more elementary operations than the owner grants."""
+
+
 class InputMismatch(FedprivError):
     """A tensor or number given to a plan is missing, or has another shape or dtype than the plan declares."""
 

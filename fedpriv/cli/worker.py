@@ -29,10 +29,11 @@ from fedpriv_worker import control
 from fedpriv_worker.config import WorkerConfig, load_config
 from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.desk import Desk
-from fedpriv_worker.executor import InProcessExecutor
+from fedpriv_worker.executor import InProcessExecutor, Programs
 from fedpriv_worker.holdings import holding_of
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.loading import check
+from fedpriv_worker.quotas import quota_of
 from fedpriv_worker.template import write_template
 from fedpriv_worker.worker import Worker, serve_quietly
 
@@ -79,9 +80,10 @@ async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credential
             _say(f"listening on {listener.address}")
         name = WorkerName(settings.worker.name)
         journal = Journal.open(settings.worker.state, worker=name, clock=SystemClock(), entropy=SystemEntropy())
+        quota = quota_of(settings.limits)
         worker = Worker(
-            name, datasets, executor=InProcessExecutor(datasets), journal=journal, credentials=credentials,
-            witnesses=settings.witnesses,
+            name, datasets, executor=InProcessExecutor(datasets, Programs(quota.each)), journal=journal,
+            credentials=credentials, witnesses=settings.witnesses, quota=quota,
         )  # fmt: skip  # one line of parts
         stack.push_async_callback(worker.close)
         desk = Desk(name, tuple(map(holding_of, datasets)), journal)

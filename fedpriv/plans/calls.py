@@ -18,7 +18,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fedpriv.errors import PlanRefused, QuotaExceeded, StepFailed
+from fedpriv.errors import PlanRefused, QuotaExceeded, StepFailed, WorkExceeded
 from fedpriv.plans import cost, guards
 from fedpriv.plans.arguments import bind
 from fedpriv.plans.blocks import Block
@@ -174,7 +174,7 @@ def check(call: Call, quota: Quota) -> CheckedCall:
     layouts = tuple(Layout.of(each) if isinstance(each, Tensor) else None for each in results)
     checked = CheckedCall(call, known, layouts, work, workspace, (*slots, *results))
     if work > quota.maximum_work:
-        raise QuotaExceeded(f"{known.name} needs {work} elementary operations, the owner grants {quota.maximum_work}")
+        raise WorkExceeded(f"{known.name} needs {work} elementary operations, the owner grants {quota.maximum_work}")
     if (needed := checked.fresh_bytes + workspace) > quota.maximum_bytes:
         raise QuotaExceeded(f"{known.name} needs {needed} bytes, the owner grants {quota.maximum_bytes}")
     if call.writes:

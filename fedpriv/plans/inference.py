@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import torch
 import torch._dynamo  # torch loads it at the first meta call: now, rather than in somebody's first round
 
-from fedpriv.errors import PlanRefused, QuotaExceeded
+from fedpriv.errors import PlanRefused, QuotaExceeded, WorkExceeded
 from fedpriv.plans import cost, guards
 from fedpriv.plans.arguments import bind, call
 from fedpriv.plans.kernels import ShapeRefused
@@ -69,7 +69,7 @@ def infer(plan: Plan, batch: int, quota: Quota) -> Inference:
             tensors = cost.tensors_in(results)
             work += cost.work_of(known, arguments, tensors)
             if work > quota.maximum_work:
-                raise QuotaExceeded(
+                raise WorkExceeded(
                     f"more than {quota.maximum_work} elementary operations at {batch} rows",
                     step=index,
                     operation=step.operation,

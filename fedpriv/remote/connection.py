@@ -90,6 +90,10 @@ _ADVICE: Mapping[ErrorCode, str] = {
     ErrorCode.STORAGE_FULL: "its ledger's disk is full and nothing leaves unrecorded; its owner must free space",
     ErrorCode.SHUTTING_DOWN: "it is shutting down; ask again when it is back",
     ErrorCode.APPROVAL_PENDING: "its owner has been asked (fedpriv worker requests); run again when they approved",
+    ErrorCode.OVER_WORK: "it needs more elementary operations than the owner grants; use a smaller batch or model",
+    ErrorCode.OVER_VALUES: "there are more values at once than the owner grants; free some with del",
+    ErrorCode.OVER_REQUESTS: "too many requests wait for its owner already; ask again when some are answered",
+    ErrorCode.OVER_STEPS: "the value took more steps than its owner can read; trace them with @fp.plan",
     ErrorCode.RELEASE_LOST: "it made this result once and lost it in a crash, and makes it never again; go on without",
 }
 

@@ -20,7 +20,7 @@ from fedpriv.remote.connection import Connection
 from fedpriv.remote.reach import Reachable
 from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Reply, Request
-from fedpriv.wire.values import OpenSession, Pointing, SessionOpen
+from fedpriv.wire.values import Granted, OpenSession, Pointing, SessionOpen
 
 MESSAGES_UNDER_WAY = 64
 KEPT_BYTES = 32 << 20
@@ -37,6 +37,8 @@ class Line:
         self.worker = worker
         self.round_trips = 0
         """How often an answer was waited for."""
+        self.granted: Granted | None = None
+        """What the owner grants us; None before a session was opened."""
         self._name = name
         self._mark = secrets.token_bytes(_MARK_BYTES)
         self._sequence = 0
@@ -135,6 +137,7 @@ class Line:
             reply = await connection.ask(OpenSession(0, self._mark))
             assert isinstance(reply, SessionOpen)
             self._check_taken(reply.sequence, connection)
+            self.granted = reply.granted
             for message, _ in self._kept:
                 if message.sequence > reply.sequence:
                     await connection.tell(message)

@@ -15,16 +15,16 @@ from typing import Any, NoReturn, Self, TypeVar
 import torch
 from torch import Tensor
 
-from fedpriv.errors import FedprivError, OperationNotAllowed, QuotaExceeded, ReleaseDenied, UsageError, WorkerRefused
+from fedpriv.errors import FedprivError, OperationNotAllowed, ReleaseDenied, UsageError, WorkerRefused
 from fedpriv.ids import WorkerName
 from fedpriv.labels import PUBLIC, Label
 from fedpriv.plans.calls import TAKE_NUMBERS, Layout
 from fedpriv.remote.handle import Handle, Memory
 from fedpriv.remote.recipes import Composition, Found, Recipe, Shape, check_targets, find, not_allowed
+from fedpriv.remote.refusals import explained
 from fedpriv.remote.ticket import Ticket
 from fedpriv.remote.values import Usable, Values
 from fedpriv.updates import DTYPE_NAMES, DTYPES
-from fedpriv.wire.messages import ErrorCode
 
 MAXIMUM_SENT_BYTES = 1 << 20
 """How large a tensor of this process may be that is sent along with an operation on pointers, without being asked."""
@@ -107,14 +107,14 @@ class RemoteTensor(Tensor):
         try:
             return self._handle.values.fetch(self._handle.id)
         except WorkerRefused as refusal:
-            raise explained(refusal, self) from None
+            raise _explained(refusal, self) from None
 
     def request(self, reason: str) -> Ticket:
         """Ask the owner to let this value out once, as it is now; what it is asked for goes with it, for `reason`."""
         try:
             return Ticket(self._handle.values, self._handle.values.ask_release(self._handle.id, reason), self.worker)
         except WorkerRefused as refusal:
-            raise explained(refusal, self) from None
+            raise _explained(refusal, self) from None
 
     def move(self, worker: Any) -> RemoteTensor:  # noqa: ANN401  a worker of any kind
         """Return the value at another worker; it leaves this one through the same door as for `get`."""
@@ -381,17 +381,6 @@ def _two_workers(pointers: Sequence[RemoteTensor]) -> UsageError:
     return UsageError(f"the operands are on {' and '.join(names)}; move one: pointer.move(worker)")
 
 
-def explained(refusal: WorkerRefused, pointer: RemoteTensor) -> FedprivError:
-    """Return what to raise where a worker did not give the value of `pointer`, with what to do about it."""
-    if refusal.code == ErrorCode.RELEASE_DENIED.name:
-        names = ", ".join(sorted(str(origin.dataset) for origin in pointer.label.origins)) or "an owner's data"
-        return ReleaseDenied(
-            f"{pointer!r} stays at {pointer.worker}: it derives from {names}, and no rule lets it out; ask its owner "
-            'with request("why"), aggregate it under a rule, or try the program on the mock'
-        )
-    if refusal.code == ErrorCode.OVER_QUOTA.name:
-        return QuotaExceeded(
-            f"{pointer.worker} grants no more: {refusal.operation or 'the request'} (operation {refusal.step}) is over "
-            "its quota; free values with del, trace long computations with @fp.plan, or ask its owner for more"
-        )
-    return refusal
+def _explained(refusal: WorkerRefused, pointer: RemoteTensor) -> FedprivError:
+    values = pointer._handle.values  # noqa: SLF001  this module's own
+    return explained(refusal, repr(pointer), pointer.worker, pointer.label, values.line.granted)

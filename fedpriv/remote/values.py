@@ -66,7 +66,7 @@ class Values:
 
     def __init__(self, worker: Reachable, name: PeerName) -> None:
         self.worker = worker
-        self._line = Line(worker, name)
+        self.line = Line(worker, name)
         self._lock = threading.RLock()
         self._words: list[int] = []
         self._new: list[Definition] = []
@@ -79,7 +79,7 @@ class Values:
     @property
     def round_trips(self) -> int:
         """How often an answer was waited for."""
-        return self._line.round_trips
+        return self.line.round_trips
 
     # --- from any thread: what happens without an answer ---
 
@@ -119,7 +119,7 @@ class Values:
         with self._lock:
             self._flush()
             first, self._next = self._next, self._next + len(tensors)
-            self._line.post(lambda number: Put(number, first, tuple(tags), description, values), values.nbytes)
+            self.line.post(lambda number: Put(number, first, tuple(tags), description, values), values.nbytes)
             return first
 
     def open(self, dataset: DatasetName) -> int:
@@ -127,7 +127,7 @@ class Values:
         with self._lock:
             self._flush()
             first, self._next = self._next, self._next + 2
-            self._line.post(lambda number: OpenDataset(number, first, dataset), 0)
+            self.line.post(lambda number: OpenDataset(number, first, dataset), 0)
             return first
 
     def free(self, number: int) -> None:
@@ -140,7 +140,7 @@ class Values:
         """Return the answer to `request`, after everything that was done before."""
         self.flush()
         self._enough = FIRST_WORDS
-        return self._line.ask(request)
+        return self.line.ask(request)
 
     def fetch(self, number: int) -> torch.Tensor:
         """Return a value; raise `WorkerRefused` where it is missing or private."""
@@ -162,7 +162,7 @@ class Values:
 
     def collect(self, ticket: str, wait_seconds: float) -> torch.Tensor:
         """Return what a ticket stands for, waiting so long for the owner; raise `WorkerRefused` with the code."""
-        reply = self._line.ask_beside(Collect(0, ticket, wait_seconds), wait_seconds + SLACK_SECONDS)
+        reply = self.line.ask_beside(Collect(0, ticket, wait_seconds), wait_seconds + SLACK_SECONDS)
         assert isinstance(reply, Value)
         return reply.values["value"].clone()
 
@@ -179,9 +179,9 @@ class Values:
 
     def close(self) -> None:
         """Send what was collected and close the link; the worker frees the values after a while."""
-        if not self._line.lost:
+        if not self.line.lost:
             self.flush()
-        self._line.close()
+        self.line.close()
 
     def _flush(self) -> None:
         while self._freed:
@@ -192,4 +192,4 @@ class Values:
         definitions = tuple(self._new)
         self._words.clear()
         self._new.clear()
-        self._line.post(lambda number: Calls(number, definitions, words), len(words))
+        self.line.post(lambda number: Calls(number, definitions, words), len(words))

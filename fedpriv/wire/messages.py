@@ -37,6 +37,10 @@ class ErrorCode(Enum):
     SHUTTING_DOWN = 12
     APPROVAL_PENDING = 13
     RELEASE_LOST = 14
+    OVER_WORK = 17
+    OVER_VALUES = 18
+    OVER_REQUESTS = 19
+    OVER_STEPS = 20
 
 
 class Role(Enum):

@@ -109,10 +109,13 @@ def _open_session(body: v1.OpenSession, _: TensorSet) -> m.OpenSession:
 
 def _pack_session_open(opened: m.SessionOpen, body: v1.SessionOpen) -> None:
     body.request, body.sequence = opened.request, opened.sequence
+    granted = opened.granted
+    body.granted.memory, body.granted.values, body.granted.work = granted.memory, granted.values, granted.work
 
 
 def _session_open(body: v1.SessionOpen, _: TensorSet) -> m.SessionOpen:
-    return m.SessionOpen(body.request, body.sequence)
+    granted = body.granted
+    return m.SessionOpen(body.request, body.sequence, m.Granted(granted.memory, granted.values, granted.work))
 
 
 def _pack_fetch(fetch: m.Fetch, body: v1.Fetch) -> None:

@@ -119,11 +119,25 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
+class Granted:
+    """What the owner grants one peer.
+
+    `memory` is bytes of values at once, all sessions together, and what one operation may use; `values` is how many
+    there may be at once in a session; `work` is elementary operations of one operation.
+    """
+
+    memory: int
+    values: int
+    work: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionOpen:
     """The session is open; `sequence` is that of the last message that was taken, 0 in a new one."""
 
     request: int
     sequence: int
+    granted: Granted
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ EXAMPLES: list[m.Message] = [
     m.AskMock(6, NAME),
     m.Mock(6, TensorSet({"features": torch.ones(4, 2), "target": torch.zeros(4)})),
     v.OpenSession(1, bytes(range(16))),
-    v.SessionOpen(1, 2**40),
+    v.SessionOpen(1, 2**40, v.Granted(2**32, 10**6, 10**13)),
     v.Calls(1, (v.PlanUse(DIGEST, (LAYOUT, LAYOUT)), Call(STEP, (LAYOUT,), 1, writes=True)), bytes(range(24))),
     v.Calls(2, (), b""),
     v.Put(3, 2**62, ("#x", "#y"), "toy", MODEL),

@@ -20,7 +20,8 @@ from fedpriv.wire.messages import ErrorCode
 from fedpriv_worker.bench import Bench
 from fedpriv_worker.definitions import Defined, Drop, Run
 from fedpriv_worker.lineage import MAXIMUM_STEPS, Source, as_plan, seen
-from fedpriv_worker.pointers import PointerQuota, Table
+from fedpriv_worker.pointers import Table
+from fedpriv_worker.quotas import PointerQuota
 from fedpriv_worker.shelf import Held, Missing
 
 FOUR = Layout.dense("float32", (4,))
@@ -113,15 +114,16 @@ def test_more_than_is_granted_is_refused_before_anything_is_allocated() -> None:
     made = table(EXP, quota=PointerQuota(maximum_bytes=40))
     made.admit(words(1, 1, 3))
     assert missing(made, 3).code is ErrorCode.OVER_QUOTA
-    made = table(EXP, quota=PointerQuota(maximum_objects=2))
+    made = table(EXP, quota=PointerQuota(maximum_objects=3))
     made.admit(words(1, 1, 3, 1, 1, 4))
-    assert missing(made, 4).code is ErrorCode.OVER_QUOTA
+    assert isinstance(made.find(3), Held)
+    assert missing(made, 4).code is ErrorCode.OVER_VALUES
     made = Table(PointerQuota(maximum_bytes=8))
     assert made.put(1, [FOUR]) is ErrorCode.OVER_QUOTA
     assert missing(made, 1).code is ErrorCode.OVER_QUOTA
     denied = table(EXP, quota=PointerQuota(each=Quota(maximum_work=1)))
     denied.admit(words(1, 1, 3))
-    assert missing(denied, 3).code is ErrorCode.OVER_QUOTA
+    assert missing(denied, 3).code is ErrorCode.OVER_WORK
 
 
 def test_freed_memory_counts_once_however_many_views_showed_it() -> None:

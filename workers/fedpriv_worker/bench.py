@@ -8,7 +8,8 @@ that failed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +25,16 @@ from fedpriv_worker.definitions import Command, Drop
 log = logging.getLogger("fedpriv.worker")
 
 SEED_BYTES = 7
+
+
+@contextmanager
+def _denormals_are_zero() -> Iterator[None]:
+    """Let this thread take denormals for zero: with them, arithmetic takes as long as values say."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 class Use(Protocol):
@@ -74,8 +85,7 @@ class Bench:
     def run(self, commands: Sequence[Command]) -> int | None:
         """Carry out `commands` in order up to the first that fails; return its place among them, or None."""
         tensors, uses = self._tensors, self._uses
-        torch.set_flush_denormal(True)  # for this thread: with denormals, arithmetic takes as long as values say
-        with torch.inference_mode():
+        with torch.inference_mode(), _denormals_are_zero():
             for at, command in enumerate(commands):
                 if isinstance(command, Drop):
                     tensors.pop(command.id, None)

@@ -152,6 +152,25 @@ class HttpWitness:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one peer may use here.
+
+    `memory_gib` is memory at once, of one batch of a plan and of all values behind pointers; `work` is elementary
+    operations of one batch, or of one operation on pointers; `values` is how many there may be in one session.
+    """
+
+    memory_gib: float = 4.0
+    work: float = 1e13
+    values: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        most = {"memory_gib": 1 << 20, "work": 1e18, "values": 1 << 40}
+        for name, largest in most.items():
+            if not 0 < getattr(self, name) <= largest:
+                raise UsageError(f"{name} is {getattr(self, name):g}; use a number above 0 and up to {largest:g}")
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """A worker's whole configuration; exactly one of `dial` and `listen` is set."""
 
@@ -159,6 +178,7 @@ class WorkerConfig:
     tls: Tls
     dial: Dial | None = None
     listen: Listen | None = None
+    limits: Limits = Limits()
     datasets: tuple[DatasetConfig, ...] = field(default=(), metadata=settings.key("dataset"))
     witnesses: tuple[HttpWitness, ...] = field(default=(), metadata=settings.key("witness"))
 

@@ -20,6 +20,7 @@ from fedpriv.errors import (
     QuotaExceeded,
     TorchVersionMismatch,
     WireError,
+    WorkExceeded,
 )
 from fedpriv.plans.calls import Call, CheckedCall, Layout, check
 from fedpriv.plans.inference import Quota
@@ -204,6 +205,8 @@ def code_of(refusal: PlanRefused) -> ErrorCode:
     match refusal:
         case OperationNotAllowed():
             return ErrorCode.OPERATION_NOT_ALLOWED
+        case WorkExceeded():
+            return ErrorCode.OVER_WORK
         case QuotaExceeded():
             return ErrorCode.OVER_QUOTA
         case TorchVersionMismatch():

@@ -1,12 +1,13 @@
 """Sessions of values and the links that they are reached by: one that was cut waits a while for the next.
 
-All methods run on the loop's thread.
+Public methods run on the loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from fedpriv.ids import DatasetName, PeerName
 from fedpriv.policy.requests import Recipient
@@ -32,7 +33,8 @@ class Leases:
             own = [other for other in self._held if other[0] == recipient.name]
             for old in own[: max(0, len(own) - MAXIMUM_SESSIONS + 1)]:
                 del self._held[old]  # the one that was used last stays longest
-            self._held[key] = self._make(recipient, mark)
+            made = self._held[key] = self._make(recipient, mark)
+            made.elsewhere = partial(self._elsewhere, made)
         pointing = self._held[key] = self._held.pop(key)
         pointing.links, pointing.attached = pointing.links + 1, pointing.attached + 1
         return pointing
@@ -48,6 +50,13 @@ class Leases:
         for (name, _), pointing in self._held.items():
             if name == peer:
                 pointing.bar(datasets)
+
+    def _elsewhere(self, pointing: Pointing) -> int:
+        """Return the bytes that other sessions of the same peer hold; called on any thread."""
+        peer = pointing.recipient.name
+        return sum(
+            each.nbytes for (name, _), each in tuple(self._held.items()) if name == peer and each is not pointing
+        )
 
     def _expire(self, pointing: Pointing, attached: int) -> None:
         if not pointing.links and pointing.attached == attached:

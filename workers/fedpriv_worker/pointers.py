@@ -9,26 +9,15 @@ refused gives results that are known to be missing, and so does what reads them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from fedpriv.ids import DatasetName
 from fedpriv.labels import PUBLIC, Label
 from fedpriv.plans.calls import Layout
-from fedpriv.plans.inference import Quota
 from fedpriv.wire.messages import ErrorCode
 from fedpriv_worker.definitions import Command, Defined, Definitions, Denied, Drop, Run, read
 from fedpriv_worker.lineage import Origin, Source, made, part, seen
+from fedpriv_worker.quotas import Allowance, PointerQuota
 from fedpriv_worker.shelf import Held, Missing, Shelf, Storage, joined
-
-
-@dataclass(frozen=True, slots=True)
-class PointerQuota:
-    """What one session may hold at once, and what one operation may use."""
-
-    maximum_bytes: int = 4 << 30
-    maximum_objects: int = 1_000_000
-    each: Quota = field(default_factory=Quota)
-
 
 _ON_ROWS = Missing(ErrorCode.STEP_FAILED, -1)
 
@@ -36,13 +25,15 @@ _ON_ROWS = Missing(ErrorCode.STEP_FAILED, -1)
 class Table:
     """The values of one session; not safe between threads."""
 
-    def __init__(self, quota: PointerQuota | None = None) -> None:
-        self._quota = quota or PointerQuota()
-        self.definitions = Definitions(self._quota.each)
-        self.shelf = Shelf()
+    def __init__(self, quota: PointerQuota | None = None, barred: frozenset[DatasetName] = frozenset()) -> None:
+        granted = quota or PointerQuota()
+        self.definitions = Definitions(granted.each)
+        self.shelf = Shelf(granted.maximum_objects)
+        self.allowance = Allowance(granted, self.shelf)
         self.place = 0
         """Operations so far; failures name the place of theirs."""
-        self.barred: frozenset[DatasetName] = frozenset()
+        self.barred = barred
+        """Data sets that the peer lost the right to."""
         self._labels: dict[int, Label] = {}
         """What each operation that was admitted last derives from, by its place."""
 
@@ -61,10 +52,10 @@ class Table:
         """
         self.shelf.claim(first, len(values))
         layouts = [each.layout if isinstance(each, Source) else each for each in values]
-        many = len(self.shelf) + len(values) > self._quota.maximum_objects
-        if many or self.shelf.live_bytes + sum(each.nbytes for each in layouts) > self._quota.maximum_bytes:
-            self.shelf.miss(first, len(values), Missing(ErrorCode.OVER_QUOTA, self.place))
-            return ErrorCode.OVER_QUOTA
+        code = self.allowance.excess(sum(each.nbytes for each in layouts), len(values))
+        if code is not None:
+            self.shelf.miss(first, len(values), Missing(code, self.place))
+            return code
         for at, (value, layout) in enumerate(zip(values, layouts, strict=True)):
             origin = value if isinstance(value, Source) else None
             held = Held(self.definitions.interned(layout), Storage(label, layout.nbytes), origin)
@@ -98,7 +89,8 @@ class Table:
         if isinstance(defined, Denied):
             if defined.results:
                 self.shelf.claim(run.first, defined.results)
-            return self._fail(run, defined.results, defined.writes, Missing(defined.code, run.place, defined.name))
+            missing = self._missing_in(run) or Missing(defined.code, run.place, defined.name)
+            return self._fail(run, defined.results, defined.writes, missing)
         if defined.results:
             self.shelf.claim(run.first, len(defined.results))
         found = self._found(defined, run)
@@ -119,6 +111,15 @@ class Table:
         else:
             self._give(defined, run, found, label, origin)
         return True
+
+    def _missing_in(self, run: Run) -> Missing | None:
+        """Return why the first operand that is missing is, or None: what failed first is what its peer hears of."""
+        for number in run.operands:
+            held = self.shelf.get(number)
+            missing = held.storage.missing if isinstance(held, Held) else held
+            if missing is not None:
+                return missing
+        return None
 
     def _found(self, defined: Defined, run: Run) -> list[Held] | Missing:
         """Return the operands of an operation, or why one of them is missing."""
@@ -157,10 +158,9 @@ class Table:
 
     def _refusal(self, defined: Defined, label: Label) -> ErrorCode | None:
         """Return why an operation whose operands are there may not run, from sizes and labels alone."""
-        if self.shelf.live_bytes + defined.workspace > self._quota.maximum_bytes:
-            return ErrorCode.OVER_QUOTA
-        if len(self.shelf) > self._quota.maximum_objects:
-            return ErrorCode.OVER_QUOTA
+        code = self.allowance.excess(defined.workspace, len(defined.results))
+        if code is not None:
+            return code
         return ErrorCode.RELEASE_DENIED if label is not PUBLIC and self._is_barred(label) else None
 
     # --- what is there ---
@@ -187,13 +187,10 @@ class Table:
         if self._is_barred(self._labels[command.place]):
             self._undo(command, Missing(ErrorCode.RELEASE_DENIED, command.place))
             return False
-        for number in command.operands:
-            held = self.shelf.get(number)
-            missing = held if isinstance(held, Missing) else None if held is None else held.storage.missing
-            if missing is not None:
-                self._undo(command, missing)
-                return False
-        return True
+        missing = self._missing_in(command)
+        if missing is not None:
+            self._undo(command, missing)
+        return missing is None
 
     def _undo(self, run: Run, missing: Missing) -> None:
         """Take back what was held for the results of an admitted operation."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
 
 from fedpriv.entropy import SystemEntropy
@@ -41,10 +41,10 @@ from fedpriv_worker.definitions import Defined, Run
 from fedpriv_worker.executor import Executor
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.lineage import Source, as_plan, seen
-from fedpriv_worker.pointers import PointerQuota, Table
+from fedpriv_worker.pointers import Table
 from fedpriv_worker.release import Door
 from fedpriv_worker.session import Facts
-from fedpriv_worker.shelf import Held, Missing
+from fedpriv_worker.shelf import Missing
 from fedpriv_worker.tickets import Tickets, Wanted, refuse
 
 log = logging.getLogger("fedpriv.worker")
@@ -66,7 +66,7 @@ class Pointing:
         executor: Executor,
         recipient: Recipient,
         mark: bytes,
-        barred: frozenset[DatasetName] = frozenset(),
+        table: Table,
     ) -> None:
         self.recipient = recipient
         self.sequence = 0
@@ -74,8 +74,9 @@ class Pointing:
         self._dead = False
         self._facts = facts
         self._door = door
-        self._table = Table()
-        self._table.barred = barred
+        self._table = table
+        self.elsewhere: Callable[[], int] = int
+        """Returns the bytes of the peer's other sessions."""
         self._executor = executor
         self._bench = executor.bench()
         self._plans: dict[PlanDigest, Plan] = {}
@@ -83,6 +84,11 @@ class Pointing:
         self.links = self.attached = 0
         """Links of this session that are open now, and that ever were."""
         self._tickets = Tickets(facts, door, journal, recipient)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that this session holds, values that wait for their owner's answer included."""
+        return self._table.shelf.live_bytes + self._tickets.nbytes
 
     @property
     def barred(self) -> frozenset[DatasetName]:
@@ -100,6 +106,7 @@ class Pointing:
         """
         with self._turn:
             self._check_alive()
+            self._table.allowance.elsewhere = self._tickets.nbytes + self.elsewhere()
             self._plans.update(plans)
             try:
                 self._take(message)
@@ -125,9 +132,12 @@ class Pointing:
         """Return the answer to a request, sealed; raise `StorageFailed`."""
         with self._turn:  # what another link brought is taken by now, or it never will be
             self._check_alive()
+            self._table.allowance.elsewhere = self._tickets.nbytes + self.elsewhere()
             match request:
                 case OpenSession():
-                    return self._door.tell(SessionOpen(request.request, self.sequence), self.recipient)
+                    return self._door.tell(
+                        SessionOpen(request.request, self.sequence, self._table.allowance.quota.granted), self.recipient
+                    )
                 case Fetch():
                     return self._fetch(request)
                 case AskObjects():
@@ -192,7 +202,7 @@ class Pointing:
         held = self._table.find(fetch.id)
         if isinstance(held, Missing):
             return self._refuse(fetch.request, held.code, held.place, held.operation)
-        if self._is_too_large(held):
+        if self._table.allowance.excess(held.layout.nbytes, 0):  # a view shows more than it takes
             return self._refuse(fetch.request, ErrorCode.OVER_QUOTA)
         try:
             value = Value(fetch.request, TensorSet({"value": self._bench.fetch(fetch.id)}))
@@ -206,7 +216,7 @@ class Pointing:
         if isinstance(held, Missing):
             return self._refuse(ask.request, held.code, held.place, held.operation)
         origins = held.storage.label.origins
-        if self._is_too_large(held):
+        if self._table.allowance.excess(held.layout.nbytes, 0):
             return self._refuse(ask.request, ErrorCode.OVER_QUOTA)
         if len(origins) != 1 or any(each.dataset in self.barred for each in origins):
             return self._refuse(ask.request, ErrorCode.RELEASE_DENIED)  # nobody has to be asked, or nobody alone can
@@ -214,12 +224,8 @@ class Pointing:
             plan = as_plan(seen(held), SystemEntropy().random_bytes(MARK_BYTES))
         except ReleaseDenied as denial:
             log.warning("request %d of %s denied: %s", ask.request, self.recipient.name, denial)
-            return self._refuse(ask.request, ErrorCode.OVER_QUOTA)
+            return self._refuse(ask.request, ErrorCode.OVER_STEPS)
         return self._tickets.ask(ask, Wanted(plan, held.storage.label, self._bench.fetch(ask.id)))
-
-    def _is_too_large(self, held: Held) -> bool:
-        """Whether a copy of a value would take more than the session may hold: a view shows more than it takes."""
-        return self._table.shelf.live_bytes + self._tickets.nbytes + held.layout.nbytes > PointerQuota().maximum_bytes
 
     def _check_alive(self) -> None:
         if self._dead:

@@ -59,9 +59,10 @@ class Missing:
 
 
 class Shelf:
-    """Values that are there and values that are missing."""
+    """Values that are there and values that are missing; of the missing as many are remembered as fit beside `most`."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._values: dict[int, Held | Missing] = {}
         self.get: Callable[[int], Held | Missing | None] = self._values.get
         """Returns what a number stands for, None where it stands for nothing; called for every operand."""
@@ -87,10 +88,11 @@ class Shelf:
         self._values[number] = held
 
     def miss(self, first: int, count: int, missing: Missing) -> None:
-        """Let ids `first` and up stand for values that do not exist."""
+        """Let ids `first` and up stand for values that do not exist, or for nothing where there is too much already."""
         for number in range(first, first + count):
             self.free(number)
-            self._values[number] = missing
+            if len(self._values) < 2 * self._most:
+                self._values[number] = missing
 
     def free(self, number: int) -> bool:
         """Forget a value; return whether it was there."""

@@ -39,6 +39,12 @@ key = "key.pem"
 # url = "https://witness.example/ledgers"
 # vkey = "witness.example+3c436f90+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"
 
+# What one peer may use here at once; more than that is refused before anything is allocated.
+# [limits]
+# memory_gib = 4.0                     # one batch of a plan, and all values behind a peer's pointers
+# work = 1e13                          # elementary operations of one batch, or of one operation
+# values = 1000000                     # values behind pointers in one session
+
 # One [[dataset]] for each data set. Remove the "#" in front of the lines that you use.
 # [[dataset]]
 # name = "my-data"                     # what coordinators ask for

@@ -82,7 +82,7 @@ class Tickets:
             )
         except QuotaExceeded as error:
             log.warning("request %s of %s is not noted: %s", request.id, self.recipient.name, error)
-            return self._refuse(ask.request, ErrorCode.OVER_QUOTA)
+            return self._refuse(ask.request, ErrorCode.OVER_REQUESTS)
         log.warning("%s needs your approval: fedpriv worker explain %s", self.recipient.name, request.id)
         self._snapshots[request.id] = Snapshot(claim, foreseen, label, value)
         while len(self._snapshots) > MAXIMUM_TICKETS:

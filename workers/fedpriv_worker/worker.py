@@ -40,8 +40,10 @@ from fedpriv_worker.executor import Executor, stand_in
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.leases import Leases
 from fedpriv_worker.pace import GREETING, Paces
+from fedpriv_worker.pointers import Table
 from fedpriv_worker.pointing import Pointing
 from fedpriv_worker.publishing import Publisher
+from fedpriv_worker.quotas import PointerQuota
 from fedpriv_worker.release import Admitted, Door
 from fedpriv_worker.session import (
     Facts,
@@ -72,6 +74,7 @@ class Worker:
         credentials: Credentials,
         pool: ThreadPoolExecutor | None = None,
         witnesses: Sequence[HttpWitness] = (),
+        quota: PointerQuota | None = None,
         reached: Reached = unwatched,
     ) -> None:
         self.name = name
@@ -83,6 +86,7 @@ class Worker:
         self.closing = False
         self._door = Door(self.facts, journal)
         self._executor = executor
+        self._quota = quota or PointerQuota()
         self._credentials = credentials
         self._own_pool = ThreadPoolExecutor(1, thread_name_prefix=f"fedpriv-{name}") if pool is None else None
         self._pool = pool or self._own_pool
@@ -190,8 +194,8 @@ class Worker:
 
     def _values(self, recipient: Recipient, mark: bytes) -> Pointing:
         """Return an empty session of values."""
-        barred = self._barred.get(recipient.name, frozenset())
-        return Pointing(self.facts, self._door, self.journal, self._executor, recipient, mark, barred)
+        table = Table(self._quota, self._barred.get(recipient.name, frozenset()))
+        return Pointing(self.facts, self._door, self.journal, self._executor, recipient, mark, table)
 
     def _seal_greeting(self, message: Message) -> Sealed:
         if not isinstance(message, Hello | HelloProof):

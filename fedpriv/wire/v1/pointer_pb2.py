@@ -26,7 +26,7 @@ from fedpriv.wire.v1 import plan_pb2 as fedpriv_dot_wire_dot_v1_dot_plan__pb2
 from fedpriv.wire.v1 import tensor_pb2 as fedpriv_dot_wire_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66\x65\x64priv/wire/v1/pointer.proto\x12\x0f\x66\x65\x64priv.wire.v1\x1a\x1a\x66\x65\x64priv/wire/v1/plan.proto\x1a\x1c\x66\x65\x64priv/wire/v1/tensor.proto\"U\n\x0cTensorLayout\x12%\n\x05\x64type\x18\x01 \x01(\x0e\x32\x16.fedpriv.wire.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\x0f\n\x07strides\x18\x03 \x03(\x04\"\xa1\x01\n\nDefinition\x12)\n\x04step\x18\x01 \x01(\x0b\x32\x19.fedpriv.wire.v1.PlanStepH\x00\x12\x0e\n\x04plan\x18\x02 \x01(\x0cH\x00\x12/\n\x08operands\x18\x03 \x03(\x0b\x32\x1d.fedpriv.wire.v1.TensorLayout\x12\x0f\n\x07numbers\x18\x04 \x01(\r\x12\x0e\n\x06writes\x18\x05 \x01(\x08\x42\x06\n\x04what\"Z\n\x05\x43\x61lls\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x30\n\x0b\x64\x65\x66initions\x18\x02 \x03(\x0b\x32\x1b.fedpriv.wire.v1.Definition\x12\r\n\x05words\x18\x03 \x01(\x0c\"u\n\x03Put\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12*\n\x06values\x18\x05 \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"?\n\x0bOpenDataset\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\"/\n\x0bOpenSession\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0f\n\x07session\x18\x02 \x01(\x0c\"0\n\x0bSessionOpen\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"$\n\x05\x46\x65tch\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\x04\"D\n\x05Value\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12*\n\x06values\x18\x02 \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"\x1d\n\nAskObjects\x12\x0f\n\x07request\x18\x01 \x01(\x04\"j\n\nHeldObject\x12\n\n\x02id\x18\x01 \x01(\x04\x12-\n\x06layout\x18\x02 \x01(\x0b\x32\x1d.fedpriv.wire.v1.TensorLayout\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"H\n\x07Objects\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12,\n\x07objects\x18\x02 \x03(\x0b\x32\x1b.fedpriv.wire.v1.HeldObject\"9\n\nAskRelease\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\")\n\x06Ticket\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0e\n\x06ticket\x18\x02 \x01(\t\"@\n\x07\x43ollect\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0e\n\x06ticket\x18\x02 \x01(\t\x12\x14\n\x0cwait_seconds\x18\x03 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66\x65\x64priv/wire/v1/pointer.proto\x12\x0f\x66\x65\x64priv.wire.v1\x1a\x1a\x66\x65\x64priv/wire/v1/plan.proto\x1a\x1c\x66\x65\x64priv/wire/v1/tensor.proto\"U\n\x0cTensorLayout\x12%\n\x05\x64type\x18\x01 \x01(\x0e\x32\x16.fedpriv.wire.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\x0f\n\x07strides\x18\x03 \x03(\x04\"\xa1\x01\n\nDefinition\x12)\n\x04step\x18\x01 \x01(\x0b\x32\x19.fedpriv.wire.v1.PlanStepH\x00\x12\x0e\n\x04plan\x18\x02 \x01(\x0cH\x00\x12/\n\x08operands\x18\x03 \x03(\x0b\x32\x1d.fedpriv.wire.v1.TensorLayout\x12\x0f\n\x07numbers\x18\x04 \x01(\r\x12\x0e\n\x06writes\x18\x05 \x01(\x08\x42\x06\n\x04what\"Z\n\x05\x43\x61lls\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x30\n\x0b\x64\x65\x66initions\x18\x02 \x03(\x0b\x32\x1b.fedpriv.wire.v1.Definition\x12\r\n\x05words\x18\x03 \x01(\x0c\"u\n\x03Put\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12*\n\x06values\x18\x05 \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"?\n\x0bOpenDataset\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\"/\n\x0bOpenSession\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0f\n\x07session\x18\x02 \x01(\x0c\"[\n\x0bSessionOpen\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12)\n\x07granted\x18\x03 \x01(\x0b\x32\x18.fedpriv.wire.v1.Granted\"7\n\x07Granted\x12\x0e\n\x06memory\x18\x01 \x01(\x04\x12\x0e\n\x06values\x18\x02 \x01(\x04\x12\x0c\n\x04work\x18\x03 \x01(\x04\"$\n\x05\x46\x65tch\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\x04\"D\n\x05Value\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12*\n\x06values\x18\x02 \x01(\x0b\x32\x1a.fedpriv.wire.v1.TensorSet\"\x1d\n\nAskObjects\x12\x0f\n\x07request\x18\x01 \x01(\x04\"j\n\nHeldObject\x12\n\n\x02id\x18\x01 \x01(\x04\x12-\n\x06layout\x18\x02 \x01(\x0b\x32\x1d.fedpriv.wire.v1.TensorLayout\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"H\n\x07Objects\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12,\n\x07objects\x18\x02 \x03(\x0b\x32\x1b.fedpriv.wire.v1.HeldObject\"9\n\nAskRelease\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\")\n\x06Ticket\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0e\n\x06ticket\x18\x02 \x01(\t\"@\n\x07\x43ollect\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x0e\n\x06ticket\x18\x02 \x01(\t\x12\x14\n\x0cwait_seconds\x18\x03 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,21 +46,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENSESSION']._serialized_start=635
   _globals['_OPENSESSION']._serialized_end=682
   _globals['_SESSIONOPEN']._serialized_start=684
-  _globals['_SESSIONOPEN']._serialized_end=732
-  _globals['_FETCH']._serialized_start=734
-  _globals['_FETCH']._serialized_end=770
-  _globals['_VALUE']._serialized_start=772
-  _globals['_VALUE']._serialized_end=840
-  _globals['_ASKOBJECTS']._serialized_start=842
-  _globals['_ASKOBJECTS']._serialized_end=871
-  _globals['_HELDOBJECT']._serialized_start=873
-  _globals['_HELDOBJECT']._serialized_end=979
-  _globals['_OBJECTS']._serialized_start=981
-  _globals['_OBJECTS']._serialized_end=1053
-  _globals['_ASKRELEASE']._serialized_start=1055
-  _globals['_ASKRELEASE']._serialized_end=1112
-  _globals['_TICKET']._serialized_start=1114
-  _globals['_TICKET']._serialized_end=1155
-  _globals['_COLLECT']._serialized_start=1157
-  _globals['_COLLECT']._serialized_end=1221
+  _globals['_SESSIONOPEN']._serialized_end=775
+  _globals['_GRANTED']._serialized_start=777
+  _globals['_GRANTED']._serialized_end=832
+  _globals['_FETCH']._serialized_start=834
+  _globals['_FETCH']._serialized_end=870
+  _globals['_VALUE']._serialized_start=872
+  _globals['_VALUE']._serialized_end=940
+  _globals['_ASKOBJECTS']._serialized_start=942
+  _globals['_ASKOBJECTS']._serialized_end=971
+  _globals['_HELDOBJECT']._serialized_start=973
+  _globals['_HELDOBJECT']._serialized_end=1079
+  _globals['_OBJECTS']._serialized_start=1081
+  _globals['_OBJECTS']._serialized_end=1153
+  _globals['_ASKRELEASE']._serialized_start=1155
+  _globals['_ASKRELEASE']._serialized_end=1212
+  _globals['_TICKET']._serialized_start=1214
+  _globals['_TICKET']._serialized_end=1255
+  _globals['_COLLECT']._serialized_start=1257
+  _globals['_COLLECT']._serialized_end=1321
 # @@protoc_insertion_point(module_scope)

@@ -75,12 +75,24 @@ class OpenSession(_message.Message):
     def __init__(self, request: _Optional[int] = ..., session: _Optional[bytes] = ...) -> None: ...
 
 class SessionOpen(_message.Message):
-    __slots__ = ("request", "sequence")
+    __slots__ = ("request", "sequence", "granted")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
     request: int
     sequence: int
-    def __init__(self, request: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+    granted: Granted
+    def __init__(self, request: _Optional[int] = ..., sequence: _Optional[int] = ..., granted: _Optional[_Union[Granted, _Mapping]] = ...) -> None: ...
+
+class Granted(_message.Message):
+    __slots__ = ("memory", "values", "work")
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
+    memory: int
+    values: int
+    work: int
+    def __init__(self, memory: _Optional[int] = ..., values: _Optional[int] = ..., work: _Optional[int] = ...) -> None: ...
 
 class Fetch(_message.Message):
     __slots__ = ("request", "id")

@@ -26,6 +26,10 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CODE_SHUTTING_DOWN: _ClassVar[ErrorCode]
     ERROR_CODE_APPROVAL_PENDING: _ClassVar[ErrorCode]
     ERROR_CODE_RELEASE_LOST: _ClassVar[ErrorCode]
+    ERROR_CODE_OVER_WORK: _ClassVar[ErrorCode]
+    ERROR_CODE_OVER_VALUES: _ClassVar[ErrorCode]
+    ERROR_CODE_OVER_REQUESTS: _ClassVar[ErrorCode]
+    ERROR_CODE_OVER_STEPS: _ClassVar[ErrorCode]
 ERROR_CODE_UNSPECIFIED: ErrorCode
 ERROR_CODE_BAD_REQUEST: ErrorCode
 ERROR_CODE_UNKNOWN_DATASET: ErrorCode
@@ -41,6 +45,10 @@ ERROR_CODE_STORAGE_FULL: ErrorCode
 ERROR_CODE_SHUTTING_DOWN: ErrorCode
 ERROR_CODE_APPROVAL_PENDING: ErrorCode
 ERROR_CODE_RELEASE_LOST: ErrorCode
+ERROR_CODE_OVER_WORK: ErrorCode
+ERROR_CODE_OVER_VALUES: ErrorCode
+ERROR_CODE_OVER_REQUESTS: ErrorCode
+ERROR_CODE_OVER_STEPS: ErrorCode
 
 class Frame(_message.Message):
     __slots__ = ("header_bytes", "payload_bytes", "entry", "entry_key", "chunk")
