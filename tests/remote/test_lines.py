@@ -15,7 +15,7 @@ def cut(site: Site) -> None:
     """Break the link as a network does, without a word."""
 
     async def break_it() -> None:
-        connection = site.pointed.values._line._connection
+        connection = site.pointed.values.line._connection
         if connection is not None:
             await connection._link.close()
 
@@ -52,7 +52,7 @@ def test_how_much_is_kept_for_a_broken_link_is_bounded(site: Site, monkeypatch: 
         pointer += 1
     site.pointed.values.flush()
     assert pointer.get().item() == 3000.0
-    line = site.pointed.values._line
+    line = site.pointed.values.line
     for _ in range(3000):
         pointer += 1
     assert line._kept_bytes <= 20_000

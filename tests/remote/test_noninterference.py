@@ -49,7 +49,7 @@ def heard(site: Site) -> list[tuple[str, bytes, bytes]]:
     site.pointed.send(torch.ones(1))
     site.pointed.values.flush()
     site.pointed.objects()
-    connection = site.pointed.values._line._connection
+    connection = site.pointed.values.line._connection
     assert connection is not None
     runtime.run(_recorded(connection, Recorder()))
     return said
@@ -136,7 +136,7 @@ def test_every_byte_of_a_session_of_values_is_in_the_ledger(make_site: MakeSite)
     ticket = data.features.sum(0).request("why")
     site.desk.approve(ticket.id, 1, 60.0)
     ticket.get()
-    connection = site.pointed.values._line._connection
+    connection = site.pointed.values.line._connection
     assert connection is not None
     assert sum(entry.draft.bytes for entry in site.journal.entries()) == connection.bytes_in
 

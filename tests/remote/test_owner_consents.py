@@ -51,6 +51,30 @@ def test_nothing_is_hidden_in_the_middle_of_many_steps(site: Site) -> None:
     assert len(listing) == 2 + 61
 
 
+def test_a_plan_that_was_used_often_is_shown_once(site: Site) -> None:
+    @fp.plan
+    def step(weights: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        return weights + 0.1 * (features * weights).mean(0)
+
+    features, weights = site.pointed.dataset("toy").features, site.pointed.send(torch.ones(4))
+    for _ in range(5000):
+        weights = step(weights, features)
+    explained = site.desk.explain(weights.request("weights").id)
+    assert "in 5,000 steps" in explained["text"]
+    assert "between these, 4,960 steps that --steps prints: plan (4,960)" in explained["text"]
+    assert explained["text"].count("mean(") == 1
+    listing = explained["facts"]["plan"]["listing"]
+    assert listing[:6] == [
+        '0 = "0: the caller\'s own" (float32 4)', '1 = "1: toy/features" (float32 40 x 4)', "2 = a constant (uint8 32)",
+        "3 = a plan, below", "4 = plan #3 on #0, #1", "5 = plan #3 on #4, #1",
+    ]  # fmt: skip  # a line each of what is printed
+    assert listing[-8:] == [
+        "plan #3 is, on what it is given:", '  0 = "argument0" (float32 4)', '  1 = "argument1" (float32 40 x 4)',
+        "  2 = mul(#1, #0)", "  3 = mean(#2, [0])", "  4 = mul(#3, 0.1)", "  5 = add(#0, #4)",
+        "  and it gives #5",
+    ]  # fmt: skip  # as above
+
+
 def test_waiting_ends_with_the_owners_answer(site: Site) -> None:
     ticket = site.pointed.dataset("toy").features.mean(0).request("why")
     threading.Timer(0.3, lambda: site.desk.approve(ticket.id, 1, 60.0)).start()

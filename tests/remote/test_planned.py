@@ -24,12 +24,12 @@ def test_a_planned_step_is_one_message_and_what_the_function_does(site: Site) ->
     data, held = site.pointed.dataset("toy"), site.datasets[0]
     remote, local = site.pointed.send(torch.zeros(4)), torch.zeros(4)
     remote, _ = step(remote, data.features, data.target)
-    trips, sequence = site.pointed.values.round_trips, site.pointed.values._line._sequence
+    trips, sequence = site.pointed.values.round_trips, site.pointed.values.line._sequence
     for _ in range(4):
         remote, _ = step(remote, data.features, data.target)
     site.pointed.values.flush()
     assert site.pointed.values.round_trips == trips
-    assert site.pointed.values._line._sequence == sequence + 1
+    assert site.pointed.values.line._sequence == sequence + 1
     for _ in range(5):
         local, _ = step(local, held.features, held.target)
     ticket = remote.request("weights")
@@ -72,13 +72,13 @@ def test_a_function_that_is_no_plan_says_where(bob: Holder) -> None:
 def test_the_forecast_names_bytes_and_origins_and_sends_nothing(site: Site) -> None:
     data = site.pointed.dataset("toy")
     weights = site.pointed.send(torch.zeros(4))
-    sequence = site.pointed.values._line._sequence
+    sequence = site.pointed.values.line._sequence
     foreseen = fp.forecast(step, (weights, data.features, data.target))
     assert [(each.layout.shape, each.nbytes) for each in foreseen.outputs] == [((4,), 16), ((), 4)]
     assert foreseen.nbytes == 20
     assert "derives from toy" in str(foreseen)
     assert fp.forecast(step, (torch.zeros(4), torch.zeros(3, 4), torch.zeros(3))).outputs[0].label.is_public
-    assert site.pointed.values._line._sequence == sequence
+    assert site.pointed.values.line._sequence == sequence
 
 
 def test_what_a_plan_gives_derives_from_all_that_it_took(site: Site) -> None:

@@ -140,7 +140,7 @@ def test_sending_again_replaces_what_the_same_id_stands_for(bob: sy.BaseWorker) 
 def test_only_the_rows_of_a_slice_travel(bob: sy.BaseWorker) -> None:
     data = torch.zeros(100_000, 2)
     bob.holder.values.objects()
-    connection = bob.holder.values._line._connection
+    connection = bob.holder.values.line._connection
     before = connection.bytes_out
     p = data[0:2].send(bob)
     bob.holder.values.objects()

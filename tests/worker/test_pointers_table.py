@@ -186,6 +186,16 @@ def test_what_another_view_wrote_is_part_of_the_lineage() -> None:
     assert steps == ["aten.slice.Tensor", "aten.add.Tensor", "aten.copy.default", "aten.exp.default"]
 
 
+def test_a_value_of_the_callers_that_changed_is_another_input() -> None:
+    """Were it the same one, #1 - #1 would look like nothing where it is the difference that the caller chose."""
+    own_write = Call(Step("aten.exp.default", (Slot(0),)), (FOUR,), writes=True)
+    for writes, inputs in (0, 2), (1, 3):
+        made = table(ADD, own_write)
+        made.admit(words(1, 1, 2, 3, *((2, 1, 0) * writes), 1, 1, 3, 4))
+        plan = as_plan(seen(held(made, 4)), b"")
+        assert len(plan.inputs) == inputs
+
+
 def test_a_lineage_that_nobody_could_read_is_refused_with_the_mend() -> None:
     made = table(EXP)
     made.admit(words(*(word for at in range(MAXIMUM_STEPS + 1) for word in (1, 2 + at, 3 + at))))

@@ -7,17 +7,19 @@ what an approval binds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from fedpriv.errors import ReleaseDenied
+from fedpriv.ids import PlanDigest
 from fedpriv.labels import PUBLIC
 from fedpriv.plans.calls import Call, Layout
-from fedpriv.plans.plan import Argument, Constant, Input, InputRole, Output, OutputRole, Plan, Slot, Step
+from fedpriv.plans.plan import Argument, Constant, Input, InputRole, Output, OutputRole, Plan, Slot, Step, slots_in
 from fedpriv.plans.validation import torch_minor
+from fedpriv.wire.plans import decode_plan, encode_plan
 
 if TYPE_CHECKING:
     from fedpriv_worker.shelf import Held
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 MAXIMUM_STEPS = 10_000
 WRITTEN = "aten.copy.default"
 """The step by which memory that was written through another view becomes what a value shows."""
+USED = "fedpriv.plan"
+"""The step by which a whole plan was used: its first argument is the constant that holds the plan, encoded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,13 +75,20 @@ def seen(held: Held) -> Origin:
     """Return how what `held` shows now came about."""
     storage = held.storage
     if storage.label is PUBLIC or held.origin is None:
-        origin: Origin = Source(OWN, held.layout)
+        origin: Origin = _own(held)
     else:
         origin = held.origin
     if storage.label is PUBLIC or storage.written is held.since:
         return origin
     assert storage.written is not None
     return made(None, (origin, storage.written), ())
+
+
+def _own(held: Held) -> Source:
+    """Return the source that stands for a value of the caller's own, another one after each write into its memory."""
+    if held.own is None or held.own[0] != held.storage.writes:
+        held.own = held.storage.writes, Source(OWN, held.layout)
+    return held.own[1]
 
 
 def made(definition: Call | Plan | None, operands: tuple[Origin, ...], numbers: tuple[float, ...]) -> Origin:
@@ -104,10 +115,9 @@ def as_plan(origin: Origin, unlike: bytes) -> Plan:
     order = _order(origin)
     sources = [each for each in order if isinstance(each, Source)]
     steps = [each for each in order if isinstance(each, Made)]
-    plans = [each.definition for each in steps if isinstance(each.definition, Plan)]
-    writer = _Writer(
-        len(sources), [Constant("uint8", (len(unlike),), unlike), *(c for p in plans for c in p.constants)]
-    )
+    plans = {each.definition.digest: each.definition for each in steps if isinstance(each.definition, Plan)}
+    contents = [unlike, *map(encode_plan, plans.values())]
+    writer = _Writer(len(sources), len(contents), {digest: at for at, digest in enumerate(plans, len(sources) + 1)})
     for at, each in enumerate(sources):
         writer.slots[id(each)] = (at,)
     for made_ in steps:
@@ -116,7 +126,15 @@ def as_plan(origin: Origin, unlike: bytes) -> Plan:
         Input(f"{at}: {each.name}", each.role, each.layout.dtype, each.layout.shape) for at, each in enumerate(sources)
     )
     output = Output("value", OutputRole.RESULT, writer.slot(origin))
-    return Plan(inputs, (output,), tuple(writer.constants), tuple(writer.steps), torch_minor(torch.__version__))
+    constants = tuple(Constant("uint8", (len(each),), each) for each in contents)
+    return Plan(inputs, (output,), constants, tuple(writer.steps), torch_minor(torch.__version__))
+
+
+def plans_in(lineage: Plan) -> dict[int, Plan]:
+    """Return the plans that a lineage used, by the slot of the constant that holds each."""
+    used = [step for step in lineage.steps if step.operation == USED]
+    held = sorted({slot for step in used for slot in slots_in(*step.arguments[:1])})
+    return {slot: decode_plan(lineage.constants[slot - len(lineage.inputs)].content) for slot in held}
 
 
 def _order(origin: Origin) -> list[Source | Made]:
@@ -142,14 +160,13 @@ def _order(origin: Origin) -> list[Source | Made]:
 
 
 class _Writer:
-    """The steps of a plan under construction; those of plans that were used are written out."""
+    """The steps of a plan under construction; a plan that was used is one step, and a constant that holds it."""
 
-    def __init__(self, sources: int, constants: Sequence[Constant]) -> None:
-        self.constants = constants
+    def __init__(self, sources: int, constants: int, plans: Mapping[PlanDigest, int]) -> None:
         self.steps: list[Step] = []
         self.slots: dict[int, tuple[int, ...]] = {}
-        self._next_constant = sources + 1  # after the mark
-        self._filled = sources + len(constants)
+        self._plans = plans
+        self._filled = sources + constants
 
     def slot(self, origin: Origin) -> int:
         """Return the slot that holds a value."""
@@ -161,19 +178,12 @@ class _Writer:
         """Add what `each` did."""
         definition, operands = each.definition, [self.slot(operand) for operand in each.operands]
         if isinstance(definition, Plan):
-            self.slots[id(each)] = self._written_out(definition, operands)
+            given = tuple(map(Slot, (self._plans[definition.digest], *operands)))
+            self.slots[id(each)] = self._add(Step(USED, given, (), len(definition.outputs)))
         elif definition is None:
             self.slots[id(each)] = self._add(Step(WRITTEN, tuple(map(Slot, operands))))
         else:
             self.slots[id(each)] = self._add(_with(definition.step, [*map(Slot, operands), *each.numbers]))
-
-    def _written_out(self, plan: Plan, operands: Sequence[int]) -> tuple[int, ...]:
-        constants = range(self._next_constant, self._next_constant + len(plan.constants))
-        self._next_constant = constants.stop
-        values = [*map(Slot, operands), *map(Slot, constants)]
-        for step in plan.steps:
-            values += map(Slot, self._add(_with(step, values)))
-        return tuple(values[output.slot].index for output in plan.outputs)
 
     def _add(self, step: Step) -> tuple[int, ...]:
         if len(self.steps) >= MAXIMUM_STEPS:

@@ -9,14 +9,28 @@ from collections.abc import Sequence
 
 from fedpriv import legible
 from fedpriv.plans.plan import Argument, Dtype, Input, Plan, Slot, Step
+from fedpriv_worker.lineage import USED, plans_in
 
 MOST_WORDS = 300
 
 
 def listed(plan: Plan) -> list[str]:
-    """Return a line for every number that a step can name, "3 = sum(#0)" and the like, in order."""
-    values = [*map(source, plan.inputs), *(f"a constant ({sized(each.dtype, each.shape)})" for each in plan.constants)]
-    return [*(f"{number} = {each}" for number, each in enumerate(values)), *steps_of(plan)]
+    """Return a line for every number that a step can name, "3 = sum(#0)" and the like, in order; then plans it used."""
+    used = plans_in(plan)
+    first = len(plan.inputs)
+    values = [source(each) for each in plan.inputs]
+    for slot, each in enumerate(plan.constants, first):
+        values.append("a plan, below" if slot in used else f"a constant ({sized(each.dtype, each.shape)})")
+    lines = [*(f"{number} = {each}" for number, each in enumerate(values)), *steps_of(plan)]
+    for slot, plan_used in used.items():
+        lines += [f"plan #{slot} is, on what it is given:", *(f"  {line}" for line in listed(plan_used))]
+        lines.append(f"  and it gives {results_of(plan_used)}")
+    return lines
+
+
+def results_of(plan: Plan) -> str:
+    """Return what a plan gives, "#12, #14"."""
+    return ", ".join(f"#{each.slot}" for each in plan.outputs)
 
 
 def source(each: Input) -> str:
@@ -31,13 +45,26 @@ def sized(dtype: str, shape: Sequence[int]) -> str:
 
 def steps_of(plan: Plan) -> list[str]:
     """Return a line for every step: "#6" is what the step before it that begins with "6 =" made, or an input."""
-    return [f"{slots.start} = {short(step.operation)}({_given(step)})" for _, step, slots in plan.walk()]
+    return [f"{_numbers(slots)} = {_in_words(step)}" for _, step, slots in plan.walk()]
 
 
 def short(operation: str) -> str:
     """Return the part of an operation's name that people know: "mm" of "aten.mm.default"."""
+    if operation == USED:
+        return "plan"
     parts = operation.split(".")
     return parts[1] if len(parts) == 3 and operation.isprintable() else legible.quoted(operation, MOST_WORDS)
+
+
+def _numbers(slots: range) -> str:
+    return f"{slots.start}" if len(slots) == 1 else f"{slots.start} to {slots.stop - 1}"
+
+
+def _in_words(step: Step) -> str:
+    if step.operation == USED:
+        plan, *operands = map(_argument, step.arguments)
+        return f"plan {plan} on {', '.join(operands)}"
+    return f"{short(step.operation)}({_given(step)})"
 
 
 def _given(step: Step) -> str:

@@ -107,6 +107,7 @@ class Table:
         if defined.writes:
             target = found[0]
             target.storage.label = label
+            target.storage.writes += 1
             target.storage.written = target.since = target.origin = origin
         else:
             self._give(defined, run, found, label, origin)

@@ -14,18 +14,20 @@ from fedpriv.labels import PUBLIC, Label
 from fedpriv.plans.calls import Layout
 from fedpriv.wire.messages import ErrorCode
 from fedpriv.wire.values import HeldObject
-from fedpriv_worker.lineage import Origin
+from fedpriv_worker.lineage import Origin, Source
 
 
 class Storage:
     """Memory that one or more values show; its label covers everything that was ever written into it."""
 
-    __slots__ = ("label", "missing", "nbytes", "shown", "written")
+    __slots__ = ("label", "missing", "nbytes", "shown", "writes", "written")
 
     def __init__(self, label: Label, nbytes: int) -> None:
         self.label = label
         self.nbytes = nbytes
         self.shown = 0
+        self.writes = 0
+        """Writes into it so far."""
         self.written: Origin | None = None
         """How the last write into it came about."""
         self.missing: Missing | None = None
@@ -35,7 +37,7 @@ class Storage:
 class Held:
     """One value: how it lies in which memory, and how it came about."""
 
-    __slots__ = ("layout", "origin", "since", "storage", "tagged")
+    __slots__ = ("layout", "origin", "own", "since", "storage", "tagged")
 
     def __init__(self, layout: Layout, storage: Storage, origin: Origin | None) -> None:
         self.layout = layout
@@ -43,6 +45,8 @@ class Held:
         self.origin = origin
         self.since = storage.written
         """The last write that `origin` knows of."""
+        self.own: tuple[int, Source] | None = None
+        """What stands for it in a lineage where it is the caller's own, as of so many writes."""
         self.tagged: tuple[tuple[str, ...], str] = ((), "")
 
 

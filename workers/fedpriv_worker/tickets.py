@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from fedpriv.errors import QuotaExceeded, ReleaseDenied
+from fedpriv.errors import QuotaExceeded, ReleaseDenied, WireError
 from fedpriv.labels import Label
 from fedpriv.plans.plan import Plan
 from fedpriv.policy.decision import Deny, Permit, decide
@@ -16,7 +16,7 @@ from fedpriv.policy.rules import cite
 from fedpriv.sealed import Sealed
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import ErrorCode, Failure
-from fedpriv.wire.plans import encode_plan
+from fedpriv.wire.plans import decode_plan, encode_plan
 from fedpriv.wire.values import AskRelease, Collect, Ticket, Value
 from fedpriv_worker.forecast import Forecast, forecast
 from fedpriv_worker.journal import Journal
@@ -76,9 +76,14 @@ class Tickets:
         if not all(isinstance(each, Permit) or each.pending for each in decisions):
             return self._refuse(ask.request, ErrorCode.RELEASE_DENIED)
         permits = [each.rule for each in decisions if isinstance(each, Permit) and each.rule is not None]
+        content = encode_plan(plan)
+        try:
+            decode_plan(content)  # what its owner could not read is not put before them
+        except WireError:
+            return self._refuse(ask.request, ErrorCode.OVER_STEPS)
         try:
             self._journal.requests.note(
-                request, encode_plan(plan), permitted_by=" ".join(map(cite, permits)), now=self._journal.now()
+                request, content, permitted_by=" ".join(map(cite, permits)), now=self._journal.now()
             )
         except QuotaExceeded as error:
             log.warning("request %s of %s is not noted: %s", request.id, self.recipient.name, error)

@@ -18,7 +18,8 @@ from fedpriv.policy.rules import Approval, in_words
 from fedpriv_worker.explain import MOST_OPERATIONS, READING, Explanation, most_frequent, parameters_of
 from fedpriv_worker.forecast import Forecast
 from fedpriv_worker.holdings import Verdict
-from fedpriv_worker.listing import MOST_WORDS, short, sized, source, steps_of
+from fedpriv_worker.lineage import plans_in
+from fedpriv_worker.listing import MOST_WORDS, results_of, short, sized, source, steps_of
 
 MOST_TENSORS = 6
 MOST_MISFITS = 5
@@ -123,15 +124,25 @@ def _steps(plan: Plan) -> Iterator[str]:
     yield f"  It was computed already, step by step, from {', '.join(named[:MOST_TENSORS])}"
     if len(named) > MOST_TENSORS:
         yield f"  and {len(named) - MOST_TENSORS} more"
+    if len(plan.steps) <= MOST_STEPS:
+        yield f"  in {count(len(plan.steps), 'step')}; the numbers 0 to {len(plan.inputs) - 1} are the inputs above:"
+    else:
+        yield f"  in {len(plan.steps):,} steps, of which these are the first and the last:"
+    yield from _cut(plan)
+    for slot, used in plans_in(plan).items():
+        steps, gives = count(len(used.steps), "step"), results_of(used)
+        yield f"  Plan #{slot} is a function of the caller's: {steps} on what it is given, and it gives {gives}:"
+        yield from _cut(used)
+
+
+def _cut(plan: Plan) -> Iterator[str]:
+    """Yield the steps of a plan; of many, the first and the last, and which operations stand between them."""
     lines = [f"    {each}" for each in steps_of(plan)]
     if len(lines) > MOST_STEPS:
         left_out = plan.steps[MOST_STEPS // 2 : -MOST_STEPS // 2]
         often = ", ".join(f"{short(name)} ({times:,})" for name, times in most_frequent(left_out, len(left_out)))
         between = [f"    between these, {len(left_out):,} steps that --steps prints: {often}"]
-        yield f"  in {len(lines):,} steps, of which these are the first and the last:"
         lines = [*lines[: MOST_STEPS // 2], *between, *lines[-MOST_STEPS // 2 :]]
-    else:
-        yield f"  in {count(len(lines), 'step')}; the numbers 0 to {len(plan.inputs) - 1} are the inputs above:"
     yield from lines
 
 
@@ -227,8 +238,12 @@ def _choices(explanation: Explanation) -> Iterator[str]:
             yield "  Nothing is needed. To withdraw your approval:"
             yield f"    {deny}"
         case _ if standing == "denied" or any(isinstance(rule, Approval) for rule in rules):
-            yield "  To let it out so many times (a training job needs one release for each round), for a week:"
-            yield f"    fedpriv worker approve {identity} --releases 20 --expires 7d"
+            if "value" in explanation.recorded.request.releases:
+                yield "  To let it out once, within a week:"
+                yield f"    fedpriv worker approve {identity} --releases 1 --expires 7d"
+            else:
+                yield "  To let it out so many times (a training job needs one release for each round), for a week:"
+                yield f"    fedpriv worker approve {identity} --releases 20 --expires 7d"
             if standing != "denied":
                 yield "  To refuse this exact request:"
                 yield f"    {deny}"
