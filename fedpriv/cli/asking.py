@@ -105,14 +105,14 @@ def _answer_without(place: Place, question: Mapping[str, object], *, loading: bo
     return answer
 
 
-def _held(place: Place, *, loading: bool) -> tuple[WorkerName, tuple[Holding, ...]]:
-    """Return the worker's name and its data sets; none of them, with a word on stderr, where no file is known."""
+def _held(place: Place, *, loading: bool) -> tuple[WorkerName, tuple[Holding, ...] | None]:
+    """Return the worker's name and its data sets; None instead, with a word on stderr, where no file is known."""
     from fedpriv.ids import WorkerName  # noqa: PLC0415
     from fedpriv_worker.records import worker_of  # noqa: PLC0415
 
     if place.config is None:
         say(f"no worker.toml is known for {place.state}, so rules and budgets are not; name it with --config")
-        return worker_of(place.state), ()
+        return worker_of(place.state), None
     from fedpriv_worker.config import load_config  # noqa: PLC0415 - brings torch
     from fedpriv_worker.holdings import declared, holding_of  # noqa: PLC0415
     from fedpriv_worker.loading import load_dataset  # noqa: PLC0415

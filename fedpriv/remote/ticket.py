@@ -44,7 +44,8 @@ class Ticket:
         if refusal.code == ErrorCode.APPROVAL_PENDING.name:
             return (
                 f"the owner of {self.worker} has not answered request {self.id} yet (fedpriv worker explain {self.id}, "
-                f"fedpriv worker approve {self.id}); wait(timeout=...) for it, or ask again later with get()"
+                f"fedpriv worker approve {self.id}, or approve(ticket) of a virtual worker); wait(timeout=...) for it, "
+                "or ask again later with get()"
             )
         if refusal.code == ErrorCode.BAD_REQUEST.name:
             return (

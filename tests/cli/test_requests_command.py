@@ -125,6 +125,27 @@ def test_requests_are_listed_and_shown_whether_the_worker_runs_or_not(worker, ca
     assert "me (coordinator)" in out
 
 
+def test_where_no_rules_are_known_nothing_is_said_of_them_and_the_remedy_is(home, capsys):
+    alone = home / "elsewhere"
+    (home / "state").rename(alone)
+    code, out, err = run(capsys, "worker", "explain", SUMS.id, "--state", alone)
+    assert code == 0
+    assert "no rule lets it out" not in out
+    assert "whether your rules let it out is not known here" in out
+    assert "rules are not in the state folder" in " ".join(out.split())
+    assert f"fedpriv worker explain {SUMS.id} --config worker.toml" in out
+    assert "--config" in err
+    code, out, _ = run(capsys, "worker", "requests", "--state", alone, "--json")
+    assert {json.loads(line)["standing"] for line in out.splitlines()} == {"unknown"}
+    code, _, err = run(capsys, "worker", "approve", SUMS.id, "--releases", "1", "--state", alone)
+    assert code == 2
+    assert "rules are not in the state folder" in err
+    code, out, _ = run(capsys, "worker", "deny", SUMS.id, "--why", "no", "--state", alone)
+    assert code == 0
+    code, out, _ = run(capsys, "worker", "explain", SUMS.id, "--state", alone)
+    assert "you denied it, and nothing leaves" in out
+
+
 def test_options_may_stand_before_show_and_after_it(worker, capsys):
     config = ("--config", worker / "worker.toml")
     before = run(capsys, "worker", "requests", *config, "show", SUMS.id, "--json")
@@ -221,11 +242,11 @@ def test_data_sets_are_described_with_rows_rules_and_budget(home, capsys):
 def test_without_a_configuration_rules_are_not_known_and_that_is_said(home, capsys):
     (home / "worker.toml").rename(home / "elsewhere.toml")
     code, out, err = run(capsys, "worker", "requests", "--state", home / "state")
-    assert (code, "not allowed" in out) == (0, True)
+    assert (code, "unknown" in out) == (0, True)
     assert "name it with --config" in err
     code, _, err = run(capsys, "worker", "approve", SUMS.id, "--releases", 1, "--state", home / "state")
     assert code == 2
-    assert "no data set 'toy'" in err
+    assert "rules are not in the state folder" in err
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from fedpriv.policy.decision import Standing, wrong_time
 from fedpriv.policy.requests import ID_DIGITS
 from fedpriv.policy.rules import Rule, cite, in_words
 from fedpriv.storage.requests import MAXIMUM_WHY, Recorded
-from fedpriv_worker.explain import Explanation, explain, facts, grant_facts, same_in_ledger, standing_of
+from fedpriv_worker.explain import NO_RULES, Explanation, explain, facts, grant_facts, same_in_ledger, standing_of
 from fedpriv_worker.holdings import Holding, judge, permitting, usable_approval
 from fedpriv_worker.records import Records
 from fedpriv_worker.spending import spending
@@ -33,11 +33,15 @@ LISTED_WORDS, LISTED_KINDS, LISTED_KIND = 80, 4, 40
 
 
 class Desk:
-    """One worker's records and holdings, as its owner asks about them; as safe between threads as the records are."""
+    """One worker's records and holdings, as its owner asks about them; as safe between threads as the records are.
 
-    def __init__(self, worker: WorkerName, holdings: Sequence[Holding], records: Records) -> None:
+    `holdings` is None where no worker.toml is known, and with it no rule: then nothing is said about rules.
+    """
+
+    def __init__(self, worker: WorkerName, holdings: Sequence[Holding] | None, records: Records) -> None:
         self.worker = worker
-        self._holdings: Mapping[DatasetName, Holding] = {holding.name: holding for holding in holdings}
+        self._rules_known = holdings is not None
+        self._holdings: Mapping[DatasetName, Holding] = {holding.name: holding for holding in holdings or ()}
         self._records = records
 
     def answer(self, request: Mapping[str, object]) -> object:
@@ -163,10 +167,11 @@ class Desk:
         request = recorded.request
         holding = self._holdings.get(request.dataset)
         rules = () if holding is None else holding.rules
+        verdicts = judge(request, self.worker, rules, standing) if self._rules_known else None
         used = 0 if recorded.grant is None else standing.used.get(recorded.grant.digest, 0)
         return {
             "id": request.id,
-            "standing": standing_of(recorded, judge(request, self.worker, rules, standing)),
+            "standing": standing_of(recorded, verdicts),
             "state": recorded.state,
             "recipient": request.recipient.name,
             "role": request.recipient.role,
@@ -188,7 +193,8 @@ class Desk:
         records, request = self._records, recorded.request
         siblings = [other for other in records.requests.all() if same_in_ledger(other.request, request)]
         holding = self._holdings.get(request.dataset)
-        return explain(recorded, holding, self.worker, records.standing(request.dataset), records.entries(), siblings)
+        standing, entries = records.standing(request.dataset), records.entries()
+        return explain(recorded, holding, self.worker, standing, entries, siblings, rules_known=self._rules_known)
 
     def _rule_for(self, recorded: Recorded, standing: Standing) -> Rule:
         """Return the rule that an approval would be given under; raise `UsageError` where none is needed or helps.
@@ -218,6 +224,8 @@ class Desk:
 
     def _holding(self, recorded: Recorded) -> Holding:
         name = recorded.request.dataset
+        if not self._rules_known:
+            raise UsageError(f"an approval is given under a rule, and {NO_RULES}")
         if name not in self._holdings:
             known = ", ".join(self._holdings) or "none"
             raise UsageError(f"this worker has no data set {name!r}{nearest(name, self._holdings)}; it has {known}")

@@ -30,6 +30,7 @@ _HEADLINES = {
     "approved": "you approved it",
     "denied": "you denied it, and nothing leaves",
     "not allowed": "no rule lets it out, and nothing leaves",
+    "unknown": "whether your rules let it out is not known here",
 }
 _WEIGHTS = {
     "exact": "with the exact number of rows as its weight",
@@ -205,7 +206,7 @@ def _rules(explanation: Explanation) -> Iterator[str]:
     if explanation.holding is None:
         yield f"  Nothing: {explanation.problem}."
     said: dict[tuple[str, ...], list[str]] = {}
-    for verdict in explanation.verdicts:
+    for verdict in explanation.verdicts or ():
         said.setdefault(_said(verdict), []).append(verdict.release)
     for (first, *reasons), releases in said.items():
         yield f"  {' and '.join(releases).capitalize()}: {first}"
@@ -239,6 +240,11 @@ def _choices(explanation: Explanation) -> Iterator[str]:
     deny = f'fedpriv worker deny {identity} --why "..."'
     rules = () if explanation.holding is None else explanation.holding.rules
     match standing:
+        case "unknown":
+            yield "  To see what your rules say of it, and to be able to approve it:"
+            yield f"    fedpriv worker explain {identity} --config worker.toml"
+            yield "  To refuse this exact request:"
+            yield f"    {deny}"
         case "permitted":
             yield "  Nothing is needed. To stop this exact request, whatever your rules say:"
             yield f"    {deny}"
