@@ -47,6 +47,8 @@ class Ticket:
                 f"fedpriv worker approve {self.id}, or approve(ticket) of a virtual worker); wait(timeout=...) for it, "
                 "or ask again later with get()"
             )
+        if refusal.code == ErrorCode.APPROVAL_DENIED.name:
+            return f"the owner of {self.worker} denied request {self.id} and lets nothing out for it; ask them why"
         if refusal.code == ErrorCode.BAD_REQUEST.name:
             return (
                 f"{self.worker} does not know request {self.id} any more: its session ended; ask again with request()"

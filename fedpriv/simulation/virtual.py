@@ -91,10 +91,13 @@ class VirtualWorker(Holder):
         return text
 
     def approve(
-        self, request: str | Ticket, *, releases: int = 1, expires_seconds: float = WEEK_SECONDS
+        self, request: str | Ticket, *, releases: int = 1, expires_seconds: float = WEEK_SECONDS, again: bool = False
     ) -> dict[str, Any]:
-        """Let exactly this request out so many times within so long, as its owner; an id has to be whole."""
-        return self._desk.approve(_id_of(request), releases, expires_seconds)
+        """Let exactly this request out so many times within so long, as its owner; an id has to be whole.
+
+        What was denied before takes `again`.
+        """
+        return self._desk.approve(_id_of(request), releases, expires_seconds, again=again)
 
     def deny(self, request: str | Ticket, *, why: str) -> dict[str, Any]:
         """Stop exactly this request, whatever the rules say, as its owner; `why` stays in the owner's records."""

@@ -37,6 +37,7 @@ class ErrorCode(Enum):
     SHUTTING_DOWN = 12
     APPROVAL_PENDING = 13
     RELEASE_LOST = 14
+    APPROVAL_DENIED = 15
 
 
 class Role(Enum):

@@ -172,6 +172,11 @@ def test_a_request_is_explained_approved_and_denied(worker, capsys):
     code, out, err = run(capsys, "worker", "deny", SUMS.id[:8], "--why", "enough", *config)
     assert (code, out) == (0, f"request {SUMS.id} of me is denied; nothing of it leaves\n")
     assert "this exact request" in err
+    code, _, err = run(capsys, "worker", "approve", SUMS.id, "--releases", 3, *config)
+    assert code == 2
+    assert f"you denied request {SUMS.id} on 20" in err
+    assert "--again" in err
+    assert run(capsys, "worker", "deny", SUMS.id, "--why", "enough", *config)[0] == 0
     code, out, _ = run(capsys, "worker", "requests", "show", SUMS.id, *config)
     assert "enough" in out
 
@@ -181,6 +186,15 @@ def test_an_answer_given_to_a_stopped_worker_is_there_when_it_starts(home, capsy
     journal = opened(home)
     assert [grant.releases for grant in journal.requests.grants(journal.now())] == [3]
     journal.close()
+
+
+def test_what_was_denied_is_approved_after_all_by_who_says_so(worker, capsys):
+    config = ("--config", worker / "worker.toml")
+    run(capsys, "worker", "deny", SUMS.id, "--why", "enough", *config)
+    code, out, err = run(capsys, "worker", "approve", SUMS.id, "--releases", 3, "--again", *config)
+    assert code == 0
+    assert "may leave toy" in out
+    assert f"this takes back what you decided: you denied request {SUMS.id} on 20" in err
 
 
 def test_the_number_of_releases_is_the_owners_to_say(home, capsys):

@@ -46,8 +46,11 @@ def test_a_whole_id_does_for_a_ticket(bob):
 def test_a_denied_ticket_stays(bob):
     ticket = asked(bob)
     assert bob.deny(ticket, why="too few rows")["standing"] == "denied"
-    with pytest.raises(ReleaseDenied):
+    with pytest.raises(ReleaseDenied, match=f"denied request {ticket.id}") as refused:
         ticket.get()
+    assert "too few rows" not in str(refused.value)
+    with pytest.raises(UsageError, match="again=True"):
+        bob.approve(ticket)
     assert not [entry for entry in bob.entries() if entry.draft.kind == "value"]
 
 

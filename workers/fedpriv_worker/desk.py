@@ -24,7 +24,7 @@ from fedpriv_worker.explain import NO_RULES, Explanation, explain, facts, grant_
 from fedpriv_worker.holdings import Holding, judge, permitting, usable_approval
 from fedpriv_worker.records import Records
 from fedpriv_worker.spending import spending
-from fedpriv_worker.wording import in_text
+from fedpriv_worker.wording import in_text, moment, quoted
 
 MAXIMUM_RELEASES = 1_000_000
 LONGEST_SECONDS = 365 * 86_400.0
@@ -53,7 +53,7 @@ class Desk:
             "budget": (self.budget, {}),
             "show": (self.show, {"id": str}),
             "explain": (self.explain, {"id": str}),
-            "approve": (self.approve, {"id": str, "releases": int, "expires_seconds": float}),
+            "approve": (self.approve, {"id": str, "releases": int, "expires_seconds": float, "again": bool}),
             "deny": (self.deny, {"id": str, "why": str}),
         }
         given = dict(request)
@@ -93,18 +93,26 @@ class Desk:
         explanation = self._explained(self._records.requests.find(prefix))
         return {"text": in_text(explanation), "facts": facts(explanation)}
 
-    def approve(self, identity: str, releases: int, expires_seconds: float) -> dict[str, Any]:
+    def approve(
+        self,
+        identity: str,
+        releases: int,
+        expires_seconds: float,
+        again: bool = False,  # noqa: FBT001, FBT002 - a question's values come by position
+    ) -> dict[str, Any]:
         """Approve a request for so many releases within so many seconds from now; return the approval and its order.
 
-        `identity` is the whole id: whoever gives it has seen it beside what it stands for.
+        `identity` is the whole id: whoever gives it has seen it beside what it stands for. `again` takes back a denial:
+        without it, a request that was denied stays denied.
         """
-        if not 1 <= releases <= MAXIMUM_RELEASES:
-            raise UsageError(f"{releases} releases; approve 1 to {MAXIMUM_RELEASES:,}, one for each round of a job")
-        if not (math.isfinite(expires_seconds) and 1 <= expires_seconds <= LONGEST_SECONDS):
-            raise UsageError(f"an approval for {expires_seconds:g} s; give at least a second and at most 365 days")
+        _check_measure(releases, expires_seconds)
         recorded = self._records.requests.find(identity)
         request = recorded.request
         _check_read(recorded, identity)
+        if recorded.state == "denied" and not again:
+            raise UsageError(
+                f"{_denial(recorded)}; to approve it after all, say so with --again (in Python, again=True)"
+            )
         standing = self._records.standing(request.dataset)
         rule = self._rule_for(recorded, standing)
         expires = standing.now - standing.behind + expires_seconds
@@ -117,6 +125,7 @@ class Desk:
             "rule": in_words(rule),
             "releases": grant.releases,
             "expires": grant.expires,
+            "reverses": _denial(recorded) if recorded.state == "denied" else "",
             "recipient": request.recipient.name,
             "dataset": request.dataset,
             "asked": {
@@ -232,6 +241,14 @@ class Desk:
         return self._holdings[name]
 
 
+def _check_measure(releases: int, expires_seconds: float) -> None:
+    """Raise `UsageError` for an approval of no releases or too many, for no time or too long."""
+    if not 1 <= releases <= MAXIMUM_RELEASES:
+        raise UsageError(f"{releases} releases; approve 1 to {MAXIMUM_RELEASES:,}, one for each round of a job")
+    if not (math.isfinite(expires_seconds) and 1 <= expires_seconds <= LONGEST_SECONDS):
+        raise UsageError(f"an approval for {expires_seconds:g} s; give at least a second and at most 365 days")
+
+
 def _check_read(recorded: Recorded, identity: str) -> None:
     """Raise `UsageError` unless `identity` is the whole id, and the plan that it is about can still be read."""
     request = recorded.request
@@ -247,6 +264,12 @@ def _check_read(recorded: Recorded, identity: str) -> None:
         )
 
 
+def _denial(recorded: Recorded) -> str:
+    """Return what was denied, when and why."""
+    when = "" if recorded.decided is None else f" on {moment(recorded.decided)}"
+    return f"you denied request {recorded.request.id}{when}: {quoted(recorded.why)}"
+
+
 def _listed(summary: dict[str, Any]) -> dict[str, Any]:
     """Return a request as a list shows it."""
     shown: dict[str, Any] = {name: summary[name][:LISTED_WORDS] for name in ("purpose", "why")}
@@ -258,6 +281,6 @@ def _checked(what: str, name: str, value: object, kind: type) -> object:
     """Return `value` as a `kind`; raise `UsageError` for another type."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LONGEST_SECONDS:
         value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
         raise UsageError(f"{name!r} of {what!r} is a {kind.__name__}, not {value!r:.40}")
     return value

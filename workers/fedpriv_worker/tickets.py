@@ -101,6 +101,8 @@ class Tickets:
         ]
         if any(isinstance(each, Deny) and each.pending for each in decisions):
             return self._refuse(request.request, ErrorCode.APPROVAL_PENDING) if last else None
+        if any(isinstance(each, Deny) and each.by_owner for each in decisions):
+            return self._refuse(request.request, ErrorCode.APPROVAL_DENIED)
         admitted: Admitted | Sealed | None = None
         try:
             admitted = self._door.admit(claim, snapshot.foreseen, self.recipient)

@@ -215,7 +215,9 @@ def _rules(explanation: Explanation) -> Iterator[str]:
     if grant is not None:
         yield f"  {_approval(grant, explanation.used, explanation.now)}"
     if explanation.recorded.state == "denied" and explanation.recorded.why:
-        yield f"  You denied it: {quoted(explanation.recorded.why)}."
+        decided = explanation.recorded.decided
+        when = "" if decided is None else f" on {moment(decided)}"
+        yield f"  You denied it{when}: {quoted(explanation.recorded.why)}. Its sender is told that, and not why."
 
 
 def _said(verdict: Verdict) -> tuple[str, ...]:
@@ -254,7 +256,8 @@ def _choices(explanation: Explanation) -> Iterator[str]:
             yield f"    {deny}"
         case _ if standing == "denied" or any(isinstance(rule, Approval) for rule in rules):
             yield "  To let it out so many times (a training job needs one release for each round), for a week:"
-            yield f"    fedpriv worker approve {identity} --releases 20 --expires 7d"
+            again = " --again" if standing == "denied" else ""
+            yield f"    fedpriv worker approve {identity} --releases 20 --expires 7d{again}"
             if standing != "denied":
                 yield "  To refuse this exact request:"
                 yield f"    {deny}"

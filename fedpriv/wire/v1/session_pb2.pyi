@@ -26,6 +26,7 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CODE_SHUTTING_DOWN: _ClassVar[ErrorCode]
     ERROR_CODE_APPROVAL_PENDING: _ClassVar[ErrorCode]
     ERROR_CODE_RELEASE_LOST: _ClassVar[ErrorCode]
+    ERROR_CODE_APPROVAL_DENIED: _ClassVar[ErrorCode]
 ERROR_CODE_UNSPECIFIED: ErrorCode
 ERROR_CODE_BAD_REQUEST: ErrorCode
 ERROR_CODE_UNKNOWN_DATASET: ErrorCode
@@ -41,6 +42,7 @@ ERROR_CODE_STORAGE_FULL: ErrorCode
 ERROR_CODE_SHUTTING_DOWN: ErrorCode
 ERROR_CODE_APPROVAL_PENDING: ErrorCode
 ERROR_CODE_RELEASE_LOST: ErrorCode
+ERROR_CODE_APPROVAL_DENIED: ErrorCode
 
 class Frame(_message.Message):
     __slots__ = ("header_bytes", "payload_bytes", "entry", "entry_key", "chunk")
