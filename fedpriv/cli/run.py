@@ -173,6 +173,7 @@ def _report(result: Result, folder: Path, *, as_json: bool) -> None:
                 {"worker": row.worker, "kind": row.kind, "messages": row.messages, "bytes": row.bytes}
                 for row in result.egress
             ],
+            "unmeasured": {part.worker: part.unmeasured for part in last.workers if part.unmeasured},
             "lost": [{"worker": lost.worker, "round": lost.round} for lost in result.lost],
         }
         sys.stdout.write(json.dumps(document) + "\n")
