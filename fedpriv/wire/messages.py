@@ -40,6 +40,15 @@ class ErrorCode(Enum):
     APPROVAL_DENIED = 15
 
 
+class Parting(Enum):
+    """Why a link is closed on purpose: a code, as for failures."""
+
+    DONE = 0
+    NOT_EXPECTED = 1
+    NAME_TAKEN = 2
+    LEDGER_REFUSED = 3
+
+
 class Role(Enum):
     """What a certificate says its holder may be."""
 
@@ -264,6 +273,8 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Goodbye:
     """The sender closes the link on purpose."""
+
+    reason: Parting = Parting.DONE
 
 
 Handshake: TypeAlias = Hello | HelloProof
