@@ -177,7 +177,7 @@ def datasets(*, config: Config = None, state: State = None, as_json: AsJson = Fa
         else:
             _describe(each)
     if not found:
-        say("no data set is known")
+        say("no data set is known; a worker.toml declares them under [[dataset]]")
 
 
 def _describe(held: dict[str, Any]) -> None:

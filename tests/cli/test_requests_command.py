@@ -264,17 +264,43 @@ def test_without_a_configuration_rules_are_not_known_and_that_is_said(home, caps
 
 
 @pytest.mark.parametrize(
-    "arguments", [("worker", "requests"), ("worker", "datasets"), ("worker", "deny", "a", "--why", "b")]
+    ("arguments", "says"),
+    [
+        (("worker", "requests"), ""),
+        (("worker", "datasets"), "toy: 12 rows, told to peers rounded down to tens"),
+        (("budget", "list"), "toy             8  1e-05"),
+        (("budget", "show"), "rule approval"),
+        (("worker", "deny", "a", "--why", "b"), None),
+    ],
 )
-def test_where_no_worker_ran_nothing_is_made(tmp_path, capsys, monkeypatch, arguments):
+def test_before_the_first_start_the_configuration_answers_and_nothing_is_made(
+    tmp_path, capsys, monkeypatch, arguments, says
+):
     monkeypatch.chdir(tmp_path)
-    assert run(capsys, *arguments)[0] == 2
-    (tmp_path / "worker.toml").write_text(CONFIG)
-    (tmp_path / "rows.csv").write_text(ROWS)
     code, _, err = run(capsys, *arguments)
     assert code == 2
-    assert "no worker has run there yet" in err
+    assert err.startswith("fedpriv: error: there is no worker.toml here; name ")
+    (tmp_path / "worker.toml").write_text(CONFIG)
+    (tmp_path / "rows.csv").write_text(ROWS)
+    code, out, err = run(capsys, *arguments)
+    assert code == (2 if says is None else 0)
+    assert (says or "") in out
+    assert ("no worker has run there yet" if says is None else "no worker has run on ") in err
     assert not (tmp_path / "state").exists()
+
+
+def test_a_state_folder_that_lost_its_journal_is_not_taken_for_a_new_one(home, capsys):
+    (home / "state" / "journal.sqlite").unlink()
+    code, _, err = run(capsys, "budget", "list", home / "worker.toml")
+    assert code == 2
+    assert "is no state folder" in err
+
+
+def test_a_place_that_does_not_exist_is_named(tmp_path, capsys):
+    code, _, err = run(capsys, "budget", "show", tmp_path / "nowhere")
+    assert code == 2
+    assert "nowhere does not exist; name a worker.toml" in err
+    assert "no worker.toml is known" not in err
 
 
 def test_both_a_file_and_a_folder_are_one_too_many(home, capsys):
@@ -315,6 +341,13 @@ def test_a_budget_is_read_from_the_files_while_a_worker_holds_them(home, capsys,
     assert code == 0
     assert "me: 1 releases" in out
     assert "used 1 of 5 times in 24 hours" in out
+
+
+def test_no_delta_is_told_that_nobody_set(home, capsys):
+    (home / "worker.toml").write_text(CONFIG.replace("budget = { epsilon = 8.0, delta = 1e-5 }", ""))
+    code, out, _ = run(capsys, "budget", "list", home / "worker.toml")
+    assert (code, out.splitlines()[1].split()) == (0, ["toy", "none", "0", "0", "0"])
+    assert "1e-05" not in out
 
 
 def test_a_budget_is_one_line_a_data_set(home, capsys):
