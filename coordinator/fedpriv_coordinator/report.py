@@ -120,7 +120,11 @@ def _figures(report: ReportInput) -> Iterator[tuple[str, str, str]]:
             yield "Training loss", _number(last.loss), ""
     complete = sum(record.outcome == "complete" for record in rounds)
     yield "Rounds", f"{complete}", f"{len(rounds) - complete} abandoned" if complete < len(rounds) else "all complete"
-    yield "Left the workers", size_text(_total(report)), "by their ledgers" if report.ledgers else "as received"
+    yield (
+        "Left the workers",
+        size_text(_total(report)),
+        "by their ledgers" if report.ledgers else "as received in rounds; ledgers have more",
+    )
     if report.ledgers:
         verified = sum(ledger.verified for ledger in report.ledgers)
         yield "Ledgers verified", f"{verified} of {len(report.ledgers)}", ""

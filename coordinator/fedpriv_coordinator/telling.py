@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 from fedpriv_coordinator.experiment import Result, size_text
 
+OUTSIDE_ROUNDS = "handshakes, announcements, statistics and the last checkpoint come outside of rounds"
+AFTER_THE_RUN = "a worker's ledger can have more: the checkpoint that it shows as the run ends, and what never arrived"
+
 
 def summary(result: Result) -> Iterator[str]:
     """Yield the lines that `print(result)` shows."""
@@ -24,13 +27,15 @@ def summary(result: Result) -> Iterator[str]:
         yield f"  {name} {value:.4f} on the workers' own validation rows"
     yield from _unmeasured(result)
     received, sent = (sum(getattr(record, name) for record in rounds) for name in ("bytes_in", "bytes_out"))
-    yield f"  received {size_text(received)} from the workers, sent {size_text(sent)} to them"
+    yield f"  rounds: received {size_text(received)} from the workers, sent {size_text(sent)} to them"
     for lost in result.lost:
         yield f"  lost {lost.worker} in round {lost.round}: {lost.reason or 'no reason given'}"
     for worker in sorted({row.worker for row in result.egress}):
         rows = [row for row in result.egress if row.worker == worker]
         kinds = ", ".join(f"{row.messages} x {row.kind}" for row in rows)
         yield f"  left {worker}: {size_text(sum(row.bytes for row in rows))} in {kinds}"
+    if result.egress:
+        yield f"  ({OUTSIDE_ROUNDS}, which add up to less; {AFTER_THE_RUN})"
 
 
 def _unmeasured(result: Result) -> Iterator[str]:
