@@ -55,7 +55,7 @@ class Lobby:
         while True:
             left = deadline - clock.monotonic()
             try:
-                return runtime.run(self._members.wait_for_all(min(left, POLL_SECONDS)))
+                return runtime.run(self._members.wait_for_all(min(left, POLL_SECONDS), in_all=seconds))
             except PeerLost:
                 if left <= POLL_SECONDS or self._members.nobody_may_come:
                     raise

@@ -109,18 +109,24 @@ class Membership:
         """Whether every expected worker was shut out."""
         return not self.connected and all(name in self._shut_out for name in self.expected)
 
-    async def wait_for(self, count: int, timeout_seconds: float) -> None:
-        """Wait until at least `count` workers are connected; raise `PeerLost` naming those that did not come."""
+    async def wait_for(
+        self, count: int, timeout_seconds: float, *, in_all: float | None = None, remedy: str = "lower the quorum"
+    ) -> None:
+        """Wait until at least `count` workers are connected; raise `PeerLost` naming those that did not come.
+
+        `in_all` is how long the caller has waited, where that is longer.
+        """
         async with self._changed:
             try:
                 await asyncio.wait_for(self._changed.wait_for(lambda: len(self.connected) >= count), timeout_seconds)
             except TimeoutError:
+                waited = timeout_seconds if in_all is None else in_all
                 raise PeerLost(
-                    f"{len(self.connected)} of {len(self.expected)} workers connected within {timeout_seconds:g} s "
-                    f"and {count} are needed; missing: {self.absent}; start them or lower the quorum"
+                    f"{len(self.connected)} of {len(self.expected)} workers connected within {waited:g} s "
+                    f"and {count} are needed; missing: {self.absent}; start them, or {remedy}"
                 ) from None
 
-    async def wait_for_all(self, timeout_seconds: float) -> None:
+    async def wait_for_all(self, timeout_seconds: float, *, in_all: float | None = None) -> None:
         """Wait until every expected worker is connected, but for those that were shut out: nobody waits for them.
 
         Raise `PeerLost` naming those that did not come, and at once where nobody is left to wait for.
@@ -128,7 +134,8 @@ class Membership:
         if self.nobody_may_come:
             raise PeerLost(f"no worker takes part: {self.absent}")
         hopeless = sum(name in self._shut_out for name in self.missing)
-        await self.wait_for(len(self.expected) - hopeless, timeout_seconds)
+        remedy = "take them out of the workers that are expected, or wait longer"
+        await self.wait_for(len(self.expected) - hopeless, timeout_seconds, in_all=in_all, remedy=remedy)
 
     async def wait_for_another(self, name: WorkerName, than: Connection | None) -> Connection:
         """Wait until `name` is connected by another connection than `than`, and return it."""
