@@ -102,7 +102,7 @@ def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 
     result.save(folder)
     RunFolder(folder).finish()
     _report(result, folder, as_json=as_json)
-    _tell_auditors(result)
+    _tell_auditors(result, folder)
     sys.stderr.write(f"saved in {folder}\n")
 
 
@@ -170,11 +170,17 @@ def _resumption(job: Path, folder: Path) -> str:
     return f"go on with: fedpriv run {shlex.quote(str(job))} --resume {shlex.quote(str(folder))}"
 
 
-def _tell_auditors(result: Result) -> None:
-    """Say on stderr under which keys others verify what was received and cosigned here."""
+def _tell_auditors(result: Result, folder: Path) -> None:
+    """Say on stderr with which commands and keys others verify what was received and cosigned here."""
     if (evidence := result.evidence) is not None:
-        keys = f"--coordinator-key {shlex.quote(evidence.ingress.vkey)} --witness {shlex.quote(evidence.witness.vkey)}"
-        sys.stderr.write(f"auditors: {keys}\n")
+        run = shlex.quote(str(folder))
+        sys.stderr.write(
+            "for auditors, who have a worker's LEDGER and the KEY that its owner gave them:\n"
+            f"  fedpriv audit verify LEDGER --key KEY --holds {run}/witness/WORKER.checkpoint "
+            f"--witness {shlex.quote(evidence.witness.vkey)}\n"
+            f"  fedpriv audit reconcile LEDGER {run} --key KEY "
+            f"--coordinator-key {shlex.quote(evidence.ingress.vkey)}\n"
+        )
 
 
 def _report(result: Result, folder: Path, *, as_json: bool) -> None:

@@ -112,8 +112,12 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path, capsys: p
     said = capsys.readouterr()
     assert f"the run is kept in {kept}; going on after round 1" in said.err
     assert said.err.endswith(f"saved in {kept}\n")
-    assert "--coordinator-key fedpriv.ingress/coordinator-1+" in said.err
-    assert "--witness fedpriv.witness/coordinator-1+" in said.err
+    holds = f"--holds {kept}/witness/WORKER.checkpoint --witness fedpriv.witness/coordinator-1+"
+    assert f"  fedpriv audit verify LEDGER --key KEY {holds}" in said.err
+    assert (
+        f"  fedpriv audit reconcile LEDGER {kept} --key KEY --coordinator-key fedpriv.ingress/coordinator-1+"
+        in said.err
+    )
     assert verify_ledger(kept / "ingress", key=None).origin == "fedpriv.ingress/coordinator-1"
     assert verify_ledger(tmp_path / "coordinator-state" / "ledger", key=None).entries > 0
     assert (kept / "witness" / "alice.checkpoint").exists()
