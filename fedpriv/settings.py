@@ -13,6 +13,7 @@ import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -21,6 +22,7 @@ from fedpriv.errors import ConfigError, UsageError, nearest
 T = TypeVar("T")
 LARGEST_FILE = 1 << 20
 LARGEST_WHOLE = (1 << 63) - 1
+_UNQUOTED = re.compile(r"true|false|[+-]?[0-9]+(\.[0-9]+)?")
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 
 
@@ -117,8 +119,8 @@ def _address(value: object, where: str, *, lowest_port: int) -> str:
     match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
     if match is None or not lowest_port <= int(match["port"]) <= 65535:
         raise ConfigError(
-            f"{where} must be a host and a port from {lowest_port} to 65535, "
-            f"such as 'coordinator.example:7443', not {_found(value)}"
+            f"{where} must be a host and a port from {lowest_port} to 65535, such as 'coordinator.example:7443', "
+            f"not {_content(value)}"
         )
     return match[0]
 
@@ -134,7 +136,7 @@ def _value(value: object, expected: object, where: str) -> object:
     if origin is Literal:
         if value not in arguments:
             close = nearest(value, arguments) if isinstance(value, str) else ""
-            raise ConfigError(f"{where} must be {_name(expected)}, not {_found(value)}{close}")
+            raise ConfigError(f"{where} must be {_name(expected)}, not {_content(value)}{close}")
         return value
     if origin is tuple:
         return _items(array(value, where), arguments, where)
@@ -147,6 +149,8 @@ def _value(value: object, expected: object, where: str) -> object:
 def _one_of(value: object, choices: tuple[object, ...], where: str) -> object:
     """Return `value` read as the first choice that fits; TOML has no null, so None never matches."""
     choices = tuple(choice for choice in choices if choice is not type(None))
+    if isinstance(value, list):  # what is wrong is in it, where an array may stand at all
+        choices = tuple(choice for choice in choices if get_origin(choice) is tuple) or choices
     if len(choices) == 1:
         return _value(value, choices[0], where)
     for choice in choices:
@@ -181,7 +185,7 @@ def _scalar(value: object, expected: object, where: str) -> object:
     underlying: Any = getattr(expected, "__supertype__", expected)
     too_large = isinstance(value, int) and abs(value) > LARGEST_WHOLE
     if not isinstance(value, underlying) or (isinstance(value, bool) and underlying is not bool) or too_large:
-        raise ConfigError(f"{where} must be {_name(expected)}, not {_found(value)}")
+        raise ConfigError(f"{where} must be {_name(expected)}, not {_found(value)}{_quoting(value, underlying)}")
     return value
 
 
@@ -190,9 +194,33 @@ def _missing(expected: object) -> str:
 
 
 def _found(value: object) -> str:
-    if isinstance(value, str | bool | float) or (isinstance(value, int) and abs(value) <= LARGEST_WHOLE):
-        return f"{_name(type(value))} ({value!r:.80})"
-    return _name(type(value))
+    """Return what a value is and, cut, which one: what a configuration says is its owner's own to read."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case list():
+            return f"an array of {len(value)} item{'' if len(value) == 1 else 's'}"
+        case dict():
+            return f"a table with {', '.join(map(repr, value)) or 'nothing in it'}"[:120]
+        case int() if abs(value) > LARGEST_WHOLE:
+            return "a whole number of more than 64 bits"
+        case datetime() | date() | time():
+            return f"a date or time ({value.isoformat()})"
+    return f"{_name(type(value))} ({value!r:.80})"
+
+
+def _content(value: object) -> str:
+    """Return a string by its content alone, where strings are what is expected and this one is none of those."""
+    return f"{value!r:.80}" if isinstance(value, str) else _found(value)
+
+
+def _quoting(value: object, expected: object) -> str:
+    """Return what quotation marks have to do with it: too many around a number, or none around a string."""
+    if isinstance(value, str) and expected in (int, float, bool):
+        return f"; write {value:.40} without quotation marks" if _UNQUOTED.fullmatch(value) else ""
+    if expected in (str, Path) and isinstance(value, int | float) and not isinstance(value, bool):
+        return "; write it in quotation marks"
+    return ""
 
 
 _NAMES: Mapping[Any, str] = {

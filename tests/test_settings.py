@@ -1,6 +1,7 @@
 """Configuration files are read strictly: every refusal names the file, the place and the remedy."""
 
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -75,16 +76,37 @@ def test_every_kind_of_value_is_read():
         ({"name": "x", "wings": 2}, "car.toml: 'wings' is refused: this version does not fly"),
         ({"name": 3}, "car.toml name must be a string, not a whole number (3)"),
         ({"name": "x", "electric": 1}, "car.toml electric must be true or false, not a whole number (1)"),
-        ({"name": "x", "doors": True}, "car.toml doors must be a whole number or an array [...], not true or false"),
+        ({"name": "x", "doors": True}, "car.toml doors must be a whole number or an array [...], not true"),
+        (
+            {"name": "x", "doors": ["a", 3]},
+            "car.toml doors[2] must be a string, not a whole number (3); write it in quotation",
+        ),
+        (
+            {"name": "x", "electric": "true"},
+            "car.toml electric must be true or false, not a string ('true'); write true w",
+        ),
+        ({"name": "x", "electric": "yes"}, "car.toml electric must be true or false, not a string ('yes')"),
+        ({"name": date(2026, 1, 2)}, "car.toml name must be a string, not a date or time (2026-01-02)"),
+        ({"name": {"first": 1}}, "car.toml name must be a string, not a table with 'first'"),
+        (
+            {"name": "x", "colour": 1 << 70},
+            "car.toml colour must be one of 'red', 'blue', not a whole number of more than",
+        ),
         ({"name": "x", "doors": 2.0}, "car.toml doors must be a whole number or an array [...], not a number (2.0)"),
         (
             {"name": "x", "colour": "bleu"},
-            "car.toml colour must be one of 'red', 'blue', not a string ('bleu') (did you mean 'blue'?)",
+            "car.toml colour must be one of 'red', 'blue', not 'bleu' (did you mean 'blue'?)",
         ),
-        ({"name": "x", "colour": ["red"]}, "car.toml colour must be one of 'red', 'blue', not an array"),
-        ({"name": "x", "manual": 7}, "car.toml manual must be a path, not a whole number (7)"),
+        ({"name": "x", "colour": ["red"]}, "car.toml colour must be one of 'red', 'blue', not an array of 1 item"),
+        (
+            {"name": "x", "manual": 7},
+            "car.toml manual must be a path, not a whole number (7); write it in quotation marks",
+        ),
         ({"name": "x", "span": [1.0]}, "car.toml span must have 2 items, not 1"),
-        ({"name": "x", "span": [1.0, "2"]}, "car.toml span[2] must be a number, not a string ('2')"),
+        (
+            {"name": "x", "span": [1.0, "2"]},
+            "car.toml span[2] must be a number, not a string ('2'); write 2 without quotation marks",
+        ),
         ({"name": "x", "engine": 4}, "car.toml engine must be a table, not a whole number (4)"),
         ({"name": "x", "engine": {"cylinder": 4}}, "car.toml [engine]: 'cylinder' is no key here (did you mean"),
         ({"name": "x", "engine": {"cylinders": 0}}, "car.toml [engine]: cylinders must be 1 or more"),
@@ -92,6 +114,10 @@ def test_every_kind_of_value_is_read():
         ({"name": "x", "spares": ["big"]}, "car.toml spares[1] must be a table, not a string ('big')"),
         ({"name": "x", "spares": {"cylinders": 1}}, "car.toml spares must be an array [...], not a table"),
         ({"name": "x", "radio": "somewhere"}, "car.toml radio must be a host and a port from 1 to 65535"),
+        (
+            {"name": "x", "radio": "localhost"},
+            "car.toml radio must be a host and a port from 1 to 65535, such as 'coordin",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_place_and_the_remedy(given, message):

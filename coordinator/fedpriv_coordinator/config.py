@@ -34,11 +34,15 @@ OPTIMIZERS: Mapping[str, type[SGD | Adam | AdamW]] = {"sgd": SGD, "adam": Adam, 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Who takes part, how many updates a round needs (None: a majority), and how long it may take."""
+    """Who takes part, how many updates a round needs (None: a majority), and how long it may take.
+
+    `wait_seconds` is how long a run waits for all of them before its first round.
+    """
 
     names: tuple[str, ...]
     quorum: int | None = None
     deadline_seconds: float = 600.0
+    wait_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -51,6 +55,8 @@ class Workers:
             raise UsageError(f"quorum is {self.quorum} of {len(self.names)} workers; use 1 to that number")
         if not (self.deadline_seconds > 0 and math.isfinite(self.deadline_seconds)):
             raise UsageError(f"deadline_seconds is {self.deadline_seconds}; give a round some seconds")
+        if not (self.wait_seconds > 0 and math.isfinite(self.wait_seconds)):
+            raise UsageError(f"wait_seconds is {self.wait_seconds}; give the workers some seconds to connect")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ that is what tells the workers that nothing of it will be asked for again. It ne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic
 
@@ -31,7 +31,10 @@ from fedpriv_coordinator.round import Abandoned, Complete, Terms
 
 TELL_SECONDS = 5.0
 _PENDING = ErrorCode.APPROVAL_PENDING.name
-Evaluations = Mapping[WorkerName, Evaluation]
+_MINDED = (ErrorCode.RELEASE_DENIED.name, ErrorCode.APPROVAL_DENIED.name, _PENDING)
+"""Refusals that are about what would leave, so that asking for less may help."""
+Evaluations = Mapping[WorkerName, Evaluation | str]
+"""What each worker measured, or the metrics that it was asked for and why it gave none."""
 Traffic = Mapping[WorkerName, tuple[int, int]]
 
 
@@ -118,7 +121,10 @@ class Coordinator(Generic[S]):
             purpose=job.purpose,
             model=model,
         )
-        reply = await connection.ask(order, timeout_seconds=job.deadline_seconds)
+        try:
+            reply = await connection.ask(order, timeout_seconds=job.deadline_seconds)
+        except WorkerRefused as refusal:
+            raise _with_metrics(refusal, job.training_metrics) from None
         if not isinstance(reply, Update):
             raise WireError(f"it answered a training request with a {type(reply).__name__}")
         return reply
@@ -128,16 +134,20 @@ class Coordinator(Generic[S]):
         await self._members.wait_for_another(worker, self._asked.get(worker))
 
     async def _evaluate(self, number: int, model: TensorSet) -> Evaluations:
-        """Return what the workers that answer in time measured on their own validation rows."""
+        """Return what the workers that answer in time measured on their own validation rows, or why others did not."""
         plan = self._job.evaluation
         if plan is None:
             return {}
         names = tuple(self._members.connected)
         replies = await asyncio.gather(*(self._measure(worker, number, model, plan) for worker in names))
-        return {worker: reply for worker, reply in zip(names, replies, strict=True) if reply is not None}
+        asked = ", ".join(self._job.worker_metrics)
+        return {
+            worker: f"{asked}: {reply}" if isinstance(reply, str) else reply
+            for worker, reply in zip(names, replies, strict=True)
+        }
 
-    async def _measure(self, worker: WorkerName, number: int, model: TensorSet, plan: Plan) -> Evaluation | None:
-        """Return the worker's evaluation, or None: a round does not fail because a measurement does."""
+    async def _measure(self, worker: WorkerName, number: int, model: TensorSet, plan: Plan) -> Evaluation | str:
+        """Return the worker's evaluation, or why there is none: a round does not fail because a measurement does."""
         job = self._job
         order = Evaluate(
             request=0,
@@ -154,12 +164,14 @@ class Coordinator(Generic[S]):
             connection = self._connection(worker)
             await self._offer(connection, plan)
             reply = await connection.ask(order, timeout_seconds=job.deadline_seconds)
-        except (PeerLost, WorkerRefused):
-            return None
+        except WorkerRefused as refusal:
+            return f"{refusal}{_remedy(refusal, job.worker_metrics)}"
+        except PeerLost as loss:
+            return str(loss)
         if not isinstance(reply, Evaluation):
-            return None
+            return f"it answered with a {type(reply).__name__}"
         unusable = why_unusable_evaluation(reply, job.worker_metrics, self._announced_rows(worker))
-        return None if unusable else reply
+        return reply if unusable is None else f"what it gave cannot be used: {unusable}; ask its owner"
 
     def _announced_rows(self, worker: WorkerName) -> int | None:
         """Return the rows that `worker` announced for the job's data set; None where it hides them."""
@@ -206,27 +218,54 @@ def _record(
     workers = []
     for worker, part in sorted(parts.items()):
         received, sent = (now - then for now, then in zip(after[worker], before[worker], strict=True))
-        metrics = evaluations[worker].metrics if worker in evaluations else {}
+        measured = evaluations.get(worker, "")
+        metrics, unmeasured = ({}, measured) if isinstance(measured, str) else (measured.metrics, "")
         workers.append(
-            WorkerRound(worker, part.status, part.weight, received, sent, part.seconds, metrics, part.reason)
+            WorkerRound(
+                worker, part.status, part.weight, received, sent, part.seconds, metrics, part.reason, unmeasured
+            )
         )
     losses = [(part.weight, part.loss) for part in parts.values() if part.status == "folded" and part.loss is not None]
-    names = sorted({name for evaluation in evaluations.values() for name in evaluation.metrics})
+    given = [each for each in evaluations.values() if isinstance(each, Evaluation)]
+    names = sorted({name for evaluation in given for name in evaluation.metrics})
     return RoundRecord(
         number=number,
         outcome="complete" if complete else "abandoned",
         seconds=seconds,
         loss=_mean(losses),
         metrics={},
-        worker_metrics={name: mean for name in names if (mean := _mean(_weighted(evaluations, name))) is not None},
+        worker_metrics={name: mean for name in names if (mean := _mean(_weighted(given, name))) is not None},
         bytes_in=sum(each.bytes_in for each in workers),
         bytes_out=sum(each.bytes_out for each in workers),
         workers=tuple(workers),
     )
 
 
-def _weighted(evaluations: Evaluations, name: str) -> list[tuple[float, float]]:
-    return [(each.weight, each.metrics[name]) for each in evaluations.values() if name in each.metrics]
+def _with_metrics(refusal: WorkerRefused, metrics: Sequence[str]) -> WorkerRefused:
+    """Return `refusal` of an update, saying what was asked for beside it where that may be why."""
+    if not metrics or refusal.code not in _MINDED:
+        return refusal
+    named = ", ".join(metrics)
+    return WorkerRefused(
+        f"{refusal} (it was asked for its update and, with it, {named}: without {named} in worker_metrics it is asked "
+        "for the update alone)",
+        code=refusal.code,
+        step=refusal.step,
+        operation=refusal.operation,
+    )
+
+
+def _remedy(refusal: WorkerRefused, metrics: Sequence[str]) -> str:
+    """Return what would let metrics out, or do without them, where rules are why there are none."""
+    if refusal.code not in _MINDED:
+        return ""
+    kinds = ", ".join(f'"{name}"' for name in metrics)
+    rule = f'{{ rule = "metrics", kinds = [{kinds}] }}'
+    return f" (the rule {rule} lets them out; without worker_metrics, or with evaluate, nobody is asked for them)"
+
+
+def _weighted(given: Iterable[Evaluation], name: str) -> list[tuple[float, float]]:
+    return [(each.weight, each.metrics[name]) for each in given if name in each.metrics]
 
 
 def _mean(weighted: Iterable[tuple[float, float]]) -> float | None:

@@ -34,7 +34,10 @@ _RECORD_COLUMNS = ("loss", "seconds", "bytes_in", "bytes_out")
 
 @dataclass(frozen=True, slots=True)
 class WorkerRound:
-    """One worker's part in one round; `bytes_in` is what the coordinator received from it, `bytes_out` what it sent."""
+    """One worker's part in one round; `bytes_in` is what the coordinator received from it, `bytes_out` what it sent.
+
+    `unmeasured` names the metrics of the model that it was asked for and did not give, with the reason; "" otherwise.
+    """
 
     worker: str
     status: WorkerStatus
@@ -44,6 +47,7 @@ class WorkerRound:
     seconds: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    unmeasured: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,9 @@ class Result:
     evidence: Evidence | None = None
 
     def __repr__(self) -> str:
-        return "\n".join(_summary(self))
+        from fedpriv_coordinator import telling  # noqa: PLC0415 - it imports the values of this module
+
+        return "\n".join(telling.summary(self))
 
     def plot(self, path: str | Path) -> Path:
         """Draw loss, accuracy and bytes per round to `path` (png, svg or pdf); needs the extra `plot`."""
@@ -240,31 +246,6 @@ def size_text(count: int) -> str:
     if amount >= 999.95 and power < 4:
         power, amount = power + 1, amount / 1000
     return f"{amount:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
-
-
-def _summary(result: Result) -> Iterator[str]:
-    """Yield the lines that `print(result)` shows."""
-    rounds = result.history.rounds
-    complete = sum(record.outcome == "complete" for record in rounds)
-    abandoned = f", {len(rounds) - complete} abandoned" if complete < len(rounds) else ""
-    yield f"{complete} rounds complete{abandoned} in {sum(record.seconds for record in rounds):.1f} s"
-    losses = [loss for loss in result.history.column("loss") if loss is not None]
-    if losses:
-        yield f"  training loss {losses[0]:.4f} -> {losses[-1]:.4f}"
-    baseline = result.history.baseline or {}
-    for name, value in rounds[-1].metrics.items() if rounds else ():
-        beside = f" (all rows in one place: {baseline[name]:.4f})" if name in baseline else ""
-        yield f"  {name} {value:.4f}{beside}"
-    for name, value in rounds[-1].worker_metrics.items() if rounds else ():
-        yield f"  {name} {value:.4f} on the workers' own validation rows"
-    received, sent = (sum(getattr(record, name) for record in rounds) for name in ("bytes_in", "bytes_out"))
-    yield f"  received {size_text(received)} from the workers, sent {size_text(sent)} to them"
-    for lost in result.lost:
-        yield f"  lost {lost.worker} in round {lost.round}: {lost.reason or 'no reason given'}"
-    for worker in sorted({row.worker for row in result.egress}):
-        rows = [row for row in result.egress if row.worker == worker]
-        kinds = ", ".join(f"{row.messages} x {row.kind}" for row in rows)
-        yield f"  left {worker}: {size_text(sum(row.bytes for row in rows))} in {kinds}"
 
 
 def _refuse_another_run(folder: Path, history: str) -> None:
@@ -327,6 +308,7 @@ def _worker(document: object, where: str) -> WorkerRound:
         seconds=_number(found["seconds"], f"{where}.seconds"),
         metrics=_metrics(found["metrics"], f"{where}.metrics"),
         reason=_text(found["reason"], f"{where}.reason"),
+        unmeasured=_text(found["unmeasured"], f"{where}.unmeasured"),
     )
 
 

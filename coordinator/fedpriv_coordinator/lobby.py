@@ -13,7 +13,7 @@ from fedpriv.transport.link import OpenLink, RawLink
 from fedpriv.transport.listen import Listener
 from fedpriv.transport.runtime import runtime
 from fedpriv_coordinator.evidence import Evidence
-from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.membership import Membership, NotAdmitted, turn_away
 from fedpriv_coordinator.witness import LedgerRefused
 
 POLL_SECONDS = 1.0
@@ -35,6 +35,8 @@ class Lobby:
         self._members = members
         self._note = note
         self._evidence = evidence
+        self._turned_away: set[str] = set()
+        """What was said of workers that cannot take part: they dial again and again."""
         self._listener = Listener(address, credentials, self._admit)
         runtime.run(self._listener.start())
         note(f"listening on {self.address}, waiting for {', '.join(members.expected)}")
@@ -53,7 +55,7 @@ class Lobby:
         while True:
             left = deadline - clock.monotonic()
             try:
-                return runtime.run(self._members.wait_for_all(min(left, POLL_SECONDS)))
+                return runtime.run(self._members.wait_for_all(min(left, POLL_SECONDS), in_all=seconds))
             except PeerLost:
                 if left <= POLL_SECONDS or self._members.nobody_may_come:
                     raise
@@ -74,6 +76,10 @@ class Lobby:
             self._members.check(connection.name)
             await self._evidence.meet(connection)
             await self._members.join(connection)
+        except NotAdmitted as refusal:
+            self._note_once(f"refused a link: {refusal}")
+            await turn_away(connection, refusal.parting)
+            return
         except LedgerRefused as refusal:
             self._note(str(refusal))
             await self._members.shut_out(connection, str(refusal))
@@ -84,3 +90,9 @@ class Lobby:
             return
         self._note(f"worker {connection.name} is connected")
         await connection.ended()
+
+    def _note_once(self, text: str) -> None:
+        """Say what was not said before; names are those of certificates of our own authority, so there are few."""
+        if text not in self._turned_away:
+            self._turned_away.add(text)
+            self._note(text)

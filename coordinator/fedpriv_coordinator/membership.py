@@ -7,12 +7,24 @@ connected is refused, and so is a name that nobody expects. Who was shut out, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedpriv.errors import PeerLost, UsageError, nearest
 from fedpriv.ids import WorkerName
 from fedpriv.remote.connection import Connection
+from fedpriv.wire.messages import Goodbye, Parting
+
+TELL_SECONDS = 2.0
+
+
+class NotAdmitted(UsageError):
+    """A worker cannot take part under its name; `parting` is the code that it is told."""
+
+    def __init__(self, message: str, parting: Parting) -> None:
+        super().__init__(message)
+        self.parting = parting
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +65,23 @@ class Membership:
         return tuple(name for name in self.expected if name not in self.connected)
 
     def check(self, name: WorkerName) -> None:
-        """Raise `UsageError` for a name that is unknown or taken."""
+        """Raise `NotAdmitted` for a name that is unknown or taken."""
         if name not in self.expected:
-            raise UsageError(f"worker {name!r} is not one of {', '.join(self.expected)}{nearest(name, self.expected)}")
+            close = nearest(name, self.expected)
+            raise NotAdmitted(
+                f"worker {name!r} is not one of {', '.join(self.expected)}{close}; to let it in, add it to names under "
+                "[workers] in the job (workers= in Python), or give it a certificate under a name that is there",
+                Parting.NOT_EXPECTED,
+            )
         current = self._connections.get(name)
         if current is not None and current.is_open:
-            raise UsageError(f"a worker named {name!r} is connected already; give each its own name and certificate")
+            raise NotAdmitted(
+                f"a worker named {name!r} is connected already; give each its own name and certificate",
+                Parting.NAME_TAKEN,
+            )
 
     async def join(self, connection: Connection) -> None:
-        """Admit a connection; raise `UsageError` for a name that is unknown or taken."""
+        """Admit a connection; raise `NotAdmitted` for a name that is unknown or taken."""
         name = connection.name
         async with self._changed:
             self.check(name)
@@ -74,7 +94,7 @@ class Membership:
 
     async def shut_out(self, connection: Connection, why: str) -> None:
         """Close a connection; `why` is what we say where the worker is missed, until it is admitted again."""
-        await connection.close()
+        await turn_away(connection, Parting.LEDGER_REFUSED)
         async with self._changed:
             self._shut_out[connection.name] = why
             self._changed.notify_all()
@@ -89,18 +109,24 @@ class Membership:
         """Whether every expected worker was shut out."""
         return not self.connected and all(name in self._shut_out for name in self.expected)
 
-    async def wait_for(self, count: int, timeout_seconds: float) -> None:
-        """Wait until at least `count` workers are connected; raise `PeerLost` naming those that did not come."""
+    async def wait_for(
+        self, count: int, timeout_seconds: float, *, in_all: float | None = None, remedy: str = "lower the quorum"
+    ) -> None:
+        """Wait until at least `count` workers are connected; raise `PeerLost` naming those that did not come.
+
+        `in_all` is how long the caller has waited, where that is longer.
+        """
         async with self._changed:
             try:
                 await asyncio.wait_for(self._changed.wait_for(lambda: len(self.connected) >= count), timeout_seconds)
             except TimeoutError:
+                waited = timeout_seconds if in_all is None else in_all
                 raise PeerLost(
-                    f"{len(self.connected)} of {len(self.expected)} workers connected within {timeout_seconds:g} s "
-                    f"and {count} are needed; missing: {self.absent}; start them or lower the quorum"
+                    f"{len(self.connected)} of {len(self.expected)} workers connected within {waited:g} s "
+                    f"and {count} are needed; missing: {self.absent}; start them, or {remedy}"
                 ) from None
 
-    async def wait_for_all(self, timeout_seconds: float) -> None:
+    async def wait_for_all(self, timeout_seconds: float, *, in_all: float | None = None) -> None:
         """Wait until every expected worker is connected, but for those that were shut out: nobody waits for them.
 
         Raise `PeerLost` naming those that did not come, and at once where nobody is left to wait for.
@@ -108,7 +134,8 @@ class Membership:
         if self.nobody_may_come:
             raise PeerLost(f"no worker takes part: {self.absent}")
         hopeless = sum(name in self._shut_out for name in self.missing)
-        await self.wait_for(len(self.expected) - hopeless, timeout_seconds)
+        remedy = "take them out of the workers that are expected, or wait longer"
+        await self.wait_for(len(self.expected) - hopeless, timeout_seconds, in_all=in_all, remedy=remedy)
 
     async def wait_for_another(self, name: WorkerName, than: Connection | None) -> Connection:
         """Wait until `name` is connected by another connection than `than`, and return it."""
@@ -148,3 +175,11 @@ class Membership:
         """Close every connection."""
         for connection in self._connections.values():
             await connection.close()
+
+
+async def turn_away(connection: Connection, parting: Parting) -> None:
+    """Close a connection and tell the worker why, as a code, if it takes that in time."""
+    with contextlib.suppress(PeerLost, TimeoutError):
+        async with asyncio.timeout(TELL_SECONDS):
+            await connection.tell(Goodbye(parting))
+    await connection.close()

@@ -120,7 +120,11 @@ def _figures(report: ReportInput) -> Iterator[tuple[str, str, str]]:
             yield "Training loss", _number(last.loss), ""
     complete = sum(record.outcome == "complete" for record in rounds)
     yield "Rounds", f"{complete}", f"{len(rounds) - complete} abandoned" if complete < len(rounds) else "all complete"
-    yield "Left the workers", size_text(_total(report)), "by their ledgers" if report.ledgers else "as received"
+    yield (
+        "Left the workers",
+        size_text(_total(report)),
+        "by their ledgers" if report.ledgers else "as received in rounds; ledgers have more",
+    )
     if report.ledgers:
         verified = sum(ledger.verified for ledger in report.ledgers)
         yield "Ledgers verified", f"{verified} of {len(report.ledgers)}", ""
@@ -216,8 +220,14 @@ def _verify(report: ReportInput) -> Iterator[str]:
     )
     ledgers = report.job.ledgers or "state/ledger"
     names = [ledger.worker for ledger in report.ledgers] or ["WORKER"]
-    commands = dict.fromkeys(f"fedpriv audit verify {quote(ledgers.replace('WORKER', name))}" for name in names)
+    commands = dict.fromkeys(
+        f"fedpriv audit verify {quote(ledgers.replace('WORKER', name))} --key KEY" for name in names
+    )
     yield f"<pre><code>{escape(chr(10).join(commands))}</code></pre>"
+    yield (
+        "<p>KEY is the line in <code>ledger/vkey</code> of the worker's state folder, told by its owner another way "
+        "than this page came: a check against a key from the same folder proves nothing of who signed.</p>"
+    )
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: set[int]) -> str:

@@ -48,6 +48,8 @@ def place_of(config: Path | None, state: Path | None) -> Place:
 
 def place_at(path: Path) -> Place:
     """Return where a worker is, from a configuration file, its state folder, or the folder that holds the file."""
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; name a worker.toml, the folder that holds it, or a state folder")
     if path.is_file():
         return place_of(path, None)
     return place_of(path / CONFIG, None) if (path / CONFIG).is_file() else place_of(None, path)
@@ -67,12 +69,20 @@ def ask(place: Place, question: Mapping[str, object], *, loading: bool = False) 
 
 
 def ask_files(place: Place, question: Mapping[str, object], *, loading: bool = False) -> Any:  # noqa: ANN401 - JSON
-    """Return what the files of a state folder answer to a question that changes nothing, worker or not."""
+    """Return what the files of a state folder answer to a question that changes nothing, worker or not.
+
+    Before the first start there is no such folder: then the configuration answers alone, and that is said.
+    """
     from fedpriv_worker.desk import Desk  # noqa: PLC0415 - brings torch
-    from fedpriv_worker.records import reading  # noqa: PLC0415
+    from fedpriv_worker.records import empty, reading  # noqa: PLC0415
 
     name, holdings = _held(place, loading=loading)
-    with reading(place.state) as stored:
+    if place.config is not None and _is_unused(place.state):
+        say(f"no worker has run on {place.state} yet: this is what {place.config} says")
+        records = empty()
+    else:
+        records = reading(place.state)
+    with records as stored:
         return Desk(name, holdings, stored).answer(question)
 
 
@@ -85,7 +95,8 @@ def _answer_without(place: Place, question: Mapping[str, object], *, loading: bo
     """Return the answer from the state folder of a worker that does not run."""
     if question["ask"] not in _WRITES:
         answer = ask_files(place, question, loading=loading)
-        say(f"no worker runs on {place.state}; read from its files")
+        if not _is_unused(place.state):
+            say(f"no worker runs on {place.state}; read from its files")
         return answer
     from fedpriv.clock import SystemClock  # noqa: PLC0415
     from fedpriv.entropy import SystemEntropy  # noqa: PLC0415
@@ -105,14 +116,14 @@ def _answer_without(place: Place, question: Mapping[str, object], *, loading: bo
     return answer
 
 
-def _held(place: Place, *, loading: bool) -> tuple[WorkerName, tuple[Holding, ...]]:
-    """Return the worker's name and its data sets; none of them, with a word on stderr, where no file is known."""
+def _held(place: Place, *, loading: bool) -> tuple[WorkerName, tuple[Holding, ...] | None]:
+    """Return the worker's name and its data sets; None instead, with a word on stderr, where no file is known."""
     from fedpriv.ids import WorkerName  # noqa: PLC0415
     from fedpriv_worker.records import worker_of  # noqa: PLC0415
 
     if place.config is None:
         say(f"no worker.toml is known for {place.state}, so rules and budgets are not; name it with --config")
-        return worker_of(place.state), ()
+        return worker_of(place.state), None
     from fedpriv_worker.config import load_config  # noqa: PLC0415 - brings torch
     from fedpriv_worker.holdings import declared, holding_of  # noqa: PLC0415
     from fedpriv_worker.loading import load_dataset  # noqa: PLC0415
@@ -120,6 +131,18 @@ def _held(place: Place, *, loading: bool) -> tuple[WorkerName, tuple[Holding, ..
     config = load_config(place.config)
     holdings = (holding_of(load_dataset(each)) if loading else declared(each) for each in config.datasets)
     return WorkerName(config.worker.name), tuple(holdings)
+
+
+def _is_unused(state: Path) -> bool:
+    """Return whether nothing lies in a state folder: a worker that ran leaves its keys there before anything else."""
+    try:
+        return not any(state.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise UsageError(
+            f"{state} cannot be read ({error.strerror}); correct [worker] state or ask its owner"
+        ) from None
 
 
 def _state_in(config: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from fedpriv.cli.asking import ask_files, place_at, say
+from fedpriv.cli.asking import CONFIG, Place, ask_files, place_at, say
 from fedpriv.cli.audit.printing import console, harmless, print_json, printable
 from fedpriv.cli.requests import budget_text
 from fedpriv.errors import UsageError, nearest
@@ -24,14 +24,19 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Where = Annotated[Path, typer.Argument(metavar="WORKER.TOML|STATE", help="A worker's file, or its state folder.")]
+Where = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="WORKER.TOML|STATE", help="A worker's file, or its state folder.", show_default="worker.toml, here"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text.")]
 
 
 @app.command("list")
-def list_budgets(where: Where = Path("worker.toml"), *, as_json: AsJson = False) -> None:
+def list_budgets(where: Where = None, *, as_json: AsJson = False) -> None:
     """List each data set with its budget, what is spent, reserved and left, and how often something left."""
-    found = ask_files(place_at(where), {"ask": "budget"})
+    found = ask_files(_place(where), {"ask": "budget"})
     if as_json:
         for each in found:
             print_json(each)
@@ -43,29 +48,45 @@ def list_budgets(where: Where = Path("worker.toml"), *, as_json: AsJson = False)
         budget = each["budget"]
         epsilon, left = ("none", "") if budget is None else (f"{budget['epsilon']:g}", f"{each['left']:.4g}")
         cells = (
-            each["dataset"], epsilon, f"{each['delta']:g}", f"{each['spent']:.4g}", f"{each['reserved']:.4g}", left,
+            each["dataset"], epsilon, _delta(each), f"{each['spent']:.4g}", f"{each['reserved']:.4g}", left,
             f"{each['releases']:,}",
         )  # fmt: skip  # one line of cells
         table.add_row(*map(printable, cells))
-    console().print(table)
-    if not found:
-        say("no data set is known, and nothing left yet")
+    if found:
+        console().print(table)
+    else:
+        say("no data set is known, and nothing left yet; a worker.toml declares them under [[dataset]]")
 
 
 @app.command()
 def show(
-    where: Where = Path("worker.toml"),
+    where: Where = None,
     *,
     dataset: Annotated[str, typer.Option(help="Only this data set.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Show each data set with who received how much, and how often each rule was used in the last 24 hours."""
-    found = {each["dataset"]: each for each in ask_files(place_at(where), {"ask": "budget"})}
+    found = {each["dataset"]: each for each in ask_files(_place(where), {"ask": "budget"})}
     if dataset and dataset not in found:
         raise UsageError(f"there is no data set {dataset!r}{nearest(dataset, found)}; known are {', '.join(found)}")
     for name, each in found.items():
         if dataset in {"", name}:
             print_json(each) if as_json else _show(each)
+
+
+def _place(where: Path | None) -> Place:
+    """Return the worker at `where`; raise `UsageError` where none was named and none is here."""
+    if where is None and not CONFIG.is_file():
+        raise UsageError(
+            "there is no worker.toml here; name a worker's file, its folder or its state folder, as in fedpriv budget "
+            "list st-elsewhere"
+        )
+    return place_at(CONFIG if where is None else where)
+
+
+def _delta(spent: dict[str, Any]) -> str:
+    """Return the delta that the epsilons beside it are told at; nothing where there is neither budget nor loss."""
+    return f"{spent['delta']:g}" if spent["budget"] is not None or spent["spent"] or spent["reserved"] else ""
 
 
 def _cost(recipient: dict[str, Any]) -> str:

@@ -7,11 +7,12 @@ possible. Nothing that exists is overwritten.
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
-from fedpriv.errors import UsageError
+from fedpriv.errors import CredentialsError, UsageError
 from fedpriv.transport.authority import Authority
 from fedpriv.wire.messages import Role
 
@@ -51,6 +52,10 @@ def issue(
     """Issue ca.pem, certificate.pem and key.pem for one peer; hand it that folder over a safe channel."""
     folder = out or Path(name)
     _refuse_overwriting(folder, "certificate.pem", "key.pem")
+    if not (ca / "ca.pem").exists():
+        raise CredentialsError(
+            f"{ca} holds no authority; make one once with: fedpriv certs ca {quote(str(ca))} (or name its folder, --ca)"
+        )
     authority = Authority.load(ca)
     hosts = tuple(host) if host else ("localhost", "127.0.0.1")
     authority.issue(name, role, hosts=hosts, days=days).save(folder)

@@ -36,6 +36,7 @@ from fedpriv.wire.messages import Role
 from fedpriv_coordinator.experiment import Egress, LedgerSummary, Result, RoundRecord
 from fedpriv_coordinator.federation import Federation
 from fedpriv_coordinator.journal import RunFolder
+from fedpriv_coordinator.telling import OUTSIDE_ROUNDS
 
 COORDINATOR = "coordinator"
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
@@ -294,6 +295,8 @@ def _report(
     for lost in result.lost:
         sys.stdout.write(f"lost: {lost.worker} in round {lost.round} ({lost.reason})\n")
     sys.stdout.write(f"unaccounted bytes: {unaccounted}, of {received.total():,} that came from the workers\n")
+    rounds = sum(record.bytes_in for record in result.history.rounds)
+    sys.stdout.write(f"rounds add up to {rounds:,} of them: {OUTSIDE_ROUNDS}\n")
     sys.stdout.write(
         f"accuracy {accuracy:.4f} on held-out patients; {baseline['accuracy']:.4f} with all rows in one place\n"
         f"{seconds:.1f} s; everything is in {result.run}: open report.html, or\n"

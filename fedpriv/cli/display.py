@@ -32,6 +32,7 @@ class RoundDisplay:
         stream = sys.stderr if stream is None else stream
         self._rounds = rounds
         self._lost: set[str] = set()
+        self._unmeasured: dict[str, str] = {}
         self._hinted = False
         self._console = Console(file=stream, highlight=False, width=None if stream.isatty() else _PLAIN_WIDTH)
         self._live = Progress(
@@ -85,6 +86,9 @@ class RoundDisplay:
             elif part.status == "folded" and part.worker in self._lost:
                 yield f"{part.worker} is back in round {record.number}"
                 self._lost.remove(part.worker)
+            if part.unmeasured and part.unmeasured != self._unmeasured.get(part.worker):
+                yield f"no metrics from {part.worker} in round {record.number}: {part.unmeasured}"
+            self._unmeasured[part.worker] = part.unmeasured
         if record.outcome == "abandoned":
             yield f"round {record.number} abandoned: too few updates arrived"
 
@@ -138,7 +142,8 @@ def _plain(record: RoundRecord, rounds: int) -> str:
 
 def _is_blind(record: RoundRecord) -> bool:
     """Return whether a whole round says nothing of how good the model is."""
-    return record.outcome == "complete" and record.loss is None and not record.metrics and not record.worker_metrics
+    asked = bool(record.metrics or record.worker_metrics or any(part.unmeasured for part in record.workers))
+    return record.outcome == "complete" and record.loss is None and not asked
 
 
 def _figure(value: float | None) -> str:

@@ -123,6 +123,7 @@ def approve(
         int | None, typer.Option(help="How many times it may leave: a training job needs one for each round.")
     ] = None,
     expires: Annotated[str, typer.Option(metavar="TIME", help="For how long: 90m, 12h, 7d, 4w; 365d at most.")] = "7d",
+    again: Annotated[bool, typer.Option("--again", help="Take back your denial of it.")] = False,
     config: Config = None,
     state: State = None,
     as_json: AsJson = False,
@@ -133,7 +134,9 @@ def approve(
             "how many times may it leave? No request says how many rounds its job has: ask who sent it, then give as "
             "many, as in --releases 20"
         )
-    question = {"ask": "approve", "id": identity, "releases": releases, "expires_seconds": seconds_of(expires)}
+    question = {
+        "ask": "approve", "id": identity, "releases": releases, "expires_seconds": seconds_of(expires), "again": again,
+    }  # fmt: skip  # one question
     found = ask(place_of(config, state), question)
     if as_json:
         print_json(found)
@@ -148,6 +151,8 @@ def approve(
         f"approval {found['approval']}",
     )
     sys.stdout.write("".join(f"{harmless(line)}\n" for line in lines))
+    if found["reverses"]:
+        say(f"this takes back what you decided: {harmless(found['reverses'])}")
     say(f"to withdraw it: fedpriv worker deny {found['id']} --why TEXT")
 
 
@@ -155,7 +160,10 @@ def approve(
 def deny(
     identity: Identity,
     *,
-    why: Annotated[str, typer.Option(metavar="TEXT", help="Your reason; it stays in your own records.")],
+    why: Annotated[
+        str,
+        typer.Option(metavar="TEXT", help="Your reason, for your own records: the peer hears no more than your no."),
+    ],
     config: Config = None,
     state: State = None,
     as_json: AsJson = False,
@@ -179,7 +187,7 @@ def datasets(*, config: Config = None, state: State = None, as_json: AsJson = Fa
         else:
             _describe(each)
     if not found:
-        say("no data set is known")
+        say("no data set is known; a worker.toml declares them under [[dataset]]")
 
 
 def _describe(held: dict[str, Any]) -> None:

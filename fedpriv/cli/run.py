@@ -36,11 +36,13 @@ class Interrupted(FedprivError):
 class Missing:
     """Which of the expected workers did not dial in yet; says so every `REMIND_SECONDS` while we wait."""
 
-    def __init__(self, expected: tuple[str, ...], say: Callable[[str], None], clock: Clock) -> None:
-        self._missing = dict.fromkeys(sorted(expected))
+    def __init__(self, config: JobConfig, say: Callable[[str], None], clock: Clock) -> None:
+        self._config = config
+        self._missing = dict.fromkeys(sorted(config.workers.names))
         self._say = say
         self._clock = clock
-        self._next = clock.monotonic() + REMIND_SECONDS
+        self._began = clock.monotonic()
+        self._next = self._began + REMIND_SECONDS
 
     def note(self, text: str) -> None:
         """Pass a note on; learn from it who is there."""
@@ -50,11 +52,24 @@ class Missing:
         self._say(text)
 
     def remind(self) -> None:
-        """Say who is still missing, if it is time to."""
-        if self._clock.monotonic() < self._next:
+        """Say who is still missing, for how long, and what to check there, if it is time to."""
+        now, config = self._clock.monotonic(), self._config
+        if now < self._next:
             return
-        self._next = self._clock.monotonic() + REMIND_SECONDS
-        self._say(f"still waiting for {', '.join(self._missing) or 'a worker that went away again'}")
+        self._next = now + REMIND_SECONDS
+        who = ", ".join(self._missing) or "a worker that went away again"
+        waited = f"{now - self._began:.0f} s of {config.workers.wait_seconds:g}"
+        self._say(
+            f"still waiting for {who} ({waited}): check there that the worker runs under that very name, that [dial] "
+            f"address leads to {_reached_at(config.listen)}, and that its certificate is of the authority in "
+            f"{config.tls.ca}; its own output says what fails"
+        )
+
+
+def _reached_at(listen: str) -> str:
+    """Return what a worker's address has to lead to, in words."""
+    host, _, port = listen.rpartition(":")
+    return f"port {port} of this machine" if host in {"0.0.0.0", "[::]"} else listen  # noqa: S104 - read, not bound
 
 
 class Progress:
@@ -87,7 +102,7 @@ def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 
     result.save(folder)
     RunFolder(folder).finish()
     _report(result, folder, as_json=as_json)
-    _tell_auditors(result)
+    _tell_auditors(result, folder)
     sys.stderr.write(f"saved in {folder}\n")
 
 
@@ -114,13 +129,14 @@ def _train(
     *,
     resuming: bool,
 ) -> Result:
-    missing = Missing(config.workers.names, display.note, SystemClock())
+    missing = Missing(config, display.note, SystemClock())
     federation = Federation.listen(
         config.listen,
         credentials=credentials,
         workers=config.workers.names,
         on_note=missing.note,
         while_waiting=missing.remind,
+        wait_seconds=config.workers.wait_seconds,
         state=config.state,
     )
     with federation:
@@ -154,11 +170,17 @@ def _resumption(job: Path, folder: Path) -> str:
     return f"go on with: fedpriv run {shlex.quote(str(job))} --resume {shlex.quote(str(folder))}"
 
 
-def _tell_auditors(result: Result) -> None:
-    """Say on stderr under which keys others verify what was received and cosigned here."""
+def _tell_auditors(result: Result, folder: Path) -> None:
+    """Say on stderr with which commands and keys others verify what was received and cosigned here."""
     if (evidence := result.evidence) is not None:
-        keys = f"--coordinator-key {shlex.quote(evidence.ingress.vkey)} --witness {shlex.quote(evidence.witness.vkey)}"
-        sys.stderr.write(f"auditors: {keys}\n")
+        run = shlex.quote(str(folder))
+        sys.stderr.write(
+            "for auditors, who have a worker's LEDGER and the KEY that its owner gave them:\n"
+            f"  fedpriv audit verify LEDGER --key KEY --holds {run}/witness/WORKER.checkpoint "
+            f"--witness {shlex.quote(evidence.witness.vkey)}\n"
+            f"  fedpriv audit reconcile LEDGER {run} --key KEY "
+            f"--coordinator-key {shlex.quote(evidence.ingress.vkey)}\n"
+        )
 
 
 def _report(result: Result, folder: Path, *, as_json: bool) -> None:
@@ -173,6 +195,7 @@ def _report(result: Result, folder: Path, *, as_json: bool) -> None:
                 {"worker": row.worker, "kind": row.kind, "messages": row.messages, "bytes": row.bytes}
                 for row in result.egress
             ],
+            "unmeasured": {part.worker: part.unmeasured for part in last.workers if part.unmeasured},
             "lost": [{"worker": lost.worker, "round": lost.round} for lost in result.lost],
         }
         sys.stdout.write(json.dumps(document) + "\n")

@@ -123,11 +123,12 @@ class Deny:
     """The value may not leave; one reason for every rule that was tried, at least one in all.
 
     `approval` is the rule under which it could leave as soon as the owner approves the request, None when no approval
-    would help.
+    would help. `by_owner` says that the owner denied this very request.
     """
 
     reasons: tuple[str, ...]
     approval: Approval | None = None
+    by_owner: bool = False
 
     @property
     def pending(self) -> bool:
@@ -140,7 +141,7 @@ def decide(ask: Ask, rules: Mapping[DatasetName, Sequence[Rule]], standing: Stan
     if ask.label.is_public:
         return Permit(None) if ask.release != "mock" else Deny((_UNLABELLED,))
     if ask.request is not None and ask.request in standing.refused:
-        return Deny((f"the owner denied the request {ask.request.id}",))
+        return Deny((f"the owner denied the request {ask.request.id}",), by_owner=True)
     names = sorted({origin.dataset for origin in ask.label.origins})
     if len(ask.label.origins) > 1:
         return Deny((f"it derives from several sources ({', '.join(names)}), and no rule lets a mixture out",))

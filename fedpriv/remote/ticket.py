@@ -44,8 +44,11 @@ class Ticket:
         if refusal.code == ErrorCode.APPROVAL_PENDING.name:
             return (
                 f"the owner of {self.worker} has not answered request {self.id} yet (fedpriv worker explain {self.id}, "
-                f"fedpriv worker approve {self.id}); wait(timeout=...) for it, or ask again later with get()"
+                f"fedpriv worker approve {self.id}, or approve(ticket) of a virtual worker); wait(timeout=...) for it, "
+                "or ask again later with get()"
             )
+        if refusal.code == ErrorCode.APPROVAL_DENIED.name:
+            return f"the owner of {self.worker} denied request {self.id} and lets nothing out for it; ask them why"
         if refusal.code == ErrorCode.BAD_REQUEST.name:
             return (
                 f"{self.worker} does not know request {self.id} any more: its session ended; ask again with request()"

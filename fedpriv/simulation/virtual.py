@@ -1,7 +1,8 @@
 """Workers in this process: the same session, door and ledger as a worker on another host, over a link in memory.
 
 A virtual worker isolates nothing: whoever runs this process can read its data. It is for learning, tests and
-simulation, and its ledger says what a real worker's would. Without a state folder the ledger lives in memory and can
+simulation, and its ledger says what a real worker's would. Whoever holds it is its owner too: `requests`, `explain`,
+`approve` and `deny` ask the desk that `fedpriv worker` asks. Without a state folder the ledger lives in memory and can
 be exported; with one it is durable, like a real worker's. Virtual workers train side by side, in as many threads as
 torch has; compiled plans are shared among them.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +26,7 @@ from fedpriv.ids import PeerName, WorkerName, checked_name
 from fedpriv.ledger.entries import Entry
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.holder import Holder
+from fedpriv.remote.ticket import Ticket
 from fedpriv.transport.authority import process_authority
 from fedpriv.transport.hello import Side
 from fedpriv.transport.link import OpenLink
@@ -31,10 +34,14 @@ from fedpriv.transport.memory import memory_pair
 from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Announcement, Role
 from fedpriv_worker.datasets import Dataset
+from fedpriv_worker.desk import Desk
 from fedpriv_worker.executor import InProcessExecutor, Programs
+from fedpriv_worker.holdings import holding_of
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.session import announcement
 from fedpriv_worker.worker import Worker, serve_quietly
+
+WEEK_SECONDS = 7 * 86_400.0
 
 
 class VirtualWorker(Holder):
@@ -58,6 +65,7 @@ class VirtualWorker(Holder):
             credentials=process_authority().issue(self.name, Role.WORKER),
             pool=_training_threads(threads),
         )
+        self._desk = Desk(self.name, tuple(map(holding_of, datasets)), self._journal)
         _alive.add(self)
 
     async def reach(self, name: PeerName) -> Connection:
@@ -72,6 +80,28 @@ class VirtualWorker(Holder):
     def announced(self) -> Announcement:
         """Return what the worker announces."""
         return announcement(self._worker.facts)
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return what was asked of this worker's owner, what waits for an answer first; each has an "id"."""
+        return self._desk.requests()
+
+    def explain(self, request: str | Ticket) -> str:
+        """Return in words who asks for what, and what would leave; it is named by ticket or id."""
+        text: str = self._desk.explain(_id_of(request))["text"]
+        return text
+
+    def approve(
+        self, request: str | Ticket, *, releases: int = 1, expires_seconds: float = WEEK_SECONDS, again: bool = False
+    ) -> dict[str, Any]:
+        """Let exactly this request out so many times within so long, as its owner; an id has to be whole.
+
+        What was denied before takes `again`.
+        """
+        return self._desk.approve(_id_of(request), releases, expires_seconds, again=again)
+
+    def deny(self, request: str | Ticket, *, why: str) -> dict[str, Any]:
+        """Stop exactly this request, whatever the rules say, as its owner; `why` stays in the owner's records."""
+        return self._desk.deny(_id_of(request), why)
 
     def entries(self) -> Iterator[Entry]:
         """Yield every ledger entry so far."""
@@ -105,6 +135,10 @@ def _training_threads(count: int) -> ThreadPoolExecutor:
 def _programs() -> Programs:
     """Return the compiled plans of this process: its virtual workers run the same ones."""
     return Programs()
+
+
+def _id_of(request: str | Ticket) -> str:
+    return request if isinstance(request, str) else request.id
 
 
 def _share(threads: int) -> int:

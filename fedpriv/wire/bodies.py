@@ -256,12 +256,16 @@ def _failure(body: v1.Failure, _: TensorSet) -> m.Failure:
     return m.Failure(body.request, code, body.step if body.HasField("step") else -1, text(body.operation))
 
 
-def _pack_goodbye(_: m.Goodbye, body: v1.Goodbye) -> None:
-    """Set nothing: the message is all there is to say."""
+def _pack_goodbye(goodbye: m.Goodbye, body: v1.Goodbye) -> None:
+    if goodbye.reason is not m.Parting.DONE:
+        body.MergeFrom(v1.Goodbye(reason=f"GOODBYE_REASON_{goodbye.reason.name}"))
 
 
-def _goodbye(_: v1.Goodbye, __: TensorSet) -> m.Goodbye:
-    return m.Goodbye()
+def _goodbye(body: v1.Goodbye, _: TensorSet) -> m.Goodbye:
+    try:
+        return m.Goodbye(m.Parting(body.reason))
+    except ValueError:
+        raise WireError(f"goodbye {body.reason} is unknown; both sides need the same protocol version") from None
 
 
 def _named(numbers: Mapping[str, float]) -> list[v1.NamedNumber]:

@@ -37,10 +37,20 @@ class ErrorCode(Enum):
     SHUTTING_DOWN = 12
     APPROVAL_PENDING = 13
     RELEASE_LOST = 14
-    OVER_WORK = 17
-    OVER_VALUES = 18
-    OVER_REQUESTS = 19
-    OVER_STEPS = 20
+    APPROVAL_DENIED = 15
+    OVER_WORK = 16
+    OVER_VALUES = 17
+    OVER_REQUESTS = 18
+    OVER_STEPS = 19
+
+
+class Parting(Enum):
+    """Why a link is closed on purpose: a code, as for failures."""
+
+    DONE = 0
+    NOT_EXPECTED = 1
+    NAME_TAKEN = 2
+    LEDGER_REFUSED = 3
 
 
 class Role(Enum):
@@ -267,6 +277,8 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Goodbye:
     """The sender closes the link on purpose."""
+
+    reason: Parting = Parting.DONE
 
 
 Handshake: TypeAlias = Hello | HelloProof

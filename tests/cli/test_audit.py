@@ -110,6 +110,8 @@ def test_verify_says_ok_for_each_ledger(run):
     alone = "nobody else is known to hold a checkpoint of this ledger: without one, a rollback would not show"
     assert lines[1::2] == [f"fedpriv.ledger/{name}: {alone}" for name in ("alice", "bob")]
     assert "verified with the key beside the ledger" in verified.stderr
+    assert "proves nothing of who signed: ask its owner for the line in ledger/vkey" in verified.stderr
+    assert f"--key {signer('alice').verifier}" not in verified.stderr
 
 
 def test_verify_with_the_owners_key_needs_no_warning(run):
@@ -243,3 +245,10 @@ def test_the_folder_of_a_worker_and_of_a_demo_lead_to_the_ledgers(tmp_path):
     assert audit("verify", tmp_path / "workers" / "bob").stdout.startswith("fedpriv.ledger/bob: ok")
     assert audit("verify", tmp_path).stdout.count(": ok: ") == 2
     assert audit("show", tmp_path / "workers" / "alice").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_an_empty_key_is_refused_and_not_taken_for_none(run, command):
+    refused = audit(command, run / "ledgers" / "bob", "--key", "")
+    assert isinstance(refused.exception, UsageError)
+    assert "is a variable of the shell not set?" in str(refused.exception)

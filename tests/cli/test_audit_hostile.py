@@ -43,14 +43,15 @@ def test_a_keeper_whose_name_is_a_command_is_in_no_line_to_copy(tmp_path):
 def test_the_lines_to_copy_name_one_folder_whatever_it_is_called(tmp_path):
     run = tmp_path / f"a {COMMAND} 'b'"
     key = written(run / "ledgers" / COMMAND, entries([update()]))
-    page = audit("report", run).stdout
-    line = html.unescape(re.search(r"<code>(fedpriv audit verify .*?)</code>", page)[1])
-    assert shlex.split(line) == ["fedpriv", "audit", "verify", str(run / "ledgers" / COMMAND), "--key", key]
+    for given, shown in ((("--key", key), key), ((), "KEY")):
+        page = audit("report", run, *given).stdout
+        line = html.unescape(re.search(r"<code>(fedpriv audit verify .*?)</code>", page)[1])
+        assert shlex.split(line) == ["fedpriv", "audit", "verify", str(run / "ledgers" / COMMAND), "--key", shown]
     hint = audit("verify", run).stderr.replace("\n", "")
-    assert shlex.split(hint[hint.index("--key") :]) == ["--key", key]
+    assert shlex.split(hint.split("beside the ledger, ")[1].split("; whoever")[0]) == [key]
     proof = tmp_path / f"{COMMAND} .proof"
     said = audit("prove", run, 0, "-o", proof).stderr.replace("\n", "")
-    words = shlex.split(said[said.index("fedpriv audit") :])
+    words = shlex.split(said[said.index("fedpriv audit") : said.index("the key has to")])
     assert words == ["fedpriv", "audit", "check-proof", str(proof), "--key", key]
     written(run / "ledgers" / "z", entries([update()]))
     several = str(audit("prove", run, 0).exception)

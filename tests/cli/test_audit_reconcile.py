@@ -57,6 +57,7 @@ def test_an_honest_run_agrees_worker_by_worker(run):
         f"{worker}: ok: 5 of 5 messages that hub received agree" for worker in ("alice", "bob")
     ]
     assert "fedpriv.ingress/hub: verified with the key beside the ledger" in result.stderr
+    assert "ask whoever runs that coordinator for the key that `fedpriv run` prints" in result.stderr
 
 
 def test_keys_are_matched_to_ledgers_by_their_names(run):

@@ -46,7 +46,7 @@ def test_what_exists_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_without_an_authority_nothing_is_issued(tmp_path: Path) -> None:
-    with pytest.raises(CredentialsError, match=r"ca\.pem"):
+    with pytest.raises(CredentialsError, match=r"make one once with: fedpriv certs ca .*none"):
         CliRunner().invoke(
             app,
             ["issue", "alice", "--ca", str(tmp_path / "none"), "--out", str(tmp_path / "a")],

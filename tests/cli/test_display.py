@@ -70,6 +70,15 @@ def test_a_lost_worker_is_told_once_and_its_return_too():
     assert told == ["lost carol in round 1: no answer in 5 s", "carol is back in round 3"]
 
 
+def test_metrics_that_were_not_given_are_told_once_for_each_reason_and_are_not_called_blind():
+    def without(why):
+        return WorkerRound("bob", "folded", 1.0, 4000, 3900, 0.1, {}, "", why)
+
+    records = (record(at, without(why), blind=True) for at, why in enumerate(("loss: no", "loss: no", "loss: late"), 1))
+    lines = [line for line in shown(*records) if not line.startswith("round")]
+    assert lines == ["no metrics from bob in round 1: loss: no", "no metrics from bob in round 3: loss: late"]
+
+
 def test_refusals_and_abandoned_rounds_are_told():
     lines = shown(record(1, part("bob", "rejected", "not finite"), outcome="abandoned"))
     assert lines[0] == "bob rejected in round 1: not finite"

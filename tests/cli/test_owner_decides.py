@@ -106,8 +106,9 @@ def test_what_waits_is_explained_approved_done_and_withdrawn(home, address, caps
         fit(1)
 
     assert run(capsys, home, "worker", "deny", request["id"], "--why", "the study is over")[0] == 0
-    with pytest.raises(FedprivError):
+    with pytest.raises(FedprivError, match="its owner denied this very request") as refused:
         fit(1)
+    assert "the study is over" not in str(refused.value)
     code, out = run(capsys, home, "worker", "datasets", "--json")
     assert json.loads(out)["budget"]["releases"] == 2
     federation.close()

@@ -127,6 +127,27 @@ def test_requests_are_listed_and_shown_whether_the_worker_runs_or_not(worker, ca
     assert "me (coordinator)" in out
 
 
+def test_where_no_rules_are_known_nothing_is_said_of_them_and_the_remedy_is(home, capsys):
+    alone = home / "elsewhere"
+    (home / "state").rename(alone)
+    code, out, err = run(capsys, "worker", "explain", SUMS.id, "--state", alone)
+    assert code == 0
+    assert "no rule lets it out" not in out
+    assert "whether your rules let it out is not known here" in out
+    assert "rules are not in the state folder" in " ".join(out.split())
+    assert f"fedpriv worker explain {SUMS.id} --config worker.toml" in out
+    assert "--config" in err
+    code, out, _ = run(capsys, "worker", "requests", "--state", alone, "--json")
+    assert {json.loads(line)["standing"] for line in out.splitlines()} == {"unknown"}
+    code, _, err = run(capsys, "worker", "approve", SUMS.id, "--releases", "1", "--state", alone)
+    assert code == 2
+    assert "rules are not in the state folder" in err
+    code, out, _ = run(capsys, "worker", "deny", SUMS.id, "--why", "no", "--state", alone)
+    assert code == 0
+    code, out, _ = run(capsys, "worker", "explain", SUMS.id, "--state", alone)
+    assert "you denied it, and nothing leaves" in out
+
+
 def test_options_may_stand_before_show_and_after_it(worker, capsys):
     config = ("--config", worker / "worker.toml")
     before = run(capsys, "worker", "requests", *config, "show", SUMS.id, "--json")
@@ -153,6 +174,11 @@ def test_a_request_is_explained_approved_and_denied(worker, capsys):
     code, out, err = run(capsys, "worker", "deny", SUMS.id[:8], "--why", "enough", *config)
     assert (code, out) == (0, f"request {SUMS.id} of me is denied; nothing of it leaves\n")
     assert "this exact request" in err
+    code, _, err = run(capsys, "worker", "approve", SUMS.id, "--releases", 3, *config)
+    assert code == 2
+    assert f"you denied request {SUMS.id} on 20" in err
+    assert "--again" in err
+    assert run(capsys, "worker", "deny", SUMS.id, "--why", "enough", *config)[0] == 0
     code, out, _ = run(capsys, "worker", "requests", "show", SUMS.id, *config)
     assert "enough" in out
 
@@ -176,6 +202,15 @@ def test_an_answer_given_to_a_stopped_worker_is_there_when_it_starts(home, capsy
     journal = opened(home)
     assert [grant.releases for grant in journal.requests.grants(journal.now())] == [3]
     journal.close()
+
+
+def test_what_was_denied_is_approved_after_all_by_who_says_so(worker, capsys):
+    config = ("--config", worker / "worker.toml")
+    run(capsys, "worker", "deny", SUMS.id, "--why", "enough", *config)
+    code, out, err = run(capsys, "worker", "approve", SUMS.id, "--releases", 3, "--again", *config)
+    assert code == 0
+    assert "may leave toy" in out
+    assert f"this takes back what you decided: you denied request {SUMS.id} on 20" in err
 
 
 def test_the_number_of_releases_is_the_owners_to_say(home, capsys):
@@ -237,25 +272,51 @@ def test_data_sets_are_described_with_rows_rules_and_budget(home, capsys):
 def test_without_a_configuration_rules_are_not_known_and_that_is_said(home, capsys):
     (home / "worker.toml").rename(home / "elsewhere.toml")
     code, out, err = run(capsys, "worker", "requests", "--state", home / "state")
-    assert (code, "not allowed" in out) == (0, True)
+    assert (code, "unknown" in out) == (0, True)
     assert "name it with --config" in err
     code, _, err = run(capsys, "worker", "approve", SUMS.id, "--releases", 1, "--state", home / "state")
     assert code == 2
-    assert "no data set 'toy'" in err
+    assert "rules are not in the state folder" in err
 
 
 @pytest.mark.parametrize(
-    "arguments", [("worker", "requests"), ("worker", "datasets"), ("worker", "deny", "a", "--why", "b")]
+    ("arguments", "says"),
+    [
+        (("worker", "requests"), ""),
+        (("worker", "datasets"), "toy: 12 rows, told to peers rounded down to tens"),
+        (("budget", "list"), "toy             8  1e-05"),
+        (("budget", "show"), "rule approval"),
+        (("worker", "deny", "a", "--why", "b"), None),
+    ],
 )
-def test_where_no_worker_ran_nothing_is_made(tmp_path, capsys, monkeypatch, arguments):
+def test_before_the_first_start_the_configuration_answers_and_nothing_is_made(
+    tmp_path, capsys, monkeypatch, arguments, says
+):
     monkeypatch.chdir(tmp_path)
-    assert run(capsys, *arguments)[0] == 2
-    (tmp_path / "worker.toml").write_text(CONFIG)
-    (tmp_path / "rows.csv").write_text(ROWS)
     code, _, err = run(capsys, *arguments)
     assert code == 2
-    assert "no worker has run there yet" in err
+    assert err.startswith("fedpriv: error: there is no worker.toml here; name ")
+    (tmp_path / "worker.toml").write_text(CONFIG)
+    (tmp_path / "rows.csv").write_text(ROWS)
+    code, out, err = run(capsys, *arguments)
+    assert code == (2 if says is None else 0)
+    assert (says or "") in out
+    assert ("no worker has run there yet" if says is None else "no worker has run on ") in err
     assert not (tmp_path / "state").exists()
+
+
+def test_a_state_folder_that_lost_its_journal_is_not_taken_for_a_new_one(home, capsys):
+    (home / "state" / "journal.sqlite").unlink()
+    code, _, err = run(capsys, "budget", "list", home / "worker.toml")
+    assert code == 2
+    assert "is no state folder" in err
+
+
+def test_a_place_that_does_not_exist_is_named(tmp_path, capsys):
+    code, _, err = run(capsys, "budget", "show", tmp_path / "nowhere")
+    assert code == 2
+    assert "nowhere does not exist; name a worker.toml" in err
+    assert "no worker.toml is known" not in err
 
 
 def test_both_a_file_and_a_folder_are_one_too_many(home, capsys):
@@ -296,6 +357,13 @@ def test_a_budget_is_read_from_the_files_while_a_worker_holds_them(home, capsys,
     assert code == 0
     assert "me: 1 releases" in out
     assert "used 1 of 5 times in 24 hours" in out
+
+
+def test_no_delta_is_told_that_nobody_set(home, capsys):
+    (home / "worker.toml").write_text(CONFIG.replace("budget = { epsilon = 8.0, delta = 1e-5 }", ""))
+    code, out, _ = run(capsys, "budget", "list", home / "worker.toml")
+    assert (code, out.splitlines()[1].split()) == (0, ["toy", "none", "0", "0", "0"])
+    assert "1e-05" not in out
 
 
 def test_a_budget_is_one_line_a_data_set(home, capsys):

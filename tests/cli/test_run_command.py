@@ -23,6 +23,7 @@ from fedpriv.transport.dial import dial_with_retry
 from fedpriv.transport.hello import Side
 from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Role
+from fedpriv_coordinator.config import load_job
 from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.executor import InProcessExecutor
 from fedpriv_worker.journal import Journal
@@ -111,8 +112,12 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path, capsys: p
     said = capsys.readouterr()
     assert f"the run is kept in {kept}; going on after round 1" in said.err
     assert said.err.endswith(f"saved in {kept}\n")
-    assert "--coordinator-key fedpriv.ingress/coordinator-1+" in said.err
-    assert "--witness fedpriv.witness/coordinator-1+" in said.err
+    holds = f"--holds {kept}/witness/WORKER.checkpoint --witness fedpriv.witness/coordinator-1+"
+    assert f"  fedpriv audit verify LEDGER --key KEY {holds}" in said.err
+    assert (
+        f"  fedpriv audit reconcile LEDGER {kept} --key KEY --coordinator-key fedpriv.ingress/coordinator-1+"
+        in said.err
+    )
     assert verify_ledger(kept / "ingress", key=None).origin == "fedpriv.ingress/coordinator-1"
     assert verify_ledger(tmp_path / "coordinator-state" / "ledger", key=None).entries > 0
     assert (kept / "witness" / "alice.checkpoint").exists()
@@ -128,9 +133,11 @@ def test_a_folder_without_a_run_is_refused_before_anything_listens(tmp_path: Pat
             run(job, tmp_path / "other", as_json=False)
 
 
-def test_the_missing_workers_are_named_every_fifteen_seconds() -> None:
+def test_the_missing_workers_are_named_every_fifteen_seconds_with_what_to_check(tmp_path: Path) -> None:
     clock, said = ManualClock(), list[str]()
-    missing = Missing(("bob", "alice", "carol"), said.append, clock)
+    job = job_file(tmp_path, Authority.create(), "0.0.0.0:7443")
+    job.write_text(job.read_text().replace('names = ["alice"]', 'names = ["bob", "alice", "carol"]'))
+    missing = Missing(load_job(job), said.append, clock)
     missing.remind()
     missing.note("worker bob is connected")
     clock.advance(15)
@@ -139,9 +146,21 @@ def test_the_missing_workers_are_named_every_fifteen_seconds() -> None:
     missing.note("worker alice is connected")
     clock.advance(15)
     missing.remind()
-    assert said == [
+    assert [line.split(" (")[0].split(":")[0] for line in said] == [
         "worker bob is connected",
         "still waiting for alice, carol",
         "worker alice is connected",
         "still waiting for carol",
     ]
+    assert "(15 s of 300): check there that the worker runs" in said[1]
+    assert "[dial] address leads to port 7443 of this machine" in said[1]
+    assert f"the authority in {tmp_path / 'coordinator' / 'ca.pem'}" in said[1]
+
+
+def test_a_run_ends_its_wait_when_the_job_says_so(tmp_path: Path) -> None:
+    job = job_file(tmp_path, Authority.create(), free_address())
+    job.write_text(job.read_text().replace('names = ["alice"]', 'names = ["alice"]\nwait_seconds = 0.05'))
+    with pytest.raises(
+        fp.PeerLost, match=r"0 of 1 workers connected within 0\.05 s .* missing: alice; start them, or take"
+    ):
+        run(job, None, as_json=False)

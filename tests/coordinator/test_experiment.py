@@ -62,7 +62,16 @@ number = st.floats(allow_nan=False)
 metrics = st.dictionaries(st.text(), number, max_size=3)
 counts = st.integers(0, 2**63)
 parts = st.builds(
-    WorkerRound, st.text(), st.sampled_from(["folded", "late"]), number, counts, counts, number, metrics, st.text()
+    WorkerRound,
+    st.text(),
+    st.sampled_from(["folded", "late"]),
+    number,
+    counts,
+    counts,
+    number,
+    metrics,
+    st.text(),
+    st.text(),
 )
 records = st.builds(
     RoundRecord,
@@ -158,6 +167,8 @@ def test_printing_a_result_says_what_happened_and_what_left():
     assert "4 rounds complete, 1 abandoned" in text
     assert "lost carol in round 2: no answer in 5 s" in text
     assert "left alice: 16.0 kB in 4 x update" in text
+    assert "rounds: received 24.0 kB from the workers" in text
+    assert "come outside of rounds, which add up to less; a worker's ledger can have more" in text
     assert "Linear" not in text
     assert "accuracy 0.9500 (all rows in one place: 0.9700)" in str(
         result(History(HISTORY.rounds[:4], {"accuracy": 0.97}))
@@ -168,6 +179,13 @@ def test_printing_a_result_says_what_the_workers_measured():
     measured = replace(result().history.rounds[-1], worker_metrics={"accuracy": 0.875})
     text = str(replace(result(), history=History((measured,))))
     assert "accuracy 0.8750 on the workers' own validation rows" in text
+
+
+def test_printing_a_result_says_who_gave_no_metrics_and_why():
+    parts = (replace(part("bob"), unmeasured="accuracy: no rule"), part("alice"))
+    text = str(result(History((record(1, *parts), record(2, *parts), record(3, part("bob"))))))
+    assert "  no metrics from bob in 2 of 3 rounds: accuracy: no rule" in text.splitlines()
+    assert "no metrics from alice" not in text
 
 
 def test_a_result_without_rounds_prints():

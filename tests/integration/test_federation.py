@@ -17,6 +17,7 @@ OPEN = (
     fp.Statistics(recipients=(RESEARCHER,)),
     fp.Metrics(recipients=(RESEARCHER,)),
 )
+PLAIN = fp.PlainUpdate(recipients=(RESEARCHER,))
 LOSS = F.binary_cross_entropy_with_logits
 
 
@@ -146,3 +147,37 @@ def test_an_update_that_is_not_finite_is_left_out_and_the_run_goes_on(make_fleet
     assert bob.status == "rejected"
     assert "not finite" in bob.reason
     assert all(torch.isfinite(value).all() for value in result.model.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        ([PLAIN], "no rule of the owner lets this result leave"),
+        ([PLAIN, fp.Approval()], "its owner has been asked"),
+    ],
+)
+def test_metrics_that_a_worker_does_not_give_are_named_with_the_reason_and_the_remedy(
+    make_fleet: MakeFleet, rules: list[fp.PlainUpdate | fp.Approval], why: str
+) -> None:
+    fleet = make_fleet(
+        {
+            "alice": [toy(50, seed=1, release=OPEN, validation=0.5)],
+            "bob": [toy(40, seed=2, release=rules, validation=0.5)],
+        }
+    )
+    terms = {"dataset": "toy", "loss": LOSS, "local": local()}
+    result = fleet.federation.fit(network(), rounds=2, worker_metrics=("accuracy",), **terms)
+    assert result.history.rounds[1].worker_metrics.keys() == {"accuracy"}
+    (line,) = (line for line in str(result).splitlines() if "no metrics from" in line)
+    assert line.startswith(f"  no metrics from bob in 2 of 2 rounds: accuracy: worker 'bob' refused: {why}")
+    assert '{ rule = "metrics", kinds = ["accuracy"] }' in line
+    (part,) = (each for each in result.history.rounds[0].workers if each.worker == "bob")
+    assert (part.status, part.unmeasured != "") == ("folded", True)
+
+
+def test_an_update_that_is_refused_says_what_was_asked_for_with_it(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet({"bob": [toy(40, seed=2, release=[PLAIN], validation=0.5)]})
+    with pytest.raises(fp.RoundAbandoned, match="asked for its update and, with it, loss: without loss in worker_m"):
+        fleet.federation.fit(
+            network(), dataset="toy", loss=LOSS, local=local(), rounds=1, worker_metrics=("loss", "accuracy")
+        )

@@ -68,7 +68,7 @@ def test_an_order_that_cannot_be_listed_is_not_carried_out(
         assert isinstance(await attacker.ask(order(2, purpose="denied")), Update)
         (first,) = worker._journal.requests.all()
         worker._journal.requests.deny(first.request.id, why="no", now=worker._journal.now())
-        for number, purpose, code in ((3, "denied", ErrorCode.RELEASE_DENIED), (4, "denied ", ErrorCode.OVER_QUOTA)):
+        for number, purpose, code in ((3, "denied", ErrorCode.APPROVAL_DENIED), (4, "denied ", ErrorCode.OVER_QUOTA)):
             answer = await attacker.ask(order(number, purpose=purpose))
             assert isinstance(answer, Failure)
             assert answer.code is code

@@ -117,7 +117,7 @@ def test_a_worker_that_is_cut_off_in_a_round_is_named_and_the_round_goes_on(tmp_
     assert [part.worker for part in result.history.rounds[2].workers] == ["alice", "carol"]
 
 
-def test_a_second_worker_under_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+def test_a_second_worker_under_a_name_that_is_taken_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     authority, notes = Authority.create(), []
     closing = []
 
@@ -142,6 +142,36 @@ def test_a_second_worker_under_a_name_that_is_taken_is_refused(tmp_path: Path) -
     assert any("give each its own name and certificate" in note for note in notes)
     for each in closing:
         each.result(10)
+    assert "turned us away: a worker called 'alice' is connected there already; stop that one" in caplog.text
+
+
+def test_a_worker_that_the_job_does_not_name_is_told_so_and_both_sides_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    authority, notes = Authority.create(), []
+    credentials = authority.issue("alicia", Role.WORKER)
+    serving = []
+
+    def start(address: str) -> None:
+        worker, _ = make_worker("alicia", [toy(40, release=OPEN)], credentials)
+        for _ in range(2):
+            raw = runtime.run(dial(address, credentials))
+            serving.append(runtime.start(serve_quietly(worker, raw, Side.DIALER)))
+            serving[-1].result(10)
+
+    coordinator = authority.issue(RESEARCHER, Role.COORDINATOR)
+    with pytest.raises(fp.PeerLost):
+        fp.Federation.listen(
+            "127.0.0.1:0", credentials=coordinator, workers=["alice"], wait_seconds=0.1, on_listening=start,
+            on_note=notes.append,
+        )  # fmt: skip  # one line of terms
+    (note,) = (each for each in notes if "alicia" in each)
+    assert "worker 'alicia' is not one of alice (did you mean 'alice'?)" in note
+    assert "add it to names under [workers] in the job" in note
+    told = [record for record in caplog.records if "turned us away" in record.getMessage()]
+    assert len(told) == 2
+    assert "me turned us away: it expects no worker of this name" in told[0].getMessage()
+    assert "add 'alicia' to names under [workers]" in told[0].getMessage()
 
 
 def test_two_virtual_workers_with_one_name_are_refused() -> None:

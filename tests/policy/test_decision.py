@@ -292,7 +292,7 @@ def test_a_request_that_the_owner_denied_leaves_under_no_rule():
     rules = {ROWS: [BY_HAND, PlainUpdate(("me",))]}
     standing = Standing(999.0, (GRANT,), refused=frozenset({REQUEST}))
     answer = decide(ASKED, rules, standing)
-    assert answer == Deny((f"the owner denied the request {REQUEST.id}",))
+    assert answer == Deny((f"the owner denied the request {REQUEST.id}",), by_owner=True)
     assert not answer.pending
     other = replace(ASKED, request=replace(REQUEST, epochs=3))
     assert decide(other, rules, standing) == Permit(rules[ROWS][1])

@@ -26,6 +26,7 @@ from fedpriv.wire.plans import encode_plan
 from fedpriv_worker.desk import Desk
 from fedpriv_worker.holdings import Holding
 from fedpriv_worker.journal import Journal
+from fedpriv_worker.wording import moment
 
 ALICE = WorkerName("alice")
 ME = Recipient(PeerName("coordinator-1"), "coordinator")
@@ -251,8 +252,8 @@ def test_a_denial_stops_what_rules_let_out_until_the_owner_approves():
     assert owner.deny(identity, "the study is over")["standing"] == "denied"
     text = owner.explain(identity)["text"]
     assert "you denied it" in text
-    assert 'You denied it: "the study is over".' in text
-    assert owner.approve(identity, 1, DAY)["id"] == identity
+    assert f'You denied it on {moment(records.now())}: "the study is over".' in text
+    assert owner.approve(identity, 1, DAY, again=True)["id"] == identity
     assert owner.show(identity)["standing"] == "permitted"
 
 
@@ -368,9 +369,10 @@ def test_data_sets_are_listed_with_rows_rules_and_budget():
         {"ask": "status", "id": "x"},
         {"ask": "show"},
         {"ask": "show", "id": 7},
-        {"ask": "approve", "id": "x", "releases": True, "expires_seconds": 1.0},
-        {"ask": "approve", "id": "x", "releases": 1, "expires_seconds": 10**400},
-        {"ask": "approve", "id": "x", "releases": 1.5, "expires_seconds": 1},
+        {"ask": "approve", "id": "x", "releases": True, "expires_seconds": 1.0, "again": False},
+        {"ask": "approve", "id": "x", "releases": 1, "expires_seconds": 10**400, "again": False},
+        {"ask": "approve", "id": "x", "releases": 1.5, "expires_seconds": 1, "again": False},
+        {"ask": "approve", "id": "x", "releases": 1, "expires_seconds": 1, "again": 1},
         {"ask": "deny", "id": "x", "why": None},
     ],
 )
@@ -390,7 +392,7 @@ def test_every_answer_is_json():
         {"ask": "budget"},
         {"ask": "show", "id": identity},
         {"ask": "explain", "id": identity},
-        {"ask": "approve", "id": identity, "releases": 3, "expires_seconds": 60},
+        {"ask": "approve", "id": identity, "releases": 3, "expires_seconds": 60, "again": False},
         {"ask": "deny", "id": identity, "why": "no"},
     ):
         assert json.dumps(owner.answer(question), allow_nan=False)

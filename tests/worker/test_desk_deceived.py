@@ -78,7 +78,7 @@ def test_a_rule_that_is_used_up_for_today_does_not_stand_in_the_way_of_an_approv
     assert owner.show(identity)["standing"] == "approved"
     owner.approve(identity, 2, DAY)
     owner.deny(identity, "changed my mind")
-    owner.approve(identity, 1, DAY)
+    owner.approve(identity, 1, DAY, again=True)
     assert owner.show(identity)["standing"] == "approved"
 
 
@@ -91,7 +91,7 @@ def test_a_denial_under_a_rule_that_is_used_up_can_be_taken_back():
     with pytest.raises(UsageError, match="would let nothing out"):
         owner.approve(identity, 1, DAY)
     owner.deny(identity, "no")
-    assert owner.approve(identity, 1, DAY)["id"] == identity
+    assert owner.approve(identity, 1, DAY, again=True)["id"] == identity
     assert records.requests.refused() == frozenset()
 
 
@@ -191,3 +191,16 @@ def test_short_words_are_listed_whole():
     note(records, update())
     (listed,) = desk(records=records).requests()
     assert (listed["purpose"], listed["kinds"], listed["cut"]) == ("toxicity study", ["loss"], [])
+
+
+def test_a_denial_is_not_taken_back_by_accident():
+    records = journal()
+    owner = desk(records=records)
+    identity = note(records, update())
+    owner.deny(identity, "not in the protocol")
+    with pytest.raises(UsageError, match=r'you denied request \w+ on .* UTC: "not in the protocol"; .*--again'):
+        owner.approve(identity, 1, DAY)
+    assert owner.show(identity)["standing"] == "denied"
+    assert f"fedpriv worker approve {identity} --releases 20 --expires 7d --again" in owner.explain(identity)["text"]
+    assert "not in the protocol" in owner.approve(identity, 1, DAY, again=True)["reverses"]
+    assert owner.approve(identity, 1, DAY)["reverses"] == ""

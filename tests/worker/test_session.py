@@ -285,7 +285,7 @@ def test_an_approval_holds_for_the_very_request_it_was_given_for(other: dict[str
 
 def test_what_the_owner_denied_does_not_run_under_any_rule() -> None:
     _, actions = handle(session(), train(), Standing(refused=frozenset({request_of(train(), PEER)})))
-    assert refusal(actions) is ErrorCode.RELEASE_DENIED
+    assert refusal(actions) is ErrorCode.APPROVAL_DENIED
 
 
 def test_every_order_is_put_before_the_owner_before_it_is_carried_out() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -23,7 +23,9 @@ from fedpriv.wire.messages import (
     AskStatistics,
     Evaluate,
     Failure,
+    Goodbye,
     Message,
+    Parting,
     Train,
 )
 from fedpriv.wire.plans import encode_plan
@@ -63,6 +65,16 @@ from fedpriv_worker.steps import Reached, Step
 log = logging.getLogger("fedpriv.worker")
 
 T = TypeVar("T")
+
+_TURNED_AWAY: Mapping[Parting, str] = {
+    Parting.NOT_EXPECTED: "it expects no worker of this name; ask whoever runs it to add {name!r} to names under "
+    "[workers] in the job, or dial with a certificate under a name that is there",
+    Parting.NAME_TAKEN: "a worker called {name!r} is connected there already; stop that one, or dial with another "
+    "certificate, under a name of its own",
+    Parting.LEDGER_REFUSED: "this ledger of {name!r} is not the one that it saw before; restore the latest copy of the "
+    "state folder, or tell whoever runs it why there is another",
+}
+"""What each code means for the owner, and what to do; nothing in it comes from the peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +152,8 @@ class Conversation:
                     message = receiving.result()
                     if message is None:
                         return
+                    if isinstance(message, Goodbye):
+                        self._turned_away(message.reason)
                     session, actions = handle(self._worker.with_bars(session), message, await self._standing(message))
                     session, actions = await self._put_before_owner(session, actions)
                     await self._perform(actions)
@@ -254,6 +268,15 @@ class Conversation:
         if not (note.permitted_by or note.again):
             log.warning("%s needs your approval: fedpriv worker explain %s", self._recipient.name, request.id)
         return True
+
+    def _turned_away(self, reason: Parting) -> None:
+        """Log why the peer ends the link, in our own words, and what this worker's owner can do about it."""
+        if reason is not Parting.DONE:
+            log.warning(
+                "%s turned us away: %s",
+                self._recipient.name,
+                _TURNED_AWAY[reason].format(name=self._worker.facts.worker),
+            )
 
     def _report(self, action: Tell) -> None:
         """Log a refusal, so that the owner sees what was asked and not given."""

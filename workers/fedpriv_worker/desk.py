@@ -20,11 +20,11 @@ from fedpriv.policy.decision import Standing, wrong_time
 from fedpriv.policy.requests import ID_DIGITS
 from fedpriv.policy.rules import Rule, cite, in_words
 from fedpriv.storage.requests import MAXIMUM_WHY, Recorded
-from fedpriv_worker.explain import Explanation, explain, facts, grant_facts, same_in_ledger, standing_of
+from fedpriv_worker.explain import NO_RULES, Explanation, explain, facts, grant_facts, same_in_ledger, standing_of
 from fedpriv_worker.holdings import Holding, judge, permitting, usable_approval
 from fedpriv_worker.records import Records
 from fedpriv_worker.spending import spending
-from fedpriv_worker.wording import in_text
+from fedpriv_worker.wording import in_text, moment, quoted
 
 MAXIMUM_RELEASES = 1_000_000
 LONGEST_SECONDS = 365 * 86_400.0
@@ -33,11 +33,15 @@ LISTED_WORDS, LISTED_KINDS, LISTED_KIND = 80, 4, 40
 
 
 class Desk:
-    """One worker's records and holdings, as its owner asks about them; as safe between threads as the records are."""
+    """One worker's records and holdings, as its owner asks about them; as safe between threads as the records are.
 
-    def __init__(self, worker: WorkerName, holdings: Sequence[Holding], records: Records) -> None:
+    `holdings` is None where no worker.toml is known, and with it no rule: then nothing is said about rules.
+    """
+
+    def __init__(self, worker: WorkerName, holdings: Sequence[Holding] | None, records: Records) -> None:
         self.worker = worker
-        self._holdings: Mapping[DatasetName, Holding] = {holding.name: holding for holding in holdings}
+        self._rules_known = holdings is not None
+        self._holdings: Mapping[DatasetName, Holding] = {holding.name: holding for holding in holdings or ()}
         self._records = records
 
     def answer(self, request: Mapping[str, object]) -> object:
@@ -49,7 +53,7 @@ class Desk:
             "budget": (self.budget, {}),
             "show": (self.show, {"id": str}),
             "explain": (self.explain, {"id": str}),
-            "approve": (self.approve, {"id": str, "releases": int, "expires_seconds": float}),
+            "approve": (self.approve, {"id": str, "releases": int, "expires_seconds": float, "again": bool}),
             "deny": (self.deny, {"id": str, "why": str}),
         }
         given = dict(request)
@@ -89,18 +93,26 @@ class Desk:
         explanation = self._explained(self._records.requests.find(prefix))
         return {"text": in_text(explanation), "facts": facts(explanation)}
 
-    def approve(self, identity: str, releases: int, expires_seconds: float) -> dict[str, Any]:
+    def approve(
+        self,
+        identity: str,
+        releases: int,
+        expires_seconds: float,
+        again: bool = False,  # noqa: FBT001, FBT002 - a question's values come by position
+    ) -> dict[str, Any]:
         """Approve a request for so many releases within so many seconds from now; return the approval and its order.
 
-        `identity` is the whole id: whoever gives it has seen it beside what it stands for.
+        `identity` is the whole id: whoever gives it has seen it beside what it stands for. `again` takes back a denial:
+        without it, a request that was denied stays denied.
         """
-        if not 1 <= releases <= MAXIMUM_RELEASES:
-            raise UsageError(f"{releases} releases; approve 1 to {MAXIMUM_RELEASES:,}, one for each round of a job")
-        if not (math.isfinite(expires_seconds) and 1 <= expires_seconds <= LONGEST_SECONDS):
-            raise UsageError(f"an approval for {expires_seconds:g} s; give at least a second and at most 365 days")
+        _check_measure(releases, expires_seconds)
         recorded = self._records.requests.find(identity)
         request = recorded.request
         _check_read(recorded, identity)
+        if recorded.state == "denied" and not again:
+            raise UsageError(
+                f"{_denial(recorded)}; to approve it after all, say so with --again (in Python, again=True)"
+            )
         standing = self._records.standing(request.dataset)
         rule = self._rule_for(recorded, standing)
         expires = standing.now - standing.behind + expires_seconds
@@ -113,6 +125,7 @@ class Desk:
             "rule": in_words(rule),
             "releases": grant.releases,
             "expires": grant.expires,
+            "reverses": _denial(recorded) if recorded.state == "denied" else "",
             "recipient": request.recipient.name,
             "dataset": request.dataset,
             "asked": {
@@ -163,10 +176,11 @@ class Desk:
         request = recorded.request
         holding = self._holdings.get(request.dataset)
         rules = () if holding is None else holding.rules
+        verdicts = judge(request, self.worker, rules, standing) if self._rules_known else None
         used = 0 if recorded.grant is None else standing.used.get(recorded.grant.digest, 0)
         return {
             "id": request.id,
-            "standing": standing_of(recorded, judge(request, self.worker, rules, standing)),
+            "standing": standing_of(recorded, verdicts),
             "state": recorded.state,
             "recipient": request.recipient.name,
             "role": request.recipient.role,
@@ -188,7 +202,8 @@ class Desk:
         records, request = self._records, recorded.request
         siblings = [other for other in records.requests.all() if same_in_ledger(other.request, request)]
         holding = self._holdings.get(request.dataset)
-        return explain(recorded, holding, self.worker, records.standing(request.dataset), records.entries(), siblings)
+        standing, entries = records.standing(request.dataset), records.entries()
+        return explain(recorded, holding, self.worker, standing, entries, siblings, rules_known=self._rules_known)
 
     def _rule_for(self, recorded: Recorded, standing: Standing) -> Rule:
         """Return the rule that an approval would be given under; raise `UsageError` where none is needed or helps.
@@ -218,10 +233,20 @@ class Desk:
 
     def _holding(self, recorded: Recorded) -> Holding:
         name = recorded.request.dataset
+        if not self._rules_known:
+            raise UsageError(f"an approval is given under a rule, and {NO_RULES}")
         if name not in self._holdings:
             known = ", ".join(self._holdings) or "none"
             raise UsageError(f"this worker has no data set {name!r}{nearest(name, self._holdings)}; it has {known}")
         return self._holdings[name]
+
+
+def _check_measure(releases: int, expires_seconds: float) -> None:
+    """Raise `UsageError` for an approval of no releases or too many, for no time or too long."""
+    if not 1 <= releases <= MAXIMUM_RELEASES:
+        raise UsageError(f"{releases} releases; approve 1 to {MAXIMUM_RELEASES:,}, one for each round of a job")
+    if not (math.isfinite(expires_seconds) and 1 <= expires_seconds <= LONGEST_SECONDS):
+        raise UsageError(f"an approval for {expires_seconds:g} s; give at least a second and at most 365 days")
 
 
 def _check_read(recorded: Recorded, identity: str) -> None:
@@ -239,6 +264,12 @@ def _check_read(recorded: Recorded, identity: str) -> None:
         )
 
 
+def _denial(recorded: Recorded) -> str:
+    """Return what was denied, when and why."""
+    when = "" if recorded.decided is None else f" on {moment(recorded.decided)}"
+    return f"you denied request {recorded.request.id}{when}: {quoted(recorded.why)}"
+
+
 def _listed(summary: dict[str, Any]) -> dict[str, Any]:
     """Return a request as a list shows it."""
     shown: dict[str, Any] = {name: summary[name][:LISTED_WORDS] for name in ("purpose", "why")}
@@ -250,6 +281,6 @@ def _checked(what: str, name: str, value: object, kind: type) -> object:
     """Return `value` as a `kind`; raise `UsageError` for another type."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LONGEST_SECONDS:
         value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
         raise UsageError(f"{name!r} of {what!r} is a {kind.__name__}, not {value!r:.40}")
     return value

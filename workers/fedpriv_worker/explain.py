@@ -28,6 +28,7 @@ from fedpriv_worker.holdings import Holding, Verdict, judge
 from fedpriv_worker.listing import listed
 
 MOST_OPERATIONS = 5
+NO_RULES = "rules are not in the state folder: name the worker.toml that has them with --config"
 
 READING: dict[str, str] = {
     "update": "An update in clear can reveal individual rows, above all one made from few rows, with small batches or "
@@ -59,7 +60,7 @@ class Left:
 class Explanation:
     """Everything about one request that an owner can be told; `plan` and `foreseen` are None where `problem` says why.
 
-    `used` is how many releases of the approval were used.
+    `used` is how many releases of the approval were used; `verdicts` is None where no rules are known.
     """
 
     recorded: Recorded
@@ -67,7 +68,7 @@ class Explanation:
     plan: Plan | None
     foreseen: Forecast | None
     problem: str
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Verdict, ...] | None
     used: int
     now: float
     left: Left
@@ -82,7 +83,8 @@ class Explanation:
         """How exactly the weight of an update tells the row count: "exact", "rounded" or "uniform"; None for others."""
         if "update" not in self.recorded.request.releases or self.holding is None:
             return None
-        rule = next((each.permit.rule for each in self.verdicts if each.release == "update" and each.permit), None)
+        verdicts = self.verdicts or ()
+        rule = next((each.permit.rule for each in verdicts if each.release == "update" and each.permit), None)
         if rule is None:
             rule = next((each for each in self.holding.rules if isinstance(each, Approval)), None)
         return rule.weight if isinstance(rule, PlainUpdate | Approval) else "uniform"
@@ -95,10 +97,15 @@ def explain(
     standing: Standing,
     entries: Iterable[Entry],
     siblings: Sequence[Recorded] = (),
+    *,
+    rules_known: bool = True,
 ) -> Explanation:
     """Return what can be said of `recorded`; `siblings` are requests that the ledger cannot tell from it."""
     request = recorded.request
     plan, foreseen, problem = _foreseen(recorded, holding, worker)
+    if not rules_known:
+        problem = NO_RULES
+    judged = () if holding is None else judge(request, worker, holding.rules, standing)
     others = [_foreseen(other, holding, worker)[1] for other in siblings]
     bound = max((each.most_bytes for each in (foreseen, *others) if each is not None), default=0)
     return Explanation(
@@ -107,20 +114,25 @@ def explain(
         plan=plan,
         foreseen=foreseen,
         problem=problem,
-        verdicts=() if holding is None else judge(request, worker, holding.rules, standing),
+        verdicts=judged if rules_known else None,
         used=0 if recorded.grant is None else standing.used.get(recorded.grant.digest, 0),
         now=standing.now,
         left=what_left(request, worker, foreseen, bound, entries),
     )
 
 
-def standing_of(recorded: Recorded, verdicts: Sequence[Verdict]) -> str:
-    """Return where a request stands now: "approved", "permitted", "waiting", "denied" or "not allowed"."""
+def standing_of(recorded: Recorded, verdicts: Sequence[Verdict] | None) -> str:
+    """Return where a request stands now: "approved", "permitted", "waiting", "denied" or "not allowed".
+
+    It is "unknown" where no rules are known (None) and the owner did not deny it.
+    """
     if verdicts and all(verdict.permit is not None for verdict in verdicts):
         by_grant = any(verdict.permit is not None and verdict.permit.grant is not None for verdict in verdicts)
         return "approved" if by_grant else "permitted"
     if recorded.state == "denied":
         return "denied"
+    if verdicts is None:
+        return "unknown"
     waits = verdicts and all(verdict.permit is not None or verdict.pending for verdict in verdicts)
     return "waiting" if waits else "not allowed"
 
@@ -172,7 +184,7 @@ def facts(explanation: Explanation) -> dict[str, Any]:
         "problem": explanation.problem,
         "forecast": None if foreseen is None else _forecast_facts(foreseen, explanation.weight),
         "reading": {release: READING[release] for release in request.releases if release in READING},
-        "rules": [_verdict_facts(verdict) for verdict in explanation.verdicts],
+        "rules": [_verdict_facts(verdict) for verdict in explanation.verdicts or ()],
         "approval": grant_facts(recorded, explanation.used),
         "denied_because": recorded.why if recorded.state == "denied" else "",
         "left": {
@@ -217,10 +229,10 @@ def _foreseen(
 ) -> tuple[Plan | None, Forecast | None, str]:
     """Return plan and forecast of a request, or as much of them as there is and why there is no more."""
     plan: Plan | None = None
-    if holding is None:
-        return None, None, f"this worker has no data set {recorded.request.dataset!r} now"
     try:
         plan = decode_plan(recorded.plan) if recorded.plan else None
+        if holding is None:
+            return plan, None, f"this worker has no data set {recorded.request.dataset!r} now"
         if holding.rows is None and recorded.request.releases in {("statistics",), ("mock",)}:
             return plan, None, "how large it is depends on columns that are read when the worker starts"
         found = forecast(

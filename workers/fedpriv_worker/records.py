@@ -23,7 +23,7 @@ from fedpriv.storage.files import read_bounded
 from fedpriv.storage.holds import Holds
 from fedpriv.storage.requests import Requests
 from fedpriv.storage.rows import Rows
-from fedpriv_worker.journal import DATABASE, MAXIMUM_KEY_BYTES, SIGNING_KEY
+from fedpriv_worker.journal import DATABASE, MAXIMUM_KEY_BYTES, SCHEMA, SIGNING_KEY
 
 
 class Records(Protocol):
@@ -82,6 +82,16 @@ def reading(state: Path) -> Iterator[Stored]:
     if not (state / DATABASE).exists():
         raise UsageError(f"{state} is no state folder: no worker has run there yet; start one, or correct the path")
     database = Database.open_for_reading(state / DATABASE)
+    try:
+        yield Stored(Requests(database), Holds(database), Rows(database))
+    finally:
+        database.close()
+
+
+@contextmanager
+def empty() -> Iterator[Stored]:
+    """Open the records of a worker that never ran: nothing was asked, nothing left."""
+    database = Database.in_memory(schema=SCHEMA)
     try:
         yield Stored(Requests(database), Holds(database), Rows(database))
     finally:

@@ -220,6 +220,8 @@ def _ordered(session: Session, order: Order, standing: Standing) -> Step:
     foreseen = session.seen.get(request_of(order, peer)) or _foreseen(facts, peer, order, plan)
     decisions = [decide(ask, facts.rules, standing) for ask in asks_of(order, foreseen.label, peer)]
     denials = [decision for decision in decisions if isinstance(decision, Deny)]
+    if any(denial.by_owner for denial in denials):
+        return _refuse(session, order, ErrorCode.APPROVAL_DENIED)
     if denials and not all(denial.pending for denial in denials):
         return _refuse(session, order, ErrorCode.RELEASE_DENIED)
     session, noted = _noted(session, order, plan, foreseen, decisions)

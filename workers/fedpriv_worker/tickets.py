@@ -114,6 +114,8 @@ class Tickets:
                 self._door.give_up(admitted, charged=False)
             elif any(isinstance(each, Deny) and each.pending for each in decisions):
                 return self._refuse(request.request, ErrorCode.APPROVAL_PENDING) if last else None
+            elif any(isinstance(each, Deny) and each.by_owner for each in decisions):
+                return self._refuse(request.request, ErrorCode.APPROVAL_DENIED)
             log.warning("ticket %s of %s denied: %s", request.ticket, self.recipient.name, denial)
             return self._refuse(request.request, ErrorCode.RELEASE_DENIED)
 

@@ -31,6 +31,7 @@ _HEADLINES = {
     "approved": "you approved it",
     "denied": "you denied it, and nothing leaves",
     "not allowed": "no rule lets it out, and nothing leaves",
+    "unknown": "whether your rules let it out is not known here",
 }
 _WEIGHTS = {
     "exact": "with the exact number of rows as its weight",
@@ -196,7 +197,7 @@ def _rules(explanation: Explanation) -> Iterator[str]:
     if explanation.holding is None:
         yield f"  Nothing: {explanation.problem}."
     said: dict[tuple[str, ...], list[str]] = {}
-    for verdict in explanation.verdicts:
+    for verdict in explanation.verdicts or ():
         said.setdefault(_said(verdict), []).append(verdict.release)
     for (first, *reasons), releases in said.items():
         yield f"  {' and '.join(releases).capitalize()}: {first}"
@@ -205,7 +206,9 @@ def _rules(explanation: Explanation) -> Iterator[str]:
     if grant is not None:
         yield f"  {_approval(grant, explanation.used, explanation.now)}"
     if explanation.recorded.state == "denied" and explanation.recorded.why:
-        yield f"  You denied it: {quoted(explanation.recorded.why)}."
+        decided = explanation.recorded.decided
+        when = "" if decided is None else f" on {moment(decided)}"
+        yield f"  You denied it{when}: {quoted(explanation.recorded.why)}. Its sender is told that, and not why."
 
 
 def _said(verdict: Verdict) -> tuple[str, ...]:
@@ -230,6 +233,11 @@ def _choices(explanation: Explanation) -> Iterator[str]:
     deny = f'fedpriv worker deny {identity} --why "..."'
     rules = () if explanation.holding is None else explanation.holding.rules
     match standing:
+        case "unknown":
+            yield "  To see what your rules say of it, and to be able to approve it:"
+            yield f"    fedpriv worker explain {identity} --config worker.toml"
+            yield "  To refuse this exact request:"
+            yield f"    {deny}"
         case "permitted":
             yield "  Nothing is needed. To stop this exact request, whatever your rules say:"
             yield f"    {deny}"
@@ -238,12 +246,13 @@ def _choices(explanation: Explanation) -> Iterator[str]:
             yield "  Nothing is needed. To withdraw your approval:"
             yield f"    {deny}"
         case _ if standing == "denied" or any(isinstance(rule, Approval) for rule in rules):
+            again = " --again" if standing == "denied" else ""
             if "value" in explanation.recorded.request.releases:
                 yield "  To let it out once, within a week:"
-                yield f"    fedpriv worker approve {identity} --releases 1 --expires 7d"
+                yield f"    fedpriv worker approve {identity} --releases 1 --expires 7d{again}"
             else:
                 yield "  To let it out so many times (a training job needs one release for each round), for a week:"
-                yield f"    fedpriv worker approve {identity} --releases 20 --expires 7d"
+                yield f"    fedpriv worker approve {identity} --releases 20 --expires 7d{again}"
             if standing != "denied":
                 yield "  To refuse this exact request:"
                 yield f"    {deny}"

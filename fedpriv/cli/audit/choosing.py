@@ -21,6 +21,18 @@ from fedpriv.storage.verification import find_ledgers, read_entries
 
 Where = Annotated[Path, typer.Argument(metavar="RUN|LEDGER", help="A run, a worker's state, or a ledger folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of text.")]
+
+
+def given_key(value: str | None) -> str | None:
+    """Return a key that was given, or None; raise `UsageError` for an empty one: a shell's unset variable is one."""
+    if value is not None and not value.strip():
+        raise UsageError("an empty key was given, which would verify nothing; is a variable of the shell not set?")
+    return value
+
+
+OwnersKey = Annotated[
+    str | None, typer.Option(metavar="VKEY", help="The worker's verifier key, from its owner.", callback=given_key)
+]
 Since = Annotated[str, typer.Option(metavar="TIME", help="Only from then on: 2026-03-01, 2026-03-01T08:30, 7d, 12h.")]
 Until = Annotated[str, typer.Option(metavar="TIME", help="Only up to then; a date counts to its end.")]
 To = Annotated[str, typer.Option("--to", metavar="RECIPIENT", help="Only what went to this recipient.")]

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from fedpriv.cli.audit.choosing import AsJson
+from fedpriv.cli.audit.choosing import AsJson, OwnersKey
 from fedpriv.cli.audit.printing import console, print_json, printable, say
 from fedpriv.errors import StorageFailed, UsageError, VerificationFailed
 from fedpriv.ledger.entries import CHUNK_BYTES, Entry, chunk_digests, entry_key, message_digest
@@ -57,7 +57,7 @@ def check(
     entry_key: Annotated[str, typer.Option(metavar="HEX", help="The entry's key, from `fedpriv audit open`.")],
     header: Annotated[Path, typer.Option(metavar="FILE", help="The header of the message as it was kept.")],
     payload: Annotated[Path | None, typer.Option(metavar="FILE", help="Its payload, if it had one.")] = None,
-    key: Annotated[str, typer.Option(metavar="VKEY", help="The worker's verifier key, from its owner.")] = "",
+    key: OwnersKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that a kept message is the one that an entry records; exit code 3 if it is another."""
@@ -65,7 +65,7 @@ def check(
     (folder, *others) = find_ledgers(where)
     if others:
         raise UsageError(f"{where} holds {len(others) + 1} ledgers; name the ledger, as in {quote(str(folder))}")
-    verify_ledger(folder, key=key or None)
+    verify_ledger(folder, key=key)
     entry = _entry(folder, number)
     found = _digest(secret, header, payload)
     if not hmac.compare_digest(found, entry.digest):

@@ -10,11 +10,13 @@ import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from shlex import quote
 
 from rich.console import Console
 from rich.text import Text
 
 from fedpriv.cli.terminal import harmless
+from fedpriv.ledger.checkpoint import INGRESS_PREFIX
 
 __all__ = [
     "console",
@@ -25,6 +27,7 @@ __all__ = [
     "print_json",
     "printable",
     "say",
+    "say_whose_key",
     "time_text",
 ]
 
@@ -76,3 +79,17 @@ def console() -> Console:
 def say(text: str) -> None:
     """Print a diagnostic on stderr."""
     Console(stderr=True, highlight=False).print(printable(text), soft_wrap=True)
+
+
+def say_whose_key(origin: str, vkey: str) -> None:
+    """Say that a ledger was held to its own key alone, and where the owner's has to come from."""
+    received = origin.startswith(INGRESS_PREFIX)
+    whose = "whoever runs that coordinator for the key that `fedpriv run` prints" if received else (
+        "its owner for the line in ledger/vkey of the worker's own state folder"
+    )  # fmt: skip  # one choice
+    option = "--coordinator-key (of verify: --key)" if received else "--key"
+    say(
+        f"{origin}: verified with the key beside the ledger, {quote(vkey)}; whoever can change that folder can change "
+        f"its key, so this proves nothing of who signed: ask {whose}, another way than these files came, and pass it "
+        f"with {option}"
+    )

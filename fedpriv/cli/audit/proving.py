@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from fedpriv.cli.audit.choosing import AsJson
+from fedpriv.cli.audit.choosing import AsJson, OwnersKey
 from fedpriv.cli.audit.printing import console, print_json, printable, say, time_text
 from fedpriv.cli.audit.witnessing import Witnesses, absent, witnessed_text
 from fedpriv.errors import UsageError, VerificationFailed
@@ -32,17 +32,19 @@ def prove(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help=f"ENTRY{SUFFIX} by default.")
     ] = None,
-    key: Annotated[str, typer.Option(metavar="VKEY", help="The worker's verifier key, from its owner.")] = "",
+    key: OwnersKey = None,
 ) -> None:
     """Write a proof that an entry is in the ledger, which verifies without the ledger."""
     (folder, *others) = find_ledgers(where)
     if others:
         raise UsageError(f"{where} holds {len(others) + 1} ledgers; name the ledger, as in {quote(str(folder))}")
-    report = verify_ledger(folder, key=key or None)
+    report = verify_ledger(folder, key=key)
     proof = prove_entry(TileFolder(folder), parse_verifier_key(report.vkey), number)
     path = output or Path(f"{number}{SUFFIX}")
     write_atomically(path, encode_proof(proof), durable=False)
-    say(f"wrote {path}; fedpriv audit check-proof {quote(str(path))} --key {quote(report.vkey)}")
+    command = f"fedpriv audit check-proof {quote(str(path))} --key {quote(report.vkey)}"
+    say(f"wrote {path}; who gets it checks it with: {command}")
+    say("the key has to reach them from the ledger's owner, and not with this file")
 
 
 def check_proof(

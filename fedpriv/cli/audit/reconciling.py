@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
-from fedpriv.cli.audit.choosing import AsJson
-from fedpriv.cli.audit.printing import console, counted, iso_text, print_json, printable, say, time_text
+from fedpriv.cli.audit.choosing import AsJson, given_key
+from fedpriv.cli.audit.printing import console, counted, iso_text, print_json, printable, say, say_whose_key, time_text
 from fedpriv.cli.audit.witnessing import origin_of
 from fedpriv.errors import UsageError, VerificationFailed, nearest
 from fedpriv.ids import WorkerName
@@ -44,7 +44,9 @@ def compare(
     ] = None,
     *,
     key: Annotated[list[str] | None, typer.Option(metavar="VKEY", help="A worker's key; once for each.")] = None,
-    coordinator_key: Annotated[str, typer.Option(metavar="VKEY", help="The coordinator's verifier key.")] = "",
+    coordinator_key: Annotated[
+        str | None, typer.Option(metavar="VKEY", help="The coordinator's verifier key.", callback=given_key)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Match what was sent with what was received; exit code 3 if a message is missing, unrecorded or different."""
@@ -65,13 +67,13 @@ def compare(
         raise VerificationFailed(f"the ledgers do not agree on {counted(findings, 'message')}")
 
 
-def _coordinator(path: Path, key: str) -> _Side:
+def _coordinator(path: Path, key: str | None) -> _Side:
     found = [folder for folder in find_ledgers(path, received=True) if origin_of(folder).startswith(INGRESS_PREFIX)]
     if len(found) != 1:
         raise UsageError(
             f"{path} holds {len(found)} ledgers of what a coordinator received, and one is compared; name its folder"
         )
-    report = verify_ledger(found[0], key=key or None)
+    report = verify_ledger(found[0], key=key)
     return _Side(report, report.origin.removeprefix(INGRESS_PREFIX))
 
 
@@ -156,5 +158,4 @@ def _say_what_it_rests_on(sides: Sequence[_Side], strangers: dict[str, int]) -> 
         say(f"{messages:,} messages came from {peer!r}, whose ledger is not here: they are not compared")
     for side in sides:
         if not side.report.pinned:
-            option = "--coordinator-key" if side.report.origin.startswith(INGRESS_PREFIX) else "--key"
-            say(f"{side.report.origin}: verified with the key beside the ledger; pass its owner's with {option}")
+            say_whose_key(side.report.origin, side.report.vkey)

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from fedpriv.cli.audit.choosing import AsJson, Choice, Since, Until, Where, choice_of
+from fedpriv.cli.audit.choosing import AsJson, Choice, OwnersKey, Since, Until, Where, choice_of
 from fedpriv.cli.audit.printing import harmless, print_json, say, time_text
 from fedpriv.cli.audit.sections import Ledger, Proof, document
 from fedpriv.cli.audit.summing import Summary, Tally
@@ -33,7 +33,7 @@ def report(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The page's file.", show_default="stdout")
     ] = None,
-    key: Annotated[str, typer.Option(metavar="VKEY", help="The worker's verifier key, from its owner.")] = "",
+    key: OwnersKey = None,
     witness: Witnesses = None,
     since: Since = "",
     until: Until = "",
@@ -63,7 +63,7 @@ def report(
         raise VerificationFailed("\n".join(failures))
 
 
-def _ledger(run: Path, folder: Path, key: str, witnesses: Sequence[str], choice: Choice) -> Ledger:
+def _ledger(run: Path, folder: Path, key: str | None, witnesses: Sequence[str], choice: Choice) -> Ledger:
     summary = Summary()
     try:
         proof = _proof(run, folder, key, witnesses)
@@ -79,8 +79,8 @@ def _ledger(run: Path, folder: Path, key: str, witnesses: Sequence[str], choice:
     return Ledger(keeper, str(folder), summary, proof, received=received)
 
 
-def _proof(run: Path, folder: Path, key: str, witnesses: Sequence[str]) -> Proof:
-    found = verified(folder, key=key or None, witnesses=witnesses, kept=kept_in(run, folder))
+def _proof(run: Path, folder: Path, key: str | None, witnesses: Sequence[str]) -> Proof:
+    found = verified(folder, key=key, witnesses=witnesses, kept=kept_in(run, folder))
     sentences = tuple(f"{sentence[0].upper()}{sentence[1:]}." for sentence in found.sentences())
     seen = found.report
     return Proof(seen.vkey, seen.pinned, seen.signed, seen.entries, seen.root.hex(), sentences)

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from fedpriv.cli.audit.choosing import AsJson, Where
+from fedpriv.cli.audit.choosing import AsJson, OwnersKey, Where
 from fedpriv.cli.audit.foreseeing import Comparison, compare_with_forecasts
-from fedpriv.cli.audit.printing import console, harmless, print_json, printable, say
+from fedpriv.cli.audit.printing import console, harmless, print_json, printable, say_whose_key
 from fedpriv.cli.audit.witnessing import Verified, Witnesses, given, kept_in, verified
 from fedpriv.errors import UsageError, VerificationFailed
 from fedpriv.storage.verification import LedgerReport, find_ledgers, read_entries
@@ -24,7 +24,7 @@ from fedpriv.storage.verification import LedgerReport, find_ledgers, read_entrie
 def verify(
     where: Where,
     *,
-    key: Annotated[str, typer.Option(metavar="VKEY", help="The worker's verifier key, from its owner.")] = "",
+    key: OwnersKey = None,
     witness: Witnesses = None,
     holds: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A checkpoint of this ledger that you kept: it must extend it.")
@@ -47,7 +47,7 @@ def verify(
     for folder in folders:
         kept = explicit or kept_in(where, folder)
         try:
-            found = verified(folder, key=key or None, witnesses=witness or (), kept=kept)
+            found = verified(folder, key=key, witnesses=witness or (), kept=kept)
         except VerificationFailed as error:
             failures.append(harmless(f"{folder}: {error}"))
             continue
@@ -84,8 +84,7 @@ def _print_report(found: Verified, foreseen: Comparison | None, *, as_json: bool
     for sentence in sentences:
         console().print(printable(f"{report.origin}: {sentence}"), soft_wrap=True)
     if not report.pinned:
-        key = quote(report.vkey)
-        say(f"{report.origin}: verified with the key beside the ledger; pass the owner's with --key {key}")
+        say_whose_key(report.origin, report.vkey)
 
 
 def _json(found: Verified, foreseen: Comparison | None) -> dict[str, object]:

@@ -26,10 +26,18 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CODE_SHUTTING_DOWN: _ClassVar[ErrorCode]
     ERROR_CODE_APPROVAL_PENDING: _ClassVar[ErrorCode]
     ERROR_CODE_RELEASE_LOST: _ClassVar[ErrorCode]
+    ERROR_CODE_APPROVAL_DENIED: _ClassVar[ErrorCode]
     ERROR_CODE_OVER_WORK: _ClassVar[ErrorCode]
     ERROR_CODE_OVER_VALUES: _ClassVar[ErrorCode]
     ERROR_CODE_OVER_REQUESTS: _ClassVar[ErrorCode]
     ERROR_CODE_OVER_STEPS: _ClassVar[ErrorCode]
+
+class GoodbyeReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GOODBYE_REASON_UNSPECIFIED: _ClassVar[GoodbyeReason]
+    GOODBYE_REASON_NOT_EXPECTED: _ClassVar[GoodbyeReason]
+    GOODBYE_REASON_NAME_TAKEN: _ClassVar[GoodbyeReason]
+    GOODBYE_REASON_LEDGER_REFUSED: _ClassVar[GoodbyeReason]
 ERROR_CODE_UNSPECIFIED: ErrorCode
 ERROR_CODE_BAD_REQUEST: ErrorCode
 ERROR_CODE_UNKNOWN_DATASET: ErrorCode
@@ -45,10 +53,15 @@ ERROR_CODE_STORAGE_FULL: ErrorCode
 ERROR_CODE_SHUTTING_DOWN: ErrorCode
 ERROR_CODE_APPROVAL_PENDING: ErrorCode
 ERROR_CODE_RELEASE_LOST: ErrorCode
+ERROR_CODE_APPROVAL_DENIED: ErrorCode
 ERROR_CODE_OVER_WORK: ErrorCode
 ERROR_CODE_OVER_VALUES: ErrorCode
 ERROR_CODE_OVER_REQUESTS: ErrorCode
 ERROR_CODE_OVER_STEPS: ErrorCode
+GOODBYE_REASON_UNSPECIFIED: GoodbyeReason
+GOODBYE_REASON_NOT_EXPECTED: GoodbyeReason
+GOODBYE_REASON_NAME_TAKEN: GoodbyeReason
+GOODBYE_REASON_LEDGER_REFUSED: GoodbyeReason
 
 class Frame(_message.Message):
     __slots__ = ("header_bytes", "payload_bytes", "entry", "entry_key", "chunk")
@@ -331,8 +344,10 @@ class Failure(_message.Message):
     def __init__(self, request: _Optional[int] = ..., code: _Optional[_Union[ErrorCode, str]] = ..., step: _Optional[int] = ..., operation: _Optional[str] = ...) -> None: ...
 
 class Goodbye(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: GoodbyeReason
+    def __init__(self, reason: _Optional[_Union[GoodbyeReason, str]] = ...) -> None: ...
 
 class AskCheckpoint(_message.Message):
     __slots__ = ("request", "held")
