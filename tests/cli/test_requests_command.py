@@ -19,12 +19,10 @@ from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import UsageError
 from fedpriv.ids import DatasetName, JobId, PeerName, WorkerName
 from fedpriv.ledger.entries import Draft
-from fedpriv.plans.plan import Input, InputRole, Output, OutputRole, Plan, Slot, Step
 from fedpriv.policy.requests import Recipient, ReleaseRequest
 from fedpriv.policy.rules import Metrics, cite
 from fedpriv.privacy.budget import ORDERS, Budget, Cost
 from fedpriv.privacy.reservations import Limit, Reservation
-from fedpriv.wire.plans import encode_plan
 from fedpriv_worker import control
 from fedpriv_worker.config import load_config
 from fedpriv_worker.desk import Desk
@@ -181,20 +179,6 @@ def test_a_request_is_explained_approved_and_denied(worker, capsys):
     assert run(capsys, "worker", "deny", SUMS.id, "--why", "enough", *config)[0] == 0
     code, out, _ = run(capsys, "worker", "requests", "show", SUMS.id, *config)
     assert "enough" in out
-
-
-def test_every_step_that_made_a_value_can_be_read(home, capsys):
-    rows = Input("toy/features", InputRole.FEATURES, "float32", (10, 2))
-    total = Step("aten.sum.default", (Slot(0),))
-    plan = Plan((rows,), (Output("value", OutputRole.RESULT, 1),), (), (total,), "2.13")
-    asked = ReleaseRequest(ME, TOY, ("value",), ("float32",), plan.digest.hex(), "a study")
-    journal = opened(home)
-    journal.requests.note(asked, encode_plan(plan), permitted_by="", now=journal.now())
-    journal.close()
-    code, out, _ = run(capsys, "worker", "explain", asked.id, "--steps", "--config", home / "worker.toml")
-    assert (code, out) == (0, '0 = "toy/features" (float32 10 x 2)\n1 = sum(#0)\n')
-    code, out, _ = run(capsys, "worker", "explain", SUMS.id, "--steps", "--config", home / "worker.toml")
-    assert (code, out) == (0, "")
 
 
 def test_an_answer_given_to_a_stopped_worker_is_there_when_it_starts(home, capsys):
