@@ -26,6 +26,9 @@ class Label:
 
     origins: frozenset[Origin] = frozenset()
 
+    def __str__(self) -> str:
+        return ", ".join(f"{each.dataset} of {each.principal}" for each in sorted(self.origins)) or "public"
+
     @property
     def is_public(self) -> bool:
         """Whether the value derives from no private data."""

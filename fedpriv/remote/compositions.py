@@ -55,6 +55,27 @@ def _batch_norm_with_update(
     return *given, source.new_zeros(0, dtype=torch.uint8)
 
 
+def _is_nonzero(value: Tensor) -> bool:
+    return bool(aten._local_scalar_dense.default(value))  # noqa: SLF001  torch's name for it
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and _is_nonzero((first == second).all())
+
+
+def _all_close(
+    first: Tensor,
+    second: Tensor,
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+    equal_nan: bool = False,  # noqa: FBT001, FBT002  torch's order
+) -> bool:
+    close = ((first - second).abs() <= atol + rtol * second.abs()).logical_or(first == second)
+    if equal_nan:
+        close = close.logical_or((first != first).logical_and(second != second))  # noqa: PLR0124  what is no number
+    return _is_nonzero(close.all())
+
+
 def _written(target: Tensor, source: Tensor) -> Tensor:
     return target.copy_(source)
 
@@ -335,6 +356,9 @@ COMPOSITIONS: Mapping[str, Callable[..., Any]] = {
     "aten._native_batch_norm_legit.default": _batch_norm,
     "aten._batch_norm_with_update.default": _batch_norm_with_update,
     "prims.copy_to.default": _written,
+    "aten.equal.default": _equal,
+    "aten.allclose.default": _all_close,
+    "aten.is_nonzero.default": _is_nonzero,
     "aten.rrelu_with_noise.default": _leaky_noise,
     "aten.bernoulli.default": _drawn,
     "aten.bernoulli.Tensor": _drawn_by,

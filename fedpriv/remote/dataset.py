@@ -6,8 +6,8 @@ here, from a seed; the rows themselves stay where they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,14 +24,25 @@ if TYPE_CHECKING:
     from fedpriv.remote.holder import Holder
 
 
-@dataclass(frozen=True, slots=True)
 class RowSet:
     """Features, shape (rows, ...), and target, shape (rows,): pointers of a data set, or tensors of its mock."""
 
-    name: DatasetName
-    schema: DatasetDescription
-    features: Tensor
-    target: Tensor
+    def __init__(
+        self, name: DatasetName, schema: DatasetDescription, rows: Callable[[], tuple[Tensor, Tensor]]
+    ) -> None:
+        self.name = name
+        self.schema = schema
+        self._rows = cache(rows)
+
+    @property
+    def features(self) -> Tensor:
+        """The features, one row each."""
+        return self._rows()[0]
+
+    @property
+    def target(self) -> Tensor:
+        """The target of each row."""
+        return self._rows()[1]
 
     def __len__(self) -> int:
         return len(self.target)
@@ -43,30 +54,38 @@ class RowSet:
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         yield from batches_of(self.features, self.target, batch_size, shuffle=generator, drop_last=drop_last)
 
+    def __repr__(self) -> str:
+        return f"<RowSet {self.name}, {len(self)} rows>"
 
-@dataclass(frozen=True, slots=True)
+
 class RemoteDataset(RowSet):
     """The rows of one data set at one worker; as many as the worker announces."""
 
-    worker: Holder
+    def __init__(self, schema: DatasetDescription, count: int, worker: Holder) -> None:
+        super().__init__(schema.name, schema, lambda: _pointers(schema, count, worker))
+        self.worker = worker
+        self._count = count
 
-    @property
+    @cached_property
     def mock(self) -> RowSet:
         """The stand-in that the owner wrote, as tensors of this process; raise `ReleaseDenied` where there is none."""
         try:
-            reply = self.worker.values.ask(AskMock(0, self.name))
+            reply = self.worker.ask(AskMock(0, self.name))
         except WorkerRefused:
             raise ReleaseDenied(
                 f"{self.worker.name} lets no stand-in of {self.name!r} out; its owner can write one and allow it"
             ) from None
         assert isinstance(reply, Mock)
         features, target = (reply.values[each].clone() for each in ("features", "target"))
-        return RowSet(self.name, self.schema, features, target)
+        return RowSet(self.name, self.schema, lambda: (features, target))
 
     @property
     def tags(self) -> tuple[str, ...]:
         """What the owner calls it."""
         return self.schema.tags
+
+    def __len__(self) -> int:
+        return self._count
 
     def __repr__(self) -> str:
         return f"<RemoteDataset {self.name} on {self.worker.name}, {len(self)} rows>"
@@ -85,12 +104,17 @@ def opened(worker: Holder, name: DatasetName) -> RemoteDataset:
             f"the owner of {name!r} hides how many rows it has, so there is no pointer to them; train on it with "
             "Federation.fit, whose plans need no row count"
         )
+    return RemoteDataset(schema, schema.rows, worker)
+
+
+def _pointers(schema: DatasetDescription, count: int, worker: Holder) -> tuple[Tensor, Tensor]:
+    """Return pointers to features and target, which it takes a message without an answer to have."""
     values = worker.values
-    first = values.open(name)
-    label = private(name, PeerName(worker.name))
-    features = Layout.dense(schema.feature_dtype, (schema.rows, *schema.feature_shape))
-    target = Layout.dense(schema.target_dtype, (schema.rows,))
-    return RemoteDataset(name, schema, at(values, first, features, label), at(values, first + 1, target, label), worker)
+    first = values.open(schema.name)
+    label = private(schema.name, PeerName(worker.name))
+    features = Layout.dense(schema.feature_dtype, (count, *schema.feature_shape))
+    target = Layout.dense(schema.target_dtype, (count,))
+    return at(values, first, features, label), at(values, first + 1, target, label)
 
 
 def batches_of(
@@ -115,8 +139,10 @@ def batches_of(
             yield features.index_select(0, rows), target.index_select(0, rows)
 
 
-def search(workers: Sequence[Holder], *tags: str) -> list[RemoteDataset]:
+def search(workers: Iterable[Holder], *tags: str) -> list[RemoteDataset]:
     """Return every data set of `workers` that has all of `tags`, such as "#cancer"."""
+    if not isinstance(workers, Iterable):
+        raise UsageError(f"{workers!r} is no list of workers; give [worker], or all that there are")
     return [
         worker.dataset(each.name)
         for worker in workers

@@ -30,7 +30,7 @@ class Handle:
 
     def free(self) -> None:
         """Let the value go now: whatever reads it from here on finds it missing."""
-        if not self.keep:
+        if not getattr(self, "keep", True):  # torch.compile makes some that are never filled
             self.keep = True
             self.values.free(self.id)
 

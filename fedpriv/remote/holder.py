@@ -11,7 +11,8 @@ from fedpriv.remote.connection import Connection
 from fedpriv.remote.dataset import RemoteDataset, opened
 from fedpriv.remote.pointer import RemoteTensor, sent
 from fedpriv.remote.values import Values
-from fedpriv.wire.messages import Announcement
+from fedpriv.transport.runtime import runtime
+from fedpriv.wire.messages import Announcement, Reply, Request
 from fedpriv.wire.values import HeldObject
 
 US = PeerName("me")
@@ -35,10 +36,25 @@ class Holder:
 
     @property
     def values(self) -> Values:
-        """Our session of values with this worker, made when it is first used."""
-        if self._values is None:
+        """Our session of values with this worker, made when it is first used, and anew after its link was lost."""
+        if self._values is None or self._values.line.lost:
             self._values = Values(self, US)
         return self._values
+
+    def ask(self, request: Request) -> Reply:
+        """Return the answer to a request that is about no value; raise `WorkerRefused` or `PeerLost`."""
+        return runtime.run(self._asked(request))
+
+    async def _asked(self, request: Request) -> Reply:
+        connection = await self.reach(US)
+        try:
+            return await connection.ask(request)
+        finally:
+            await self.let_go(connection)
+
+    async def let_go(self, connection: Connection) -> None:
+        """End the use of a connection that `reach` gave."""
+        await connection.close()
 
     def send(self, tensor: Tensor, *, tags: Sequence[str] = (), description: str = "") -> RemoteTensor:
         """Return a pointer to a copy of `tensor` at this worker; only its own elements travel."""

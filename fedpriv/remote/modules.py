@@ -50,6 +50,8 @@ def send_module(module: nn.Module, worker: Sends, *, exchange: Callable[[Tensor,
     Gradients go along; tied, frozen and recurrent weights stay what they are. Raise `ReleaseDenied` for values that
     derive from the data of another worker's owner. `exchange` makes each of two tensors the other.
     """
+    if not isinstance(module, nn.Module) or not callable(getattr(worker, "send", None)):
+        raise UsageError(f"send_module takes a module and a worker, not {type(module).__name__}, {worker!r}")
     _follow_parameters()
     for each in module.modules():
         if isinstance(each, nn.RNNBase) and _begin_stepwise not in each._forward_pre_hooks.values():  # noqa: SLF001

@@ -108,6 +108,8 @@ def plan(function: Callable[..., Any]) -> TracedFunction:
 
 def forecast(planned: TracedFunction, inputs: Sequence[Tensor]) -> PlanForecast:
     """Return what `planned` would give on `inputs`, byte for byte; nothing runs and nothing is sent."""
+    if not isinstance(planned, TracedFunction):
+        raise UsageError(f"{getattr(planned, '__name__', planned)} is no plan; decorate the function with @fp.plan")
     traced = planned.traced(inputs)
     labels = [each.label if isinstance(each, RemoteTensor) else PUBLIC for each in inputs]
     named = dict(zip((each.name for each in traced.plan.inputs), labels, strict=True))

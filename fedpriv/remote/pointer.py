@@ -18,17 +18,20 @@ from torch import Tensor
 from fedpriv.errors import FedprivError, OperationNotAllowed, ReleaseDenied, UsageError, WorkerRefused
 from fedpriv.ids import WorkerName
 from fedpriv.labels import PUBLIC, Label
-from fedpriv.plans.calls import TAKE_NUMBERS, Layout
+from fedpriv.plans.calls import Layout
 from fedpriv.remote.handle import Handle, Memory
-from fedpriv.remote.recipes import Composition, Found, Recipe, Shape, check_targets, find, not_allowed
+from fedpriv.remote.mends import not_allowed
+from fedpriv.remote.reading import KINDS, Asked, Local, read
+from fedpriv.remote.recipes import Composition, Found, Recipe, Shape, check_targets, find
 from fedpriv.remote.refusals import explained
 from fedpriv.remote.ticket import Ticket
 from fedpriv.remote.values import Usable, Values
 from fedpriv.updates import DTYPE_NAMES, DTYPES
 
+MAXIMUM_TEXT = 4096
+"""Characters of a tag or description."""
 MAXIMUM_SENT_BYTES = 1 << 20
 """How large a tensor of this process may be that is sent along with an operation on pointers, without being asked."""
-_SAME = frozenset({"aten.detach.default", "aten.alias.default", "aten.lift_fresh.default"})
 _HERE = torch.device("cpu")
 _wrap = Tensor._make_wrapper_subclass  # noqa: SLF001  torch has no public way
 _SCALAR = "aten._local_scalar_dense.default"
@@ -52,7 +55,7 @@ class RemoteTensor(Tensor):
     _handle: Handle
 
     def __init_subclass__(cls) -> None:
-        _kinds.add(cls)
+        KINDS.add(cls)
 
     def __new__(cls, *_: object, **__: object) -> Self:
         """Raise `UsageError`: a pointer comes from a worker."""
@@ -111,6 +114,10 @@ class RemoteTensor(Tensor):
 
     def request(self, reason: str) -> Ticket:
         """Ask the owner to let this value out once, as it is now; what it is asked for goes with it, for `reason`."""
+        if self.label.is_public:
+            raise ReleaseDenied(
+                f"{self!r} is your own and derives from nobody's data: get() it, nobody has to be asked"
+            )
         try:
             return Ticket(self._handle.values, self._handle.values.ask_release(self._handle.id, reason), self.worker)
         except WorkerRefused as refusal:
@@ -118,6 +125,8 @@ class RemoteTensor(Tensor):
 
     def move(self, worker: Any) -> RemoteTensor:  # noqa: ANN401  a worker of any kind
         """Return the value at another worker; it leaves this one through the same door as for `get`."""
+        if not callable(getattr(worker, "send", None)):
+            raise UsageError(f"{worker!r} is no worker; give the worker itself, as in pointer.move(alice)")
         moved: RemoteTensor = worker.send(self.get())
         return moved
 
@@ -128,7 +137,17 @@ class RemoteTensor(Tensor):
     __array__ = _absent("an array of it")
     __dlpack__ = _absent("a capsule of it")
     __reduce_ex__ = _absent("a pickle of it")
-    __contains__ = _absent("`in`")
+
+    def __contains__(self, element: Any) -> bool:  # noqa: ANN401  a number or a tensor
+        return bool((self == element).any())
+
+    def __format__(self, spec: str) -> str:
+        return format(_number(self) if spec and not self.dim() else self.__repr__(), spec)
+
+    def __copy__(self) -> RemoteTensor:
+        copy: Any = self.detach()
+        copied: RemoteTensor = copy.requires_grad_(self.requires_grad)
+        return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RemoteTensor:
         with torch.no_grad():
@@ -140,7 +159,7 @@ class RemoteTensor(Tensor):
         return found
 
 
-_kinds: set[type] = {RemoteTensor}
+KINDS.add(RemoteTensor)
 P = TypeVar("P", bound=RemoteTensor)
 
 
@@ -159,6 +178,12 @@ def at(values: Values, number: int, layout: Layout, label: Label = PUBLIC) -> Re
 
 def sent(values: Values, tensor: Tensor, tags: Sequence[str] = (), description: str = "") -> RemoteTensor:
     """Return a pointer to a copy of `tensor` at the worker of `values`; raise `UsageError` for what does not travel."""
+    if not isinstance(tensor, Tensor):
+        raise UsageError(f"a {type(tensor).__name__} does not travel; send torch.as_tensor(...) of it")
+    if isinstance(tensor, RemoteTensor):
+        raise UsageError(f"{tensor!r} is at a worker already; move it: pointer.move(worker), or clone() it there")
+    if max(map(len, (description, *tags)), default=0) > MAXIMUM_TEXT:
+        raise UsageError(f"a tag or description of more than {MAXIMUM_TEXT:,} characters; write a shorter one")
     if tensor.layout is not torch.strided or tensor.is_meta or tensor.dtype not in DTYPE_NAMES:
         raise UsageError(
             f"a {tensor.layout} tensor of {tensor.dtype} on {tensor.device} does not travel; send a dense one with one "
@@ -168,24 +193,7 @@ def sent(values: Values, tensor: Tensor, tags: Sequence[str] = (), description: 
     return at(values, values.put([tensor], tags, description), layout)
 
 
-class _Operation:
-    """What dispatching needs to know of an overload, whatever its operands are."""
-
-    __slots__ = ("func", "name", "numbers_anew", "same")
-
-    def __init__(self, func: Any) -> None:  # noqa: ANN401  torch's overload
-        self.func = func
-        self.name = str(func)
-        plain = self.name.replace("_.", ".")
-        self.numbers_anew = plain in TAKE_NUMBERS or plain.replace(".Tensor", ".Scalar") in TAKE_NUMBERS
-        self.same = self.name in _SAME
-
-
-class _Local(Exception):
-    """A tensor of this process stands among pointers."""
-
-
-_operations: dict[int, _Operation] = {}
+_operations: dict[int, Asked] = {}
 """By the identity of the overload, which torch never lets go of."""
 _recipes: dict[tuple[Any, ...], Found] = {}
 
@@ -209,16 +217,16 @@ def dispatch(
     """Carry out one operation at the worker of its pointers; `mixed` does with tensors of this process among them."""
     known = _operations.get(id(func))
     if known is None:
-        known = _operations[id(func)] = _Operation(func)
+        known = _operations[id(func)] = Asked(func)
     pointers: list[RemoteTensor] = []
     numbers: list[float] = []
     key: list[Any] = [known]
     try:
-        _read(args, key, pointers, numbers, anew=known.numbers_anew)
+        read(args, key, pointers, numbers, anew=known.numbers_anew)
         for name in sorted(kwargs):
             key.append(name)
-            _read((kwargs[name],), key, pointers, numbers, anew=known.numbers_anew)
-    except _Local:
+            read((kwargs[name],), key, pointers, numbers, anew=known.numbers_anew)
+    except Local:
         return (mixed or with_local)(func, args, kwargs)
     if known.same:
         return _again(pointers[0])
@@ -240,31 +248,6 @@ def dispatch(
         return found.run(*args, **kwargs)
     finally:
         _under_way.identities.discard(identity)
-
-
-def _read(
-    values: Sequence[Any], key: list[Any], pointers: list[RemoteTensor], numbers: list[float], *, anew: bool
-) -> None:
-    """Add what tells one recipe from another to `key`: equal numbers of different types or bits are different."""
-    for each in values:
-        kind = type(each)
-        if kind in _kinds:
-            pointers.append(each)
-            key.append(each._handle.shape)  # noqa: SLF001  this module's own
-        elif kind is float:
-            if anew:
-                numbers.append(each)
-                key.append(float)
-            else:
-                key.append(each.hex())
-        elif kind is list or kind is tuple:
-            key.append(len(each))
-            _read(each, key, pointers, numbers, anew=anew)
-        elif isinstance(each, Tensor):
-            raise _Local
-        else:
-            key.append(kind)
-            key.append(each)
 
 
 def _carried_out(recipe: Recipe, pointers: Sequence[RemoteTensor], numbers: Sequence[float]) -> Any:  # noqa: ANN401

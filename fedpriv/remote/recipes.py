@@ -18,7 +18,7 @@ import torch
 import torch._decomp
 from torch import Tensor
 
-from fedpriv.errors import OperationNotAllowed, PlanRefused, ReleaseDenied, UsageError, nearest
+from fedpriv.errors import OperationNotAllowed, PlanRefused, ReleaseDenied, UsageError
 from fedpriv.plans.arguments import MEMORY_FORMATS, WORKERS_CHOICE
 from fedpriv.plans.calls import TAKE_NUMBERS, Call, CheckedCall, Layout, check
 from fedpriv.plans.cost import tensors_in
@@ -27,6 +27,7 @@ from fedpriv.plans.inference import Quota
 from fedpriv.plans.operations import LabelRule, Overload, denied, operation, parameters_of, table, torch_overload
 from fedpriv.plans.plan import Argument, Dtype, Slot, Step
 from fedpriv.remote.compositions import COMPOSITIONS, NUMBERED, flagged, plainly, special
+from fedpriv.remote.mends import mend, not_allowed, short
 from fedpriv.updates import DTYPE_NAMES
 
 ANY = Quota(1 << 60, 1 << 31, 1 << 62, 1 << 31, 1 << 31)
@@ -100,9 +101,9 @@ def find(func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Foun
     and whatever torch itself raises for arguments that do not fit.
     """
     name = str(func)
-    if denied().get(name) == _CONTROL:
+    if denied().get(name) == _CONTROL and name not in COMPOSITIONS:
         raise ReleaseDenied(
-            f"{_short(name)} would make a value that stays at the worker decide what happens here; use torch.where "
+            f"{short(name)} would make a value that stays at the worker decide what happens here; use torch.where "
             "instead of if, or request() the value or an aggregate of it"
         )
     with torch.no_grad():
@@ -262,7 +263,7 @@ class _Reader:
 
     def refused(self) -> PlanRefused:
         """Return the error for arguments that no plan holds."""
-        return PlanRefused(f"{_short(self._name)} has an argument that no worker takes", operation=self._name)
+        return PlanRefused(f"{short(self._name)} has an argument that no worker takes", operation=self._name)
 
 
 def _apart(name: str, func: Overload) -> Composition:
@@ -311,7 +312,9 @@ def _told(name: str, refused: PlanRefused) -> PlanRefused:
     if type(refused) is not PlanRefused:
         return refused
     why = str(refused).removeprefix(f"step -1 ({refused.operation})").lstrip(": ")
-    return OperationNotAllowed(f"no worker runs {_short(name)} ({name}) on these operands: {why}", operation=name)
+    return OperationNotAllowed(
+        f"no worker runs {short(name)} ({name}) on these operands: {why}; {mend(name)}", operation=name
+    )
 
 
 def _functional(name: str, plain: str) -> Callable[..., Any]:
@@ -329,8 +332,8 @@ def check_targets(func: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]
         target = named.get(each.name)
         if each.is_write and isinstance(target, Tensor) and not isinstance(target, pointer):
             raise UsageError(
-                f"{_short(str(func))} would write a value that is at a worker into a tensor of this process; send that "
-                "tensor first, or get() the value"
+                f"{short(str(func))} would write a value that is at a worker into a tensor of this process; send that "
+                "tensor first (fp.send_module(module, worker) sends all parameters of one), or get() the value"
             )
 
 
@@ -373,16 +376,3 @@ def _into_outputs(func: Overload, outputs: Sequence[str]) -> Callable[..., Any]:
         return targets[0] if len(targets) == 1 else tuple(targets)
 
     return run
-
-
-def not_allowed(name: str) -> OperationNotAllowed:
-    """Return the error for an operation that no worker runs."""
-    reason = denied().get(name)
-    near = f": {reason}" if reason else nearest(name, table())
-    return OperationNotAllowed(
-        f"no worker runs {_short(name)} ({name}){near}; express it with other operations", operation=name
-    )
-
-
-def _short(name: str) -> str:
-    return name.split(".")[1] if name.count(".") > 1 else name

@@ -35,7 +35,11 @@ def explained(
 ) -> FedprivError:
     """Return what to raise where `worker` did not give the value `what`, with what to do about it."""
     if refusal.code == ErrorCode.RELEASE_DENIED.name:
-        names = ", ".join(sorted(str(origin.dataset) for origin in label.origins)) or "an owner's data"
+        if label.is_public:
+            return ReleaseDenied(
+                f"{worker} keeps nothing for you, {what} neither: no rule of its owner names you; ask them for one"
+            )
+        names = ", ".join(sorted(str(origin.dataset) for origin in label.origins))
         return ReleaseDenied(
             f"{what} stays at {worker}: it derives from {names}, and no rule lets it out; ask its owner with "
             'request("why"), aggregate it under a rule, or try the program on the mock'

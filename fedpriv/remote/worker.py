@@ -32,6 +32,9 @@ class RemoteWorker(Holder):
             self._connection = await _open(self.address, self._credentials, str(self.name))
         return self._connection
 
+    async def let_go(self, connection: Connection) -> None:
+        """Keep the connection: everything that is asked of this worker shares it."""
+
     def close(self) -> None:
         """Close the connection."""
         runtime.run(self._connection.close())

@@ -6,9 +6,11 @@ import pytest
 import torch
 from sites import Site
 
-from fedpriv.errors import PeerLost
+import fedpriv as fp
+from fedpriv.errors import PeerLost, UsageError
 from fedpriv.remote import line as lines
 from fedpriv.transport.runtime import runtime
+from fedpriv.wire.values import AskObjects
 
 
 def cut(site: Site) -> None:
@@ -67,6 +69,21 @@ def test_a_worker_that_lost_the_session_says_so_once_and_for_all(site: Site) -> 
     for _ in range(2):
         with pytest.raises(PeerLost, match="none of your values any more; send them again"):
             (pointer + 1).get()
+
+
+def test_values_that_a_worker_lost_can_be_sent_again(site: Site) -> None:
+    model, data = fp.send_module(torch.nn.Linear(4, 1), site.pointed), site.pointed.dataset("toy")
+    assert not model(data.features).sum().label.is_public
+    site.pointed.values.ask(AskObjects(0))
+    site.worker.leases._held.clear()
+    cut(site)
+    with pytest.raises(PeerLost):
+        model.weight.get()
+    again = site.pointed.send(torch.ones(2))
+    assert again.get().tolist() == [1, 1]
+    assert not site.pointed.dataset("toy").features.label.is_public
+    with pytest.raises(UsageError, match="in two sessions"):
+        again @ model.weight[0, :2]
 
 
 def test_what_a_vanished_caller_left_is_freed_when_its_lease_ends(site: Site) -> None:
