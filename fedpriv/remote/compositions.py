@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedpriv.remote.attention import ATTENTION
+
 aten = torch.ops.aten
 
 
@@ -352,6 +354,7 @@ _COPIES: Mapping[str, Callable[..., Tensor]] = {
     for name in ("clone", "_to_copy", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like")
 }
 COMPOSITIONS: Mapping[str, Callable[..., Any]] = {
+    **ATTENTION,
     "aten.native_batch_norm.default": _batch_norm,
     "aten._native_batch_norm_legit.default": _batch_norm,
     "aten._batch_norm_with_update.default": _batch_norm_with_update,
