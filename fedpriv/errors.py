@@ -166,6 +166,12 @@ class StorageFailed(FedprivError):
     """The disk is full, failing or not what was written; nothing that depended on the write was sent."""
 
 
+class NotAFile(StorageFailed):
+    """A pipe, a device or a folder lies where a file belongs; whoever names it can name another."""
+
+    exit_code = 2
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the valid name closest to `name`, or "" when none is close."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)

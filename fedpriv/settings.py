@@ -34,6 +34,8 @@ def load(path: Path, schema: type[T]) -> T:
 def parse(path: Path) -> Mapping[str, Any]:
     """Return the mapping that the TOML file at `path` holds; raise `ConfigError` with the line of a syntax error."""
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is a folder, a pipe or a device; name a file")
         if path.stat().st_size > LARGEST_FILE:
             raise ConfigError(f"{path} is larger than {LARGEST_FILE} bytes; is it a configuration file?")
         return tomllib.loads(path.read_text(encoding="utf-8"))

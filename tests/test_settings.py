@@ -1,5 +1,6 @@
 """Configuration files are read strictly: every refusal names the file, the place and the remedy."""
 
+import os
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -192,8 +193,10 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
-        settings.parse(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ConfigError, match="is a folder, a pipe or a device; name a file"):
+            settings.parse(path)
 
 
 @pytest.mark.parametrize(

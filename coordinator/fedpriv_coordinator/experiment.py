@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
+from fedpriv.clock import SystemClock
 from fedpriv.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -220,7 +221,8 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / HISTORY, lambda path: path.write_text(history, encoding="utf-8"))
         _replace(folder / MODEL, lambda path: save_model(self.model, str(path)))
-        page = report.page(report.ReportInput(self._facts(folder), self.history, self.ledgers, self.lost))
+        written = SystemClock().now()
+        page = report.page(report.ReportInput(self._facts(folder), self.history, self.ledgers, self.lost, written))
         _replace(folder / REPORT, lambda path: path.write_text(page, encoding="utf-8"))
         if plots.available():
             _replace(folder / CURVES, lambda path: plots.write(self.history, path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
 from shlex import quote
 
@@ -63,12 +64,16 @@ tr, .plots svg { break-inside: avoid; } thead { display: table-header-group; }
 
 @dataclass(frozen=True, slots=True)
 class ReportInput:
-    """What the page tells: the job, its rounds, each worker's ledger, and who was lost."""
+    """What the page tells: the job, its rounds, each worker's ledger, who was lost, and when it was written.
+
+    `written` is in seconds since 1970 UTC; None leaves the date out.
+    """
 
     job: JobFacts
     history: History
     ledgers: tuple[LedgerSummary, ...] = ()
     lost: tuple[LostWorker, ...] = ()
+    written: float | None = None
 
 
 def page(report: ReportInput) -> str:
@@ -96,7 +101,9 @@ def _opening(report: ReportInput) -> Iterator[str]:
         small = f"<small>{escape(beside)}</small>" if beside else ""
         yield f"<div><dt>{escape(label)}</dt><dd>{escape(value)}{small}</dd></div>"
     yield '</dl></header>\n<h2>The job</h2>\n<dl class="facts">'
+    written = None if report.written is None else datetime.fromtimestamp(report.written, UTC)
     facts = {
+        "Written": "" if written is None else f"{written:%Y-%m-%d %H:%M} UTC",
         "Data set": job.dataset,
         "Model": f"{job.parameters:,} parameters" if job.parameters else "",
         "Training plan": job.plan and f"SHA-256 {job.plan}",
@@ -115,9 +122,14 @@ def _figures(report: ReportInput) -> Iterator[tuple[str, str, str]]:
     if last is not None:
         for name in sorted(last.metrics, key=lambda name: (name != "accuracy", name))[:2]:
             beside = f"all rows in one place: {_number(baseline[name])}" if name in baseline else ""
-            yield name.capitalize(), _number(last.metrics[name]), beside
-        if last.loss is not None and "loss" not in last.metrics:
-            yield "Training loss", _number(last.loss), ""
+            yield name.capitalize(), _number(last.metrics[name]), beside or "evaluated by the coordinator"
+        if not last.metrics:
+            for name, value in sorted(last.worker_metrics.items(), key=lambda each: (each[0] != "accuracy", each[0]))[
+                :2
+            ]:
+                yield f"{name.capitalize()} at workers", _number(value), "mean over their own validation rows"
+        if last.loss is not None and not (last.metrics or last.worker_metrics):
+            yield "Training loss", _number(last.loss), "on the rows that it was trained on; nothing was evaluated"
     complete = sum(record.outcome == "complete" for record in rounds)
     yield "Rounds", f"{complete}", f"{len(rounds) - complete} abandoned" if complete < len(rounds) else "all complete"
     yield (

@@ -6,7 +6,7 @@ the same round again, under the same request numbers, and the workers answer wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -106,29 +106,32 @@ def _round(coordinator: Coordinator[Any], members: Membership, number: int, cour
 def _end_if_hopeless(rounds: Sequence[RoundRecord], concluded: Concluded, job: Job) -> None:
     """Raise after an abandoned round that too many refused, that followed too many others, or that was the last."""
     last, recent = rounds[-1], rounds[-MAXIMUM_ABANDONED:]
-    message = (
-        f"the run ends with round {last.number}, which was abandoned because {concluded.abandoned}: {_reasons(last)}"
-    )
+    why = "; ".join((*_awaited(concluded), *_reasons(last, concluded.pending)))
+    message = f"the run ends with round {last.number}: {concluded.abandoned}: {why}"
     willing = sum(part.status != "refused" for part in last.workers)
     if last.workers and willing < job.quorum:
         # owners decided, or have to; asking again does not change that
-        raise RoundRefused(_awaited(concluded) + message)
+        raise RoundRefused(message)
     in_a_row = len(recent) == MAXIMUM_ABANDONED and all(record.outcome == "abandoned" for record in recent)
     nothing = len(rounds) == job.rounds and all(record.outcome == "abandoned" for record in rounds)
     if in_a_row or nothing:
         raise RoundAbandoned(message)
 
 
-def _awaited(concluded: Concluded) -> str:
-    """Return whose owners have been asked and what they type, where that is why a round could not be."""
-    if not concluded.pending:
-        return ""
-    return (
-        f"the owner{'s' if len(concluded.pending) > 1 else ''} of {', '.join(concluded.pending)} "
-        f"{'have' if len(concluded.pending) > 1 else 'has'} been asked: there, `fedpriv worker requests` shows what "
-        "for, and `fedpriv worker approve ID` lets it out; run again when they approved. "
-    )
+def _awaited(concluded: Concluded) -> Iterator[str]:
+    """Yield whose owners have been asked and what they type, where that is why a round could not be."""
+    if concluded.pending:
+        several = len(concluded.pending) > 1
+        yield (
+            f"the owner{'s' if several else ''} of {', '.join(concluded.pending)} {'have' if several else 'has'} been "
+            "asked (again, if an approval was used up or expired): there, `fedpriv worker requests` shows what for, "
+            "and `fedpriv worker approve ID` lets it out (of a virtual worker: requests() and approve()); run again "
+            "when they approved"
+        )
 
 
-def _reasons(record: RoundRecord) -> str:
-    return "; ".join(f"{part.worker}: {part.reason}" for part in record.workers if part.reason)
+def _reasons(record: RoundRecord, said: Collection[str]) -> Iterator[str]:
+    """Yield why each worker did not contribute, but for those of whom that was said."""
+    for part in record.workers:
+        if part.reason and part.worker not in said:
+            yield f"{part.worker}: {part.reason}"

@@ -1,7 +1,7 @@
 """`fedpriv run JOB.toml`: coordinate one job from a file.
 
-Where the run is kept is said at the start and at the end; what ends it early says how to go on. A folder that cannot
-be resumed or written is refused before anything listens.
+Where the run is kept is said once something lies there, and at the end; what ends it early says how to go on. A
+folder that cannot be resumed or written is refused before anything listens.
 """
 
 from __future__ import annotations
@@ -75,12 +75,17 @@ def _reached_at(listen: str) -> str:
 class Progress:
     """How far a run is: the rounds that are whole, for whoever interrupts it."""
 
-    def __init__(self, display: RoundDisplay, reached: int) -> None:
+    def __init__(self, display: RoundDisplay, folder: Path, reached: int) -> None:
         self._display = display
+        self._folder = folder
+        self._first = True
         self.reached = reached
 
     def on_round(self, record: RoundRecord) -> None:
-        """Show a round that is on disk now."""
+        """Show a round that is on disk now; before the first, where: a start that fails leaves no folder."""
+        if self._first and not self.reached:
+            self._display.note(f"the run is kept in {self._folder}")
+        self._first = False
         self.reached = record.number
         self._display.on_round(record)
 
@@ -93,8 +98,9 @@ def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 
     folder = config.run_folder(SystemClock().now()) if resume is None else resume
     reached = _checked(folder, job, resuming=resume is not None)
     with RoundDisplay(config.rounds, title=config.name) as display:
-        display.note(f"the run is kept in {folder}" + (f"; going on after round {reached}" if reached else ""))
-        progress = Progress(display, reached)
+        if reached:
+            display.note(f"the run is kept in {folder}; going on after round {reached}")
+        progress = Progress(display, folder, reached)
         try:
             result = _train(config, code, credentials, folder, display, progress, resuming=resume is not None)
         except KeyboardInterrupt:

@@ -281,8 +281,9 @@ def _grant(ask: Ask, rule: Approval, standing: Standing) -> Grant | str:
     valid = [grant for grant in given if standing.now < grant.expires]
     if not valid:
         latest = datetime.fromtimestamp(max(grant.expires for grant in given), UTC)
-        return f"the approval expired at {latest:%Y-%m-%d %H:%M:%S} UTC"
+        return f"the approval expired on {latest:%Y-%m-%d %H:%M:%S} UTC, and the owner has not approved it again"
     for grant in valid:
         if standing.used.get(grant.digest, 0) < grant.releases:
             return grant
-    return f"the approval is used up (releases approved: {sum(grant.releases for grant in valid)})"
+    approved = sum(grant.releases for grant in valid)
+    return f"the approval is used up ({approved} of {approved} releases), and the owner has not approved it again"

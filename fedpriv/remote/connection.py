@@ -89,7 +89,8 @@ _ADVICE: Mapping[ErrorCode, str] = {
     ErrorCode.TORCH_VERSION: "it runs another torch version than the plan was traced with; install the same one",
     ErrorCode.STORAGE_FULL: "its ledger's disk is full and nothing leaves unrecorded; its owner must free space",
     ErrorCode.SHUTTING_DOWN: "it is shutting down; ask again when it is back",
-    ErrorCode.APPROVAL_PENDING: "its owner has been asked (fedpriv worker requests); run again when they approved",
+    ErrorCode.APPROVAL_PENDING: "its owner has been asked (fedpriv worker requests), again if an approval was used up "
+    "or expired; run again when they approved",
     ErrorCode.APPROVAL_DENIED: "its owner denied this very request and keeps the reason; talk to them, or leave it out",
     ErrorCode.OVER_WORK: "it needs more elementary operations than the owner grants; use a smaller batch or model",
     ErrorCode.OVER_VALUES: "there are more values at once than the owner grants; free some with del",

@@ -44,6 +44,7 @@ class Database:
 
         Raise `StorageFailed`, or `UsageError` for a file that is not ours or not of this version.
         """
+        foreign.refuse_irregular(path)
         with storage_errors(f"open {path}"):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -57,7 +58,8 @@ class Database:
 
     @classmethod
     def open_for_reading(cls, path: Path) -> Self:
-        """Open an existing database without writing to it, whether or not its worker runs."""
+        """Open an existing database without writing to it, whether or not its worker runs; raise `StorageFailed`."""
+        foreign.refuse_irregular(path)
         with _opened(path) as connection:
             _check_version(connection, path)
         return cls(connection)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedpriv.errors import StateInUse, StorageFailed, UsageError
+from fedpriv.errors import NotAFile, StateInUse, StorageFailed, UsageError
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
@@ -54,15 +54,17 @@ def make_folder(folder: Path, *, mode: int = 0o755) -> None:
 def read_bounded(path: Path, maximum: int) -> bytes | None:
     """Return the content of `path`, at most one byte more than `maximum`, or None if there is no such file.
 
-    Raise `StorageFailed` for what is no regular file: a pipe could keep a reader waiting for ever.
+    Raise `NotAFile` for what is no regular file: a pipe could keep a reader waiting for ever.
     """
     try:
         with open(path, "rb", opener=_at_once) as file:  # Path.open takes no opener
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise StorageFailed(f"cannot read {path}: it is no regular file")
+                raise NotAFile(f"cannot read {path}: it is no regular file")
             return file.read(maximum + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except IsADirectoryError:
+        raise NotAFile(f"cannot read {path}: it is a folder, no regular file") from None
     except OSError as error:
         raise StorageFailed(f"cannot read {path}: {error.strerror}") from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from fedpriv.errors import StorageFailed
+from fedpriv.errors import NotAFile, StorageFailed
 
 MAXIMUM_STEPS = 100_000_000
 """Instructions of SQLite's machine for one reading: seconds at most, and far more than any reading of ours takes."""
@@ -20,11 +20,11 @@ _BETWEEN = 10_000  # instructions between two calls of a progress handler
 
 
 def refuse_irregular(path: Path) -> None:
-    """Raise `StorageFailed` if the database or a file beside it is a pipe or a device, which could be without end."""
+    """Raise `NotAFile` if the database or a file beside it is a pipe or a device, which could be without end."""
     for suffix in _BESIDE:
         each = path.with_name(path.name + suffix)
         if each.exists() and not each.is_file():
-            raise StorageFailed(f"cannot read {each}: it is no regular file")
+            raise NotAFile(f"cannot read {each}: it is no regular file")
 
 
 def bound_values(connection: sqlite3.Connection, largest: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedpriv.errors import StorageFailed, VerificationFailed
+from fedpriv.errors import NotAFile, StorageFailed, VerificationFailed
 from fedpriv.ledger.checkpoint import MAXIMUM_NOTE_BYTES
 from fedpriv.ledger.entries import MAXIMUM_ENTRY_BYTES
 from fedpriv.ledger.log import ENTRIES, TILE_WIDTH, Log, Tile, encode_bundle
@@ -65,11 +65,11 @@ class TileFolder:
 
     def checkpoint(self) -> bytes | None:
         """Return the signed checkpoint, or None if there is none."""
-        return read_bounded(self.path / CHECKPOINT, MAXIMUM_NOTE_BYTES)
+        return self._read(CHECKPOINT, MAXIMUM_NOTE_BYTES)
 
     def vkey(self) -> bytes | None:
         """Return the content of the verifier key's file, or None if there is none."""
-        return read_bounded(self.path / VKEY, MAXIMUM_NOTE_BYTES)
+        return self._read(VKEY, MAXIMUM_NOTE_BYTES)
 
     def read(self, level: int, index: int, width: int) -> bytes:
         """Return a tile's content; raise `VerificationFailed` if it is missing or too long to be one."""
@@ -82,7 +82,7 @@ class TileFolder:
         """Return a tile's content, or None if there is no such file; raise `VerificationFailed` if it is too long."""
         maximum = width * (MAXIMUM_ENTRY_BYTES + 2 if level == ENTRIES else HASH_BYTES)
         name = tile_path(level, index, width)
-        content = read_bounded(self.path / name, maximum)
+        content = self._read(name, maximum)
         if content is not None and len(content) > maximum:
             raise VerificationFailed(f"{name} is longer than {maximum} bytes")
         return content
@@ -136,6 +136,13 @@ class TileFolder:
             shift = 8 * (max(level, 0) + 1)
             if new_size >> shift > old_size >> shift:
                 shutil.rmtree(self.path / f"{tile_path(level, old_size >> shift)}.p", ignore_errors=True)
+
+    def _read(self, name: str, maximum: int) -> bytes | None:
+        """Return a file's content; raise `VerificationFailed` for what is no file: a ledger has no such thing."""
+        try:
+            return read_bounded(self.path / name, maximum)
+        except NotAFile:
+            raise VerificationFailed(f"{self.path / name} is no regular file; a ledger has none but those") from None
 
     def _write(self, tiles: Iterable[Tile], touched: set[Path]) -> None:
         for tile in tiles:

@@ -102,9 +102,9 @@ def find_ledgers(path: Path, *, received: bool = False) -> list[Path]:
         kept.append(path / INGRESS)
     found = sorted(folder for folder in kept if _is_ledger(folder))
     if not found:
+        what = "holds no ledger" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
         raise UsageError(
-            f"{path} holds no ledger; give a run's folder, the folder of a worker or its state, or one that holds "
-            f"{CHECKPOINT!r}"
+            f"{path} {what}; give a run's folder, the folder of a worker or its state, or one that holds {CHECKPOINT!r}"
         )
     return found
 

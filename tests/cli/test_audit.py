@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from ledgers import entries, signer, written
@@ -252,3 +254,11 @@ def test_an_empty_key_is_refused_and_not_taken_for_none(run, command):
     refused = audit(command, run / "ledgers" / "bob", "--key", "")
     assert isinstance(refused.exception, UsageError)
     assert "is a variable of the shell not set?" in str(refused.exception)
+
+
+def test_the_table_of_exit_codes_has_every_command():
+    page = (Path(__file__).parents[2] / "docs" / "for-reviewers.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if re.match(r"\| [0-9]+ \|", line)]
+    named = {name for row in rows if row[1].strip() == "3" for name in re.findall(r"`([\w-]+)`", row[2])}
+    assert named == {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert [row[1].strip() for row in rows if row[2].strip() == "all"] == ["0", "2", "1", "130"]

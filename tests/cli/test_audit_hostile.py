@@ -80,8 +80,22 @@ def test_a_pipe_in_a_files_place_is_not_waited_for(tmp_path):
     (tmp_path / "vkey").unlink()
     os.mkfifo(tmp_path / "vkey")
     finished = fedpriv("verify", tmp_path)
-    assert finished.returncode != 0
-    assert "vkey: it is no regular file" in finished.stderr
+    assert finished.returncode == 3
+    assert "vkey is no regular file" in finished.stderr
+
+
+@pytest.mark.parametrize("what", ["the ledger", "--holds", "the proof"])
+def test_a_pipe_that_the_caller_names_is_the_callers_to_correct(tmp_path, what):
+    key = written(tmp_path / "ledger", entries([update()]))
+    os.mkfifo(tmp_path / "pipe")
+    words = {
+        "the ledger": ("verify", tmp_path / "pipe"),
+        "--holds": ("verify", tmp_path / "ledger", "--holds", tmp_path / "pipe"),
+        "the proof": ("check-proof", tmp_path / "pipe", "--key", key),
+    }
+    refused = audit(*words[what]).exception
+    assert refused.exit_code == 2
+    assert "pipe is no folder" in str(refused) if what == "the ledger" else "no regular file" in str(refused)
 
 
 def test_an_empty_ledger_laid_into_a_run_does_not_hide_that_another_was_changed(tmp_path):

@@ -157,10 +157,14 @@ def test_the_missing_workers_are_named_every_fifteen_seconds_with_what_to_check(
     assert f"the authority in {tmp_path / 'coordinator' / 'ca.pem'}" in said[1]
 
 
-def test_a_run_ends_its_wait_when_the_job_says_so(tmp_path: Path) -> None:
+def test_a_run_ends_its_wait_when_the_job_says_so_and_claims_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     job = job_file(tmp_path, Authority.create(), free_address())
     job.write_text(job.read_text().replace('names = ["alice"]', 'names = ["alice"]\nwait_seconds = 0.05'))
     with pytest.raises(
         fp.PeerLost, match=r"0 of 1 workers connected within 0\.05 s .* missing: alice; start them, or take"
     ):
         run(job, None, as_json=False)
+    assert "kept in" not in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()

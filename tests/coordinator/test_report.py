@@ -77,6 +77,26 @@ def test_the_page_tells_the_job_the_result_and_what_left():
     assert "no answer" in text
 
 
+@pytest.mark.parametrize(
+    ("own", "theirs", "shown"),
+    [
+        ({"accuracy": 0.9}, {"accuracy": 0.8}, "Accuracy 0.9000 evaluated by the coordinator"),
+        ({}, {"loss": 0.5, "accuracy": 0.8}, "Accuracy at workers 0.8000 mean over their own validation rows"),
+        ({}, {}, "Training loss 0.2500 on the rows that it was trained on; nothing was evaluated"),
+    ],
+)
+def test_the_headline_is_an_evaluation_where_there_is_one_and_says_what_it_is_of(own, theirs, shown):
+    history = History((RoundRecord(1, "complete", 0.1, 0.25, own, theirs, 0, 0, ()),))
+    text = " ".join(" ".join(Elements(page(history=history)).words).split())
+    assert shown in text
+    assert ("on the rows that it was trained on" in text) is (not own and not theirs)
+
+
+def test_the_page_says_when_it_was_written():
+    assert "Written 2026-11-28 12:00 UTC" in " ".join(" ".join(Elements(page(written=1795867200.0)).words).split())
+    assert "Written" not in page()
+
+
 def test_the_page_is_well_formed():
     assert Elements(page()).open == []
 

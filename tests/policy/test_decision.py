@@ -213,13 +213,14 @@ def test_without_an_approval_the_owner_is_to_be_asked():
 
 @pytest.mark.parametrize("now", [1000.0, 1001.0, math.nan])
 def test_an_approval_expires_at_its_time(now):
-    assert approved(now=now) == Deny(("approval: the approval expired at 1970-01-01 00:16:40 UTC",), BY_HAND)
+    again = "and the owner has not approved it again"
+    assert approved(now=now) == Deny((f"approval: the approval expired on 1970-01-01 00:16:40 UTC, {again}",), BY_HAND)
 
 
 @pytest.mark.parametrize("used", [2, 3, math.nan])
 def test_an_approval_is_used_up(used):
     assert approved(used={GRANT.digest: used}) == Deny(
-        ("approval: the approval is used up (releases approved: 2)",), BY_HAND
+        ("approval: the approval is used up (2 of 2 releases), and the owner has not approved it again",), BY_HAND
     )
 
 

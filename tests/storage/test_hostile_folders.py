@@ -7,11 +7,12 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 
 import pytest
 from keeping import KEY, entry, in_memory, on_disk
 
-from fedpriv.errors import StorageFailed, VerificationFailed
+from fedpriv.errors import NotAFile, StorageFailed, VerificationFailed
 from fedpriv.ledger.checkpoint import Checkpoint, SigningKey, sign_checkpoint
 from fedpriv.ledger.log import Log
 from fedpriv.storage import foreign
@@ -45,15 +46,30 @@ def test_a_pipe_in_a_files_place_is_refused_instead_of_waited_for(tmp_path, name
     in_memory(1).export(tmp_path)
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
-    with pytest.raises(StorageFailed, match="no regular file"):
+    with pytest.raises(VerificationFailed, match="no regular file"):
+        verify_ledger(tmp_path, key=None)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(VerificationFailed, match="no regular file"):
         verify_ledger(tmp_path, key=None)
 
 
 def test_a_folder_and_a_device_are_no_files_to_read(tmp_path):
     for path in (tmp_path, "/dev/zero"):
-        with pytest.raises(StorageFailed, match="cannot read"):
+        with pytest.raises(NotAFile, match="cannot read"):
             read_bounded(path, 10)
     assert read_bounded(tmp_path / "absent", 10) is None
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_a_pipe_in_the_place_of_a_workers_own_journal_is_not_waited_for_either(tmp_path, suffix):
+    Database.open(tmp_path / "journal.sqlite", schema=SCHEMA).close()
+    path = tmp_path / f"journal.sqlite{suffix}"
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    for opened in (Database.open_for_reading, partial(Database.open, schema=SCHEMA)):
+        with pytest.raises(NotAFile, match="no regular file"):
+            opened(tmp_path / "journal.sqlite")
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])

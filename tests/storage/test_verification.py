@@ -318,9 +318,11 @@ def test_ledgers_are_found_in_runs_states_and_by_themselves(tmp_path):
     assert find_ledgers(tmp_path / "state" / "ledger") == [tmp_path / "state" / "ledger"]
 
 
-@pytest.mark.parametrize("where", ["absent", "empty", "file"])
-def test_what_is_no_ledger_says_so(tmp_path, where):
+@pytest.mark.parametrize(
+    ("where", "says"), [("absent", "does not exist"), ("empty", "holds no ledger"), ("file", "is no folder")]
+)
+def test_what_is_no_ledger_says_so(tmp_path, where, says):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="holds no ledger"):
+    with pytest.raises(UsageError, match=f"{where} {says}; give a run's folder"):
         find_ledgers(Path(tmp_path / where))

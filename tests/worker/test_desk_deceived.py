@@ -6,8 +6,10 @@ import dataclasses
 import json
 
 import pytest
-from test_desk import DAY, ME, ROWS, desk, journal, note, training, update
+from test_desk import ALICE, DAY, ME, ROWS, desk, journal, note, training, update
 
+from fedpriv.clock import ManualClock
+from fedpriv.entropy import SeededEntropy
 from fedpriv.errors import UsageError
 from fedpriv.ids import JobId
 from fedpriv.legible import MARK, legible, quoted
@@ -17,6 +19,7 @@ from fedpriv.storage import requests as store
 from fedpriv.wire.fields import MAXIMUM_KIND, MAXIMUM_KINDS, MAXIMUM_PURPOSE_BYTES
 from fedpriv.wire.plans import encode_plan
 from fedpriv_worker.control import MAXIMUM_ANSWER_BYTES
+from fedpriv_worker.journal import Journal
 
 BLANKS = "\u2800\u3164\u115f\u1160\uffa0\u034f\u17b4\u17b5\u180b\ufe0f\U000e0100\u200b\u2060\ufeff\u00ad\u00a0\u3000"
 LONGEST = "\N{GRINNING FACE}"
@@ -204,3 +207,19 @@ def test_a_denial_is_not_taken_back_by_accident():
     assert f"fedpriv worker approve {identity} --releases 20 --expires 7d --again" in owner.explain(identity)["text"]
     assert "not in the protocol" in owner.approve(identity, 1, DAY, again=True)["reverses"]
     assert owner.approve(identity, 1, DAY)["reverses"] == ""
+
+
+def test_a_request_whose_approval_is_over_says_so_first():
+    clock = ManualClock()
+    records = Journal.in_memory(worker=ALICE, clock=clock, entropy=SeededEntropy(b"over"))
+    owner = desk(records=records)
+    identity = note(records, update())
+    given = owner.approve(identity, 1, DAY)["approval"]
+    held = Reservation(b"a", ROWS, ME.name, "", JobId("j"), 1, (Limit(given, 1, None),))
+    records.reserve(held)
+    (headline, *_) = owner.explain(identity)["text"].splitlines()
+    assert headline.endswith("your approval is used up (1 release); nothing more leaves.")
+    owner.approve(identity, 5, DAY)
+    clock.advance(2 * DAY)
+    (headline, *_) = owner.explain(identity)["text"].splitlines()
+    assert "your approval expired on " in headline

@@ -75,7 +75,7 @@ def count(number: int, noun: str, many: str = "") -> str:
 
 def _asked(explanation: Explanation) -> Iterator[str]:
     recorded, request = explanation.recorded, explanation.recorded.request
-    yield f"Request {request.id}: {_HEADLINES[explanation.standing]}."
+    yield f"Request {request.id}: {_headline(explanation)}."
     yield ""
     who = f"{request.recipient.name}, a {request.recipient.role} by its certificate,"
     yield f"{who} asks for {_parts(explanation)} of the data set {quoted(request.dataset)}."
@@ -83,6 +83,19 @@ def _asked(explanation: Explanation) -> Iterator[str]:
     yield f"It asks {stated}; nobody has checked that."
     often = count(recorded.times, "time")
     yield f"It asked {often}, first on {moment(recorded.first)}, last on {moment(recorded.last)}."
+
+
+def _headline(explanation: Explanation) -> str:
+    """Return in one line where the request stands; one that waits again says what became of its approval."""
+    grant = explanation.recorded.grant
+    if explanation.standing != "waiting" or grant is None:
+        return _HEADLINES[explanation.standing]
+    if grant.expires <= explanation.now:
+        return f"your approval expired on {moment(grant.expires)}; nothing more leaves"
+    if explanation.used >= grant.releases:
+        used = count(grant.releases, "release")
+        return f"your approval is used up ({used}); nothing more leaves"
+    return _HEADLINES["waiting"]  # approved under a rule that has changed since
 
 
 def _parts(explanation: Explanation) -> str:
