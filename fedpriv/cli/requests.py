@@ -120,7 +120,8 @@ def approve(
     identity: WholeIdentity,
     *,
     releases: Annotated[
-        int | None, typer.Option(help="How many times it may leave: a training job needs one for each round.")
+        int | None,
+        typer.Option(help="How many times it may leave: a training job needs one for each round, a value leaves once."),
     ] = None,
     expires: Annotated[str, typer.Option(metavar="TIME", help="For how long: 90m, 12h, 7d, 4w; 365d at most.")] = "7d",
     again: Annotated[bool, typer.Option("--again", help="Take back your denial of it.")] = False,
@@ -129,6 +130,9 @@ def approve(
     as_json: AsJson = False,
 ) -> None:
     """Let exactly this request out so many times, for so long."""
+    place = place_of(config, state)
+    if releases is None and "value" in ask(place, {"ask": "show", "id": identity})["releases"]:
+        releases = 1
     if releases is None:
         raise UsageError(
             "how many times may it leave? No request says how many rounds its job has: ask who sent it, then give as "
@@ -137,7 +141,7 @@ def approve(
     question = {
         "ask": "approve", "id": identity, "releases": releases, "expires_seconds": seconds_of(expires), "again": again,
     }  # fmt: skip  # one question
-    found = ask(place_of(config, state), question)
+    found = ask(place, question)
     if as_json:
         print_json(found)
         return
@@ -146,14 +150,21 @@ def approve(
     lines = (
         f"request {found['id']} may leave {found['dataset']} for {found['recipient']} {times}, until "
         f"{_time(found['expires'])} UTC",
-        f"it is {_asked(asked)} for the purpose {_purpose(asked, len(asked['purpose']))}, epochs {asked['epochs']:,}, "
-        f"batch size {asked['batch_size']:,}, plan {asked['plan'] or 'none'}",
+        f"it is {_asked(asked)} for the purpose {_purpose(asked, len(asked['purpose']))}{_settings(asked)}, "
+        f"plan {asked['plan'] or 'none'}",
         f"approval {found['approval']}",
     )
     sys.stdout.write("".join(f"{harmless(line)}\n" for line in lines))
     if found["reverses"]:
         say(f"this takes back what you decided: {harmless(found['reverses'])}")
     say(f"to withdraw it: fedpriv worker deny {found['id']} --why TEXT")
+
+
+def _settings(asked: dict[str, Any]) -> str:
+    """Return how a job would train; nothing for what trains nothing."""
+    if not asked["epochs"] and not asked["batch_size"]:
+        return ""
+    return f", epochs {asked['epochs']:,}, batch size {asked['batch_size']:,}"
 
 
 @app.command()

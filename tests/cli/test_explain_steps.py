@@ -27,3 +27,9 @@ def test_every_step_that_made_a_value_is_printed_and_none_where_there_are_none(t
     assert (code, out) == (0, '0 = "toy/features" (float32 10 x 2)\n1 = sum(#0)\n')
     code, out, _ = run(capsys, "worker", "explain", sums.id, "--steps", "--config", tmp_path / "worker.toml")
     assert (code, out) == (0, "")
+    code, out, _ = run(capsys, "worker", "approve", value.id, "--config", tmp_path / "worker.toml")
+    assert code == 0, "a value leaves once: nobody has to say how often"
+    assert f"request {value.id} may leave toy for me once" in out
+    code, _, err = run(capsys, "worker", "approve", sums.id, "--config", tmp_path / "worker.toml")
+    assert code != 0
+    assert "--releases 20" in err

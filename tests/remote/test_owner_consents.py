@@ -32,6 +32,9 @@ def test_what_was_asked_for_is_explained_approved_and_let_out_once(site: Site) -
     held = site.datasets[0]
     assert torch.allclose(ticket.get(), (held.features @ torch.tensor([1.0, 0.0, 0.0, 2.0])).mean())
     assert torch.equal(ticket.get(), ticket.wait().get())
+    (request,) = site.desk.requests()
+    assert request["standing"] == "answered"
+    assert "you approved it, and it left" in site.desk.explain(ticket.id)["text"]
     (entry,) = [each for each in site.journal.entries() if each.draft.kind == "value"]
     assert entry.draft.labels == ("toy/bob",)
     assert entry.draft.purpose == "mean score, appendix B"

@@ -180,7 +180,7 @@ class Desk:
         used = 0 if recorded.grant is None else standing.used.get(recorded.grant.digest, 0)
         return {
             "id": request.id,
-            "standing": standing_of(recorded, verdicts),
+            "standing": standing_of(recorded, verdicts, used),
             "state": recorded.state,
             "recipient": request.recipient.name,
             "role": request.recipient.role,

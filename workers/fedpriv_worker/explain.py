@@ -76,7 +76,7 @@ class Explanation:
     @property
     def standing(self) -> str:
         """Where the request stands now, as `standing_of` says it."""
-        return standing_of(self.recorded, self.verdicts)
+        return standing_of(self.recorded, self.verdicts, self.used)
 
     @property
     def weight(self) -> str | None:
@@ -121,10 +121,11 @@ def explain(
     )
 
 
-def standing_of(recorded: Recorded, verdicts: Sequence[Verdict] | None) -> str:
-    """Return where a request stands now: "approved", "permitted", "waiting", "denied" or "not allowed".
+def standing_of(recorded: Recorded, verdicts: Sequence[Verdict] | None, used: int) -> str:
+    """Return where a request stands now: "approved", "permitted", "waiting", "answered", "denied" or "not allowed".
 
-    It is "unknown" where no rules are known (None) and the owner did not deny it.
+    It is "unknown" where no rules are known (None) and the owner did not deny it. "answered" is a single value that
+    left as often as was approved, `used` times: nobody can ask for it again.
     """
     if verdicts and all(verdict.permit is not None for verdict in verdicts):
         by_grant = any(verdict.permit is not None and verdict.permit.grant is not None for verdict in verdicts)
@@ -133,6 +134,8 @@ def standing_of(recorded: Recorded, verdicts: Sequence[Verdict] | None) -> str:
         return "denied"
     if verdicts is None:
         return "unknown"
+    if "value" in recorded.request.releases and recorded.grant is not None and used >= recorded.grant.releases:
+        return "answered"
     waits = verdicts and all(verdict.permit is not None or verdict.pending for verdict in verdicts)
     return "waiting" if waits else "not allowed"
 

@@ -29,6 +29,7 @@ _HEADLINES = {
     "waiting": "it waits for your answer, and nothing leaves until you give it",
     "permitted": "your rules let it out",
     "approved": "you approved it",
+    "answered": "you approved it, and it left",
     "denied": "you denied it, and nothing leaves",
     "not allowed": "no rule lets it out, and nothing leaves",
     "unknown": "whether your rules let it out is not known here",
@@ -255,6 +256,8 @@ def _choices(explanation: Explanation) -> Iterator[str]:
             yield "  Nothing is needed. To stop this exact request, whatever your rules say:"
             yield f"    {deny}"
             yield "  One that differs in anything is another one: let no rule name whom nothing more is to reach."
+        case "answered":
+            yield "  Nothing is needed: another value, of the same steps too, is another request."
         case "approved":
             yield "  Nothing is needed. To withdraw your approval:"
             yield f"    {deny}"
