@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from torch import optim
 
+from fedpriv.errors import nearest
 from fedpriv.syft import averaging as utils
 from fedpriv.syft import exceptions, registry
 from fedpriv.syft.chains import MultiPointerTensor, PointerChain, combine_pointers
@@ -57,5 +58,8 @@ __all__ = [
 def __getattr__(name: str) -> BaseWorker:
     """Return `local_worker`, this process, once a hook is made."""
     if name != "local_worker":
-        raise AttributeError(f"module 'fedpriv.syft' has no attribute {name!r}")
+        raise AttributeError(
+            f"fedpriv.syft carries no {name!r} of PySyft 0.2{nearest(name, __all__)}; what it carries is a thin layer over "
+            "fedpriv's own pointers, and `import fedpriv` has the rest"
+        )
     return registry.worker(LOCAL)
