@@ -59,7 +59,7 @@ def __getattr__(name: str) -> BaseWorker:
     """Return `local_worker`, this process, once a hook is made."""
     if name != "local_worker":
         raise AttributeError(
-            f"fedpriv.syft carries no {name!r} of PySyft 0.2{nearest(name, __all__)}; what it carries is a thin layer over "
-            "fedpriv's own pointers, and `import fedpriv` has the rest"
+            f"fedpriv.syft carries no {name!r} of PySyft 0.2{nearest(name, __all__)}; what it carries is a thin layer "
+            "over fedpriv's own pointers, and `import fedpriv` has the rest"
         )
     return registry.worker(LOCAL)
