@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fedpriv_worker.holdings import Holding
 
 CONFIG = Path("worker.toml")
-_WRITES = ("approve", "deny")
+_WRITES = ("approve", "deny", "deny-all")
 
 
 @dataclass(frozen=True, slots=True)

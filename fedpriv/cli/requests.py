@@ -33,6 +33,7 @@ Config = Annotated[
 State = Annotated[Path | None, typer.Option(metavar="DIR", help="The worker's state folder, instead of its file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")]
 Identity = Annotated[str, typer.Argument(metavar="ID", help="A request's id, or its first digits.")]
+OptionalIdentity = Annotated[str, typer.Argument(metavar="ID", help="A request's id, or its first digits.")]
 WholeIdentity = Annotated[str, typer.Argument(metavar="ID", help="A request's whole id, as explain prints it.")]
 LONGEST_CELL = 40
 """Characters of a purpose in a table."""
@@ -169,23 +170,33 @@ def _settings(asked: dict[str, Any]) -> str:
 
 @app.command()
 def deny(
-    identity: Identity,
+    identity: OptionalIdentity = "",
     *,
     why: Annotated[
         str,
         typer.Option(metavar="TEXT", help="Your reason, for your own records: the peer hears no more than your no."),
     ],
+    peer: Annotated[str, typer.Option(metavar="NAME", help="Instead of ID: all that this peer asked for so far.")] = "",
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="Instead of ID: all that was asked of this.")] = "",
     config: Config = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop exactly this request, whatever your rules say, and withdraw its approval."""
-    found = ask(place_of(config, state), {"ask": "deny", "id": identity, "why": why})
-    if as_json:
-        print_json(found)
-        return
-    sys.stdout.write(f"request {found['id']} of {harmless(found['recipient'])} is denied; nothing of it leaves\n")
-    say("that is for this exact request; one that differs in anything is judged by your rules: see worker datasets")
+    """Stop exactly this request, whatever your rules say, and withdraw its approval; or all that a peer asked for."""
+    if bool(identity) is bool(peer or dataset):
+        raise UsageError("give either the ID of a request, or --peer, --dataset or both")
+    question: dict[str, object] = {"ask": "deny", "id": identity, "why": why}
+    if not identity:
+        question = {"ask": "deny-all", "peer": peer, "dataset": dataset, "why": why}
+    answer = ask(place_of(config, state), question)
+    for found in [answer] if identity else answer:
+        if as_json:
+            print_json(found)
+            continue
+        sys.stdout.write(f"request {found['id']} of {harmless(found['recipient'])} is denied; nothing of it leaves\n")
+    if not as_json:
+        which = "this exact request" if identity else "these exact requests"
+        say(f"that is for {which}; one that differs in anything is judged by your rules: see worker datasets")
 
 
 @app.command()

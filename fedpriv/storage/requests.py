@@ -174,15 +174,19 @@ class Requests:
             self._refused = None
             return grant
 
-    def deny(self, identity: str, *, why: str, now: float) -> Recorded:
-        """Deny the request `identity` and withdraw its approval; raise `UsageError` for one that is not known."""
+    def deny(self, *identities: str, why: str, now: float) -> tuple[Recorded, ...]:
+        """Deny these requests, all or none, and withdraw their approvals; return them as they now stand.
+
+        Raise `UsageError` for one that is not known.
+        """
         if len(why) > MAXIMUM_WHY:
             raise UsageError(f"a reason of {len(why)} characters; {MAXIMUM_WHY} at most, write a shorter one")
         with self._database.writing("record a denial") as connection:
-            _found(connection, identity)
-            _decide(connection, identity, "denied", "", why, now)
+            for identity in identities:
+                _found(connection, identity)
+                _decide(connection, identity, "denied", "", why, now)
             self._refused = None
-            return _found(connection, identity)
+            return tuple(_found(connection, identity) for identity in identities)
 
     def grants(self, now: float) -> tuple[Grant, ...]:
         """Return the approvals in force, however often they were used: not replaced, not withdrawn, not expired."""

@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 
 from fedpriv.cli import app as command
-from fedpriv.cli.requests import seconds_of
 from fedpriv.clock import SystemClock
 from fedpriv.entropy import SystemEntropy
-from fedpriv.errors import UsageError
 from fedpriv.ids import DatasetName, JobId, PeerName, WorkerName
 from fedpriv.ledger.entries import Draft
 from fedpriv.policy.requests import Recipient, ReleaseRequest
@@ -184,6 +182,30 @@ def test_an_answer_given_to_a_stopped_worker_is_there_when_it_starts(home, capsy
     journal = opened(home)
     assert [grant.releases for grant in journal.requests.grants(journal.now())] == [3]
     journal.close()
+
+
+def test_all_that_a_peer_asked_for_is_denied_at_once(worker, capsys):
+    config = ("--config", worker / "worker.toml")
+    code, out, err = run(capsys, "worker", "deny", "--peer", "you", "--why", "no", *config)
+    assert (code, out) == (2, "")
+    assert "no request of 'you' is left to deny; asked have me for toy" in err
+    code, out, err = run(capsys, "worker", "deny", "--peer", "me", "--dataset", "toy", "--why", "no", *config)
+    assert code == 0
+    assert sorted(out.splitlines()) == sorted(
+        f"request {each.id} of me is denied; nothing of it leaves" for each in (SUMS, OTHER)
+    )
+    assert "these exact requests" in err
+    code, out, _ = run(capsys, "worker", "requests", "--json", *config)
+    assert {json.loads(line)["standing"] for line in out.splitlines()} == {"denied"}
+    code, _, err = run(capsys, "worker", "deny", "--peer", "me", "--why", "no", *config)
+    assert (code, "asked have nobody" in err) == (2, True)
+
+
+@pytest.mark.parametrize("words", [(), (SUMS.id, "--peer", "me"), (SUMS.id, "--dataset", "toy")])
+def test_a_denial_is_of_one_request_or_of_all_of_a_peer(home, capsys, words):
+    code, out, err = run(capsys, "worker", "deny", *words, "--why", "no", "--config", home / "worker.toml")
+    assert (code, out) == (2, "")
+    assert "give either the ID of a request, or --peer, --dataset or both" in err
 
 
 def test_what_was_denied_is_approved_after_all_by_who_says_so(worker, capsys):
@@ -354,35 +376,3 @@ def test_a_budget_is_one_line_a_data_set(home, capsys):
     assert out.splitlines()[1].split() == ["toy", "8", "1e-05", "0", "0", "8", "0"]
     code, out, _ = run(capsys, "budget", "show", home / "worker.toml", "--dataset", "other")
     assert (code, out) == (2, "")
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("5m", 300), ("12h", 43_200), ("7d", 604_800), ("2W", 1_209_600)]
-)
-def test_a_duration_is_a_number_and_a_letter(text, seconds):
-    assert seconds_of(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "7", "d", "7 days", "-1d", "1.5h", "9999999999d", "7d7h"])
-def test_anything_else_is_no_duration(text):
-    with pytest.raises(UsageError, match="such as 7d"):
-        seconds_of(text)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["worker", "requests", "--help"],
-        ["worker", "requests", "show", "--help"],
-        ["worker", "explain", "-h"],
-        ["worker", "approve", "-h"],
-        ["worker", "deny", "-h"],
-        ["worker", "datasets", "-h"],
-        ["budget", "-h"],
-        ["budget", "show", "-h"],
-    ],
-)
-def test_help_names_the_command_as_it_is_typed(capsys, arguments):
-    code, out, err = run(capsys, *arguments)
-    assert (code, err) == (0, "")
-    assert f"Usage: fedpriv {' '.join(arguments[:-1])} " in out

@@ -78,7 +78,7 @@ def test_an_approval_is_in_force_until_it_expires(requests):
 def test_a_denial_withdraws_an_approval_and_lasts(requests):
     requests.note(UPDATE, b"", permitted_by="", now=NOW)
     grant = requests.approve(UPDATE.id, rule=RULE, releases=5, expires=NOW + DAY, now=NOW)
-    denied = requests.deny(UPDATE.id, why="the study is over", now=NOW + 1)
+    (denied,) = requests.deny(UPDATE.id, why="the study is over", now=NOW + 1)
     assert (denied.state, denied.why, denied.grant) == ("denied", "the study is over", None)
     assert denied.decided == NOW + 1
     assert requests.grants(NOW) == ()
@@ -143,6 +143,17 @@ def test_a_wrong_id_names_the_nearest_and_an_ambiguous_one_all(requests):
         )
     with pytest.raises(UsageError, match="no request"):
         requests.find("")
+
+
+def test_of_several_requests_all_are_denied_or_none(requests):
+    for number in range(3):
+        requests.note(asked(number), b"", permitted_by="", now=NOW)
+    with pytest.raises(UsageError, match="there is no request"):
+        requests.deny(asked(0).id, "ff" * 16, why="no", now=NOW)
+    assert requests.refused() == frozenset()
+    denied = requests.deny(asked(0).id, asked(2).id, why="no", now=NOW)
+    assert [each.request for each in denied] == [asked(0), asked(2)]
+    assert requests.refused() == {asked(0), asked(2)}
 
 
 def test_an_unknown_request_is_neither_approved_nor_denied(requests):

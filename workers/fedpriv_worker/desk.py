@@ -55,6 +55,7 @@ class Desk:
             "explain": (self.explain, {"id": str}),
             "approve": (self.approve, {"id": str, "releases": int, "expires_seconds": float, "again": bool}),
             "deny": (self.deny, {"id": str, "why": str}),
+            "deny-all": (self.deny_all, {"peer": str, "dataset": str, "why": str}),
         }
         given = dict(request)
         what = given.pop("ask", None)
@@ -140,11 +141,18 @@ class Desk:
 
     def deny(self, prefix: str, why: str) -> dict[str, Any]:
         """Deny a request, withdraw its approval, keep the reason for the owner's own records; return the request."""
-        if not why.strip() or len(why) > MAXIMUM_WHY or not why.isprintable():
-            raise UsageError(f"a reason is one line of 1 to {MAXIMUM_WHY} characters; it stays in your own records")
+        _check_reason(why)
         recorded = self._records.requests.find(prefix)
-        denied = self._records.requests.deny(recorded.request.id, why=why, now=self._records.now())
+        (denied,) = self._records.requests.deny(recorded.request.id, why=why, now=self._records.now())
         return self._summary(denied)
+
+    def deny_all(self, peer: str, dataset: str, why: str) -> list[dict[str, Any]]:
+        """Deny all that `peer` ("" for anybody) asked for so far of `dataset` ("" for any); return it as in a list."""
+        _check_reason(why)
+        recorded = self._records.requests.all(plans=False)
+        chosen = _chosen([each for each in recorded if each.state != "denied"], peer, dataset)
+        now = self._records.now()
+        return [_listed(self._summary(each)) for each in self._records.requests.deny(*chosen, why=why, now=now)]
 
     def datasets(self) -> list[dict[str, Any]]:
         """Return what is held: each data set with its rows as the owner sees them, its rules in words, its budget."""
@@ -210,7 +218,9 @@ class Desk:
 
         A rule that is used up for today lets nothing out now, so that an approval helps: the peer hears the same.
         """
-        request, holding = recorded.request, self._holding(recorded)
+        if not self._rules_known:
+            raise UsageError(f"an approval is given under a rule, and {NO_RULES}")
+        request, holding = recorded.request, _holding(self._holdings, recorded.request.dataset)
         if wrong := wrong_time(standing):
             raise UsageError(f"no approval can be given: {wrong}")
         denied = recorded.state == "denied"
@@ -231,14 +241,38 @@ class Desk:
             )
         return rule
 
-    def _holding(self, recorded: Recorded) -> Holding:
-        name = recorded.request.dataset
-        if not self._rules_known:
-            raise UsageError(f"an approval is given under a rule, and {NO_RULES}")
-        if name not in self._holdings:
-            known = ", ".join(self._holdings) or "none"
-            raise UsageError(f"this worker has no data set {name!r}{nearest(name, self._holdings)}; it has {known}")
-        return self._holdings[name]
+
+def _holding(holdings: Mapping[DatasetName, Holding], name: DatasetName) -> Holding:
+    if name not in holdings:
+        known = ", ".join(holdings) or "none"
+        raise UsageError(f"this worker has no data set {name!r}{nearest(name, holdings)}; it has {known}")
+    return holdings[name]
+
+
+def _chosen(recorded: Sequence[Recorded], peer: str, dataset: str) -> list[str]:
+    """Return the ids of the requests of `peer` about `dataset`; raise `UsageError` where there is none."""
+    if not (peer or dataset):
+        raise UsageError("whose requests, or about which data set? Give a peer, a data set, or both")
+    found = [
+        each.request.id
+        for each in recorded
+        if peer in ("", each.request.recipient.name) and dataset in ("", each.request.dataset)
+    ]
+    if not found:
+        asked = sorted({f"{each.request.recipient.name} for {each.request.dataset}" for each in recorded})
+        those = ", ".join(asked[:LISTED_KINDS]) or "nobody"
+        of = f"of {peer!r} " if peer else ""
+        about = f"about {dataset!r} " if dataset else ""
+        raise UsageError(
+            f"no request {of}{about}is left to deny; asked have {those}{', ...' * (len(asked) > LISTED_KINDS)}"
+        )
+    return found
+
+
+def _check_reason(why: str) -> None:
+    """Raise `UsageError` unless `why` is a reason of one line."""
+    if not why.strip() or len(why) > MAXIMUM_WHY or not why.isprintable():
+        raise UsageError(f"a reason is one line of 1 to {MAXIMUM_WHY} characters; it stays in your own records")
 
 
 def _check_measure(releases: int, expires_seconds: float) -> None:
