@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     )
     from fedpriv.privacy.budget import Budget
     from fedpriv.remote.dataset import RemoteDataset, RowSet, search
+    from fedpriv.remote.homecoming import ModuleTicket, request_module
     from fedpriv.remote.modules import get_module, send_module
     from fedpriv.remote.plan import forecast, plan
     from fedpriv.remote.pointer import RemoteTensor
@@ -96,6 +97,7 @@ _HOMES = {
     ),
     "fedpriv.privacy.budget": ("Budget",),
     "fedpriv.remote.dataset": ("RemoteDataset", "RowSet", "search"),
+    "fedpriv.remote.homecoming": ("ModuleTicket", "request_module"),
     "fedpriv.remote.modules": ("get_module", "send_module"),
     "fedpriv.remote.plan": ("forecast", "plan"),
     "fedpriv.remote.pointer": ("RemoteTensor",),

@@ -57,22 +57,23 @@ def send_module(module: nn.Module, worker: Sends, *, exchange: Callable[[Tensor,
         if isinstance(each, nn.RNNBase) and _begin_stepwise not in each._forward_pre_hooks.values():  # noqa: SLF001
             each.register_forward_pre_hook(_begin_stepwise)
             each.register_forward_hook(_end_stepwise, always_call=True)
-    return _moved(module, lambda tensor: worker.send(_here(tensor)), exchange)
+    return move_module(module, lambda tensor: worker.send(_here(tensor)), exchange)
 
 
 def get_module(module: nn.Module, *, exchange: Callable[[Tensor, Tensor], None] = swap) -> nn.Module:
     """Bring every parameter and buffer of `module` back, in place, and return it; raise as `RemoteTensor.get` does."""
-    return _moved(module, _here, exchange)
+    return move_module(module, _here, exchange)
 
 
 def _here(tensor: Tensor) -> Tensor:
     return RemoteTensor.get(tensor) if isinstance(tensor, RemoteTensor) else tensor.detach()
 
 
-def _moved(
+def move_module(
     module: nn.Module, move: Callable[[Tensor], Tensor], exchange: Callable[[Tensor, Tensor], None]
 ) -> nn.Module:
-    held = list(_tensors(module))
+    """Put what `move` gives in place of every parameter and buffer, all of them or none, and return the module."""
+    held = list(tensors_of(module))
     new = {id(each): _copy(each, move) for each in held}  # all of them before any is replaced
     recurrent = [each for each in module.modules() if isinstance(each, nn.RNNBase)]
     for layer in recurrent:
@@ -86,7 +87,7 @@ def _moved(
     return module
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
+def tensors_of(module: nn.Module) -> Iterator[Tensor]:
     """Yield each parameter and buffer once."""
     yield from module.parameters()
     yield from module.buffers()

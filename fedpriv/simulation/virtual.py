@@ -26,6 +26,7 @@ from fedpriv.ids import PeerName, WorkerName, checked_name
 from fedpriv.ledger.entries import Entry
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.holder import Holder
+from fedpriv.remote.homecoming import ModuleTicket
 from fedpriv.remote.ticket import Ticket
 from fedpriv.transport.authority import process_authority
 from fedpriv.transport.hello import Side
@@ -85,13 +86,18 @@ class VirtualWorker(Holder):
         """Return what was asked of this worker's owner, what waits for an answer first; each has an "id"."""
         return self._desk.requests()
 
-    def explain(self, request: str | Ticket) -> str:
+    def explain(self, request: str | Ticket | ModuleTicket) -> str:
         """Return in words who asks for what, and what would leave; it is named by ticket or id."""
         text: str = self._desk.explain(_id_of(request))["text"]
         return text
 
     def approve(
-        self, request: str | Ticket, *, releases: int = 1, expires_seconds: float = WEEK_SECONDS, again: bool = False
+        self,
+        request: str | Ticket | ModuleTicket,
+        *,
+        releases: int = 1,
+        expires_seconds: float = WEEK_SECONDS,
+        again: bool = False,
     ) -> dict[str, Any]:
         """Let exactly this request out so many times within so long, as its owner; an id has to be whole.
 
@@ -99,7 +105,7 @@ class VirtualWorker(Holder):
         """
         return self._desk.approve(_id_of(request), releases, expires_seconds, again=again)
 
-    def deny(self, request: str | Ticket, *, why: str) -> dict[str, Any]:
+    def deny(self, request: str | Ticket | ModuleTicket, *, why: str) -> dict[str, Any]:
         """Stop exactly this request, whatever the rules say, as its owner; `why` stays in the owner's records."""
         return self._desk.deny(_id_of(request), why)
 
@@ -137,7 +143,7 @@ def _programs() -> Programs:
     return Programs()
 
 
-def _id_of(request: str | Ticket) -> str:
+def _id_of(request: str | Ticket | ModuleTicket) -> str:
     return request if isinstance(request, str) else request.id
 
 

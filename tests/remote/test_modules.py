@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,7 @@ from sites import MakeSite, Site
 from torch import Tensor, nn
 
 import fedpriv as fp
-from fedpriv.errors import UsageError
+from fedpriv.errors import ReleaseDenied, UsageError
 from fedpriv.remote.holder import Holder
 from fedpriv.remote.pointer import RemoteTensor
 
@@ -156,3 +157,40 @@ def test_a_model_trained_on_somebodys_rows_does_not_come_back_unasked(site: Site
     ticket = model.weight.request("weights after one step")
     site.desk.approve(ticket.id, 1, 60.0)
     assert ticket.get().shape == (1, 4)
+
+
+def test_a_model_that_was_trained_on_rows_comes_home_with_one_yes(site: Site) -> None:
+    data = site.pointed.dataset("toy")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0))
+    weight, twin = model[0].weight, copy.deepcopy(model)
+    fp.send_module(model, site.pointed)
+    held = site.datasets[0]
+    for module, features, target in (model, data.features, data.target), (twin, held.features, held.target):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.functional.binary_cross_entropy_with_logits(module(features), target.float()).backward()
+            optimizer.step()
+    with pytest.raises(ReleaseDenied):
+        fp.get_module(model)
+    asked = fp.request_module(model, "the model")
+    with pytest.raises(ReleaseDenied, match="has not answered"):
+        asked.get()
+    assert isinstance(model[0].weight, fp.RemoteTensor)
+    site.desk.approve(asked.id, 1, 60.0)
+    back = asked.wait(timeout=20).get()
+    assert back is model
+    assert back[0].weight is weight
+    for (name, ours), (_, theirs) in zip(back.state_dict().items(), twin.state_dict().items(), strict=True):
+        assert not isinstance(ours, fp.RemoteTensor)
+        assert ours.dtype == theirs.dtype
+        assert torch.allclose(ours, theirs, atol=1e-5), name
+    assert [each["kinds"] for each in site.desk.requests()] == [["float64 32"]]
+
+
+def test_a_module_that_is_here_is_not_asked_for(site: Site) -> None:
+    with pytest.raises(UsageError, match="get_module brings your own back"):
+        fp.request_module(nn.Linear(2, 2), "mine")
+    with pytest.raises(ReleaseDenied, match="is your own"):
+        fp.request_module(fp.send_module(nn.Linear(2, 2), site.pointed), "mine")
