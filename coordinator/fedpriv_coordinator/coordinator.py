@@ -256,12 +256,13 @@ def _with_metrics(refusal: WorkerRefused, metrics: Sequence[str]) -> WorkerRefus
 
 
 def _remedy(refusal: WorkerRefused, metrics: Sequence[str]) -> str:
-    """Return what would let metrics out, or do without them, where rules are why there are none."""
+    """Return what would let metrics out, or do without them, where rules or the owner are why there are none."""
     if refusal.code not in _MINDED:
         return ""
     kinds = ", ".join(f'"{name}"' for name in metrics)
-    rule = f'{{ rule = "metrics", kinds = [{kinds}] }}'
-    return f" (the rule {rule} lets them out; without worker_metrics, or with evaluate, nobody is asked for them)"
+    rule = f'the rule {{ rule = "metrics", kinds = [{kinds}] }} lets them out; '
+    instead = "without worker_metrics, as with evaluate, nobody is asked for them"
+    return f" ({rule if refusal.code == ErrorCode.RELEASE_DENIED.name else ''}{instead})"
 
 
 def _weighted(given: Iterable[Evaluation], name: str) -> list[tuple[float, float]]:

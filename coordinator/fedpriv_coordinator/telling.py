@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fedpriv_coordinator.experiment import Result, size_text
 
 OUTSIDE_ROUNDS = "handshakes, announcements, statistics and the last checkpoint come outside of rounds"
-AFTER_THE_RUN = "a worker's ledger can have more: the checkpoint that it shows as the run ends, and what never arrived"
+AFTER_THE_RUN = "a worker's ledger can have more: its checkpoint as the run ends, and what never arrived"
 
 
 def summary(result: Result) -> Iterator[str]:
@@ -35,7 +35,8 @@ def summary(result: Result) -> Iterator[str]:
         kinds = ", ".join(f"{row.messages} x {row.kind}" for row in rows)
         yield f"  left {worker}: {size_text(sum(row.bytes for row in rows))} in {kinds}"
     if result.egress:
-        yield f"  ({OUTSIDE_ROUNDS}, which add up to less; {AFTER_THE_RUN})"
+        yield f"  ({OUTSIDE_ROUNDS}, which add up to less;"
+        yield f"  {AFTER_THE_RUN})"
 
 
 def _unmeasured(result: Result) -> Iterator[str]:
