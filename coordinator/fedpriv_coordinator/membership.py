@@ -134,7 +134,7 @@ class Membership:
         if self.nobody_may_come:
             raise PeerLost(f"no worker takes part: {self.absent}")
         hopeless = sum(name in self._shut_out for name in self.missing)
-        remedy = "take them out of the workers that are expected, or wait longer"
+        remedy = "take them out of the workers that are expected, or wait longer (wait_seconds)"
         await self.wait_for(len(self.expected) - hopeless, timeout_seconds, in_all=in_all, remedy=remedy)
 
     async def wait_for_another(self, name: WorkerName, than: Connection | None) -> Connection:

@@ -71,9 +71,9 @@ def test_a_function_that_is_no_plan_says_where(bob: Holder) -> None:
 
 def test_the_forecast_names_bytes_and_origins_and_sends_nothing(site: Site) -> None:
     data = site.pointed.dataset("toy")
-    weights = site.pointed.send(torch.zeros(4))
+    weights, features, target = site.pointed.send(torch.zeros(4)), data.features, data.target
     sequence = site.pointed.values.line._sequence
-    foreseen = fp.forecast(step, (weights, data.features, data.target))
+    foreseen = fp.forecast(step, (weights, features, target))
     assert [(each.layout.shape, each.nbytes) for each in foreseen.outputs] == [((4,), 16), ((), 4)]
     assert foreseen.nbytes == 20
     assert "derives from toy" in str(foreseen)

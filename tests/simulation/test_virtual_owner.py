@@ -30,6 +30,9 @@ def test_a_ticket_is_listed_explained_approved_and_let_out(bob):
     (waiting,) = bob.requests()
     assert (waiting["id"], waiting["standing"], waiting["purpose"]) == (ticket.id, "waiting", "mean per column")
     assert "mean(" in bob.explain(ticket)
+    assert f"To let it out once, for a week:\n    fedpriv worker approve {ticket.id} --releases 1" in bob.explain(
+        ticket
+    )
     assert bob.approve(ticket)["releases"] == 1
     assert torch.equal(ticket.get(), torch.tensor([19.0, 20.0]))
     assert [entry.draft.approval != "" for entry in bob.entries() if entry.draft.kind == "value"] == [True]

@@ -262,13 +262,11 @@ def _choices(explanation: Explanation) -> Iterator[str]:
             yield "  Nothing is needed. To withdraw your approval:"
             yield f"    {deny}"
         case _ if standing == "denied" or any(isinstance(rule, Approval) for rule in rules):
+            once = "value" in explanation.recorded.request.releases
+            often = "once" if once else "so many times (a training job needs one release for each round)"
             again = " --again" if standing == "denied" else ""
-            if "value" in explanation.recorded.request.releases:
-                yield "  To let it out once, within a week:"
-                yield f"    fedpriv worker approve {identity} --releases 1 --expires 7d{again}"
-            else:
-                yield "  To let it out so many times (a training job needs one release for each round), for a week:"
-                yield f"    fedpriv worker approve {identity} --releases 20 --expires 7d{again}"
+            yield f"  To let it out {often}, for a week:"
+            yield f"    fedpriv worker approve {identity} --releases {1 if once else 20} --expires 7d{again}"
             if standing != "denied":
                 yield "  To refuse this exact request:"
                 yield f"    {deny}"

@@ -140,7 +140,7 @@ def _proof(ledger: Ledger) -> str:
     newer = proof.entries - proof.signed
     signed = f"{proof.signed:,}" + (f", and {newer:,} newer ones that the next checkpoint signs" if newer else "")
     warning = "" if proof.pinned or proof.failure else (
-        " It was kept beside the ledger: it proves who signed once you compared it with the owner's, the KEY below."
+        " It was kept beside the ledger: it proves who signed only once compared with the owner's, the KEY below."
     )  # fmt: skip
     command = f"fedpriv audit verify {quote(ledger.place)} --key {quote(proof.vkey) if proof.pinned else 'KEY'}"
     if proof.failure:
