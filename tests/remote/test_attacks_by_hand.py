@@ -14,6 +14,8 @@ import fedpriv.plans.calls
 from fedpriv.errors import PeerLost, StepFailed, WorkerRefused
 from fedpriv.plans.calls import Call, Layout
 from fedpriv.plans.plan import MAXIMUM_RESULTS, Slot, Step
+from fedpriv.transport.runtime import runtime
+from fedpriv.wire.codec import encode
 from fedpriv.wire.values import AskObjects, AskRelease, Collect, Fetch, Objects, Ticket, Value
 
 ROWS = dense("float32", 40, 4)
@@ -147,6 +149,22 @@ def test_a_failure_on_rows_bars_them_whatever_is_freed_after_it(
     other.open(1)
     assert code(other, 1) == "RELEASE_DENIED"
     other.close()
+
+
+def test_nobody_waits_for_more_answers_than_there_are_tickets(site: Site, hand: Hand) -> None:
+    hand.open(1)
+    ticket = ticket_for(hand, 2)
+
+    async def ask_often() -> None:
+        for number in range(100):
+            await hand._connection._link.send(encode(Collect(number + 1, ticket, 3600.0)))
+        await hand._connection.ask(AskObjects(0))
+
+    with pytest.raises(PeerLost):
+        runtime.run(ask_often())
+    again = Hand(site)
+    assert isinstance(again.ask(AskObjects(0)), Objects)
+    again.close()
 
 
 def test_an_answer_that_was_lost_comes_again_with_the_same_bytes(site: Site, hand: Hand) -> None:

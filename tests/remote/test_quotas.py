@@ -67,6 +67,15 @@ def test_memory_is_one_for_all_sessions_of_a_peer(small: Site) -> None:
     second.close()
 
 
+def test_sessions_of_one_peer_take_turns(small: Site) -> None:
+    """Were they judged at the same time, each would be granted what only one of them may have."""
+    first, second = Hand(small), Hand(small, b"another session.")
+    one, other = small.worker.leases._held.values()
+    assert one.turn is other.turn
+    first.close()
+    second.close()
+
+
 def test_refused_operations_take_no_memory_either(small: Site) -> None:
     """A refused operation of many results costs its sender a few bytes: what is remembered of it is bounded."""
     hand = Hand(small)

@@ -7,9 +7,10 @@ link ends meanwhile; a question that waits for an owner ends with the link.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, PlanDigest
@@ -21,6 +22,9 @@ from fedpriv.wire.values import Pointing as Message
 from fedpriv_worker.leases import Leases
 from fedpriv_worker.pointing import Pointing
 from fedpriv_worker.steps import Reached, Step
+from fedpriv_worker.tickets import MAXIMUM_TICKETS
+
+T = TypeVar("T")
 
 
 class Host(Protocol):
@@ -42,7 +46,7 @@ class Attached:
         self._link = link
         self._recipient = recipient
         self._pointing: Pointing | None = None
-        self._collecting: list[asyncio.Task[None]] = []
+        self._collecting: set[asyncio.Task[None]] = set()
 
     async def pass_on(self, message: Message | Asking, plans: Mapping[PlanDigest, Plan]) -> bool:
         """Have a message done, and answered where it asks; return False for one that no peer may send here.
@@ -56,27 +60,37 @@ class Attached:
             return False
         match message:
             case Calls() | Put() | OpenDataset():
-                await asyncio.shield(asyncio.create_task(self._taken(pointing, message, plans)))
+                await self._in_turn(pointing, partial(pointing.take, message, plans))
+            case Collect() if len(self._collecting) >= MAXIMUM_TICKETS:
+                return False  # more questions than there are tickets
             case Collect():
-                self._collecting.append(asyncio.create_task(self._collect(pointing, message)))
+                waiting = asyncio.create_task(self._collect(pointing, message))
+                self._collecting.add(waiting)
+                waiting.add_done_callback(self._collecting.discard)
             case _:
-                await self._link.send(await asyncio.to_thread(pointing.answer, message))
+                await self._link.send(await self._in_turn(pointing, partial(pointing.answer, message)))
         return True
 
     async def close(self) -> None:
         """End the questions that wait, and leave the session to its lease."""
-        for task in self._collecting:
+        waiting = tuple(self._collecting)
+        for task in waiting:
             task.cancel()
-        await asyncio.gather(*self._collecting, return_exceptions=True)
+        await asyncio.gather(*waiting, return_exceptions=True)
         if self._pointing is not None:
             self._worker.leases.detach(self._pointing)
 
-    async def _taken(self, pointing: Pointing, message: Message, plans: Mapping[PlanDigest, Plan]) -> None:
-        """Let `pointing` take a message; what it bars holds although the link may end meanwhile."""
-        try:
-            await asyncio.to_thread(pointing.take, message, plans)
-        finally:
-            self._worker.bar(self._recipient, pointing.barred)
+    async def _in_turn(self, pointing: Pointing, work: Callable[[], T]) -> T:
+        """Do `work` in a thread when it is its peer's turn; it ends although the link may end meanwhile."""
+
+        async def done() -> T:
+            async with pointing.turn:
+                try:
+                    return await asyncio.to_thread(work)
+                finally:
+                    self._worker.bar(self._recipient, pointing.barred)
+
+        return await asyncio.shield(asyncio.create_task(done()))
 
     async def _collect(self, pointing: Pointing, message: Collect) -> None:
         """Answer when the owner did; a link that broke meanwhile is noticed where it is read."""

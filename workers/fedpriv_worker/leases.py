@@ -33,8 +33,10 @@ class Leases:
             own = [other for other in self._held if other[0] == recipient.name]
             for old in own[: max(0, len(own) - MAXIMUM_SESSIONS + 1)]:
                 del self._held[old]  # the one that was used last stays longest
-            made = self._held[key] = self._make(recipient, mark)
+            made = self._make(recipient, mark)
             made.elsewhere = partial(self._elsewhere, made)
+            made.turn = next((other.turn for (name, _), other in self._held.items() if name == key[0]), made.turn)
+            self._held[key] = made
         pointing = self._held[key] = self._held.pop(key)
         pointing.links, pointing.attached = pointing.links + 1, pointing.attached + 1
         return pointing

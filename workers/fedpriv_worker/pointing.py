@@ -71,6 +71,8 @@ class Pointing:
         self.recipient = recipient
         self.sequence = 0
         self._turn = Lock()
+        self.turn = asyncio.Lock()
+        """All sessions of one peer have the same, so that a peer has one thread of the worker's, and one quota."""
         self._dead = False
         self._facts = facts
         self._door = door
