@@ -73,6 +73,14 @@ class Layout:
         return self.elements * DTYPES[self.dtype].itemsize
 
     @property
+    def memory(self) -> int:
+        """Bytes from its first element to its last: what it takes in memory of its own, gaps included."""
+        if not self.elements:
+            return 0
+        reach = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        return (reach + 1) * DTYPES[self.dtype].itemsize
+
+    @property
     def overlaps_itself(self) -> bool:
         """Whether two elements may share memory, so that writing one could change the other."""
         reached = 0
@@ -131,7 +139,7 @@ class CheckedCall:
     @cached_property
     def fresh_bytes(self) -> int:
         """Bytes that its results take."""
-        return 0 if self.is_view else sum(each.nbytes for each in self.results if each is not None)
+        return 0 if self.is_view else sum(each.memory for each in self.results if each is not None)
 
     def block(self) -> Block:
         """Return the nodes that carry it out."""

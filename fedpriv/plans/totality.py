@@ -83,6 +83,12 @@ def _by_minus_one(low: Lowering, name: str, source: Any) -> Any:  # noqa: ANN401
     return low.call("aten.zeros_like.default", source)
 
 
+def _filled(low: Lowering, given: dict[str, Any]) -> tuple[Any, ...]:
+    """Fill with a number of the dtype that is filled: the kernel raises for one that does not fit."""
+    value = _as(low, given["value"], low.meta(given["self"]).dtype)
+    return (low.call("aten.masked_fill.Tensor", *{**given, "value": value}.values()),)
+
+
 def _as(low: Lowering, value: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401  a slot
     return value if low.meta(value).dtype == dtype else low.call("aten._to_copy.default", value, dtype)
 
@@ -101,6 +107,7 @@ RULES: Mapping[str, Rule] = {
         name: _volume_backward(name)
         for name in ("aten.max_pool3d_with_indices_backward.default", "aten.adaptive_max_pool3d_backward.default")
     },
+    "aten.masked_fill.Tensor": _filled,
     **{name: _indexed(name) for name in ("aten.scatter_reduce.two", "aten.index_reduce.default")},
     **{
         name: _divided(name)

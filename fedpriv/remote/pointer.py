@@ -26,7 +26,7 @@ from fedpriv.remote.recipes import Composition, Found, Recipe, Shape, check_targ
 from fedpriv.remote.refusals import explained
 from fedpriv.remote.ticket import Ticket
 from fedpriv.remote.values import Usable, Values
-from fedpriv.updates import DTYPE_NAMES, DTYPES
+from fedpriv.updates import DTYPE_NAMES, DTYPES, TensorSpec
 
 MAXIMUM_TEXT = 4096
 """Characters of a tag or description."""
@@ -99,6 +99,12 @@ class RemoteTensor(Tensor):
             f"{f', derives from {derived}' if derived else ''}{grad}>"
         )
 
+    @property
+    def _spec(self) -> TensorSpec:
+        """What the value is, as it travels."""
+        layout = self._handle.shape.layout
+        return TensorSpec("value", layout.dtype, layout.shape)
+
     # --- what costs an answer ---
 
     def get(self) -> Tensor:
@@ -108,7 +114,7 @@ class RemoteTensor(Tensor):
         `PeerLost` when the worker is gone.
         """
         try:
-            return self._handle.values.fetch(self._handle.id)
+            return self._handle.values.fetch(self._handle.id, self._spec)
         except WorkerRefused as refusal:
             raise _explained(refusal, self) from None
 
@@ -119,7 +125,8 @@ class RemoteTensor(Tensor):
                 f"{self!r} is your own and derives from nobody's data: get() it, nobody has to be asked"
             )
         try:
-            return Ticket(self._handle.values, self._handle.values.ask_release(self._handle.id, reason), self.worker)
+            ticket = self._handle.values.ask_release(self._handle.id, reason)
+            return Ticket(self._handle.values, ticket, self._spec, self.worker)
         except WorkerRefused as refusal:
             raise _explained(refusal, self) from None
 

@@ -7,6 +7,7 @@ import torch
 from fedpriv.errors import ReleaseDenied, WorkerRefused
 from fedpriv.ids import WorkerName
 from fedpriv.remote.values import Values
+from fedpriv.updates import TensorSpec
 from fedpriv.wire.messages import ErrorCode
 
 WAIT_SECONDS = 3600.0
@@ -15,18 +16,19 @@ WAIT_SECONDS = 3600.0
 class Ticket:
     """One value that its owner was asked for; it is let out once, and stays here once it came."""
 
-    def __init__(self, values: Values, ticket: str, worker: WorkerName) -> None:
+    def __init__(self, values: Values, ticket: str, spec: TensorSpec, worker: WorkerName) -> None:
         self.id = ticket
         """What the owner sees in `fedpriv worker requests`."""
         self.worker = worker
         self._values = values
+        self._spec = spec
         self._value: torch.Tensor | None = None
 
     def wait(self, timeout: float = WAIT_SECONDS) -> Ticket:
         """Wait up to `timeout` seconds until the owner said yes; raise `ReleaseDenied` for a no, or for no answer."""
         if self._value is None:
             try:
-                self._value = self._values.collect(self.id, timeout)
+                self._value = self._values.collect(self.id, self._spec, timeout)
             except WorkerRefused as refusal:
                 raise ReleaseDenied(self._why(refusal)) from None
         return self

@@ -14,12 +14,12 @@ from typing import Protocol
 
 import torch
 
-from fedpriv.errors import UsageError
+from fedpriv.errors import UsageError, WireError
 from fedpriv.ids import DatasetName, PeerName, PlanDigest
 from fedpriv.plans.plan import Plan
 from fedpriv.remote.line import Line
 from fedpriv.remote.reach import Reachable
-from fedpriv.updates import TensorSet
+from fedpriv.updates import TensorSet, TensorSpec
 from fedpriv.wire.messages import (
     OfferPlan,
     Reply,
@@ -142,11 +142,9 @@ class Values:
         self._enough = FIRST_WORDS
         return self.line.ask(request)
 
-    def fetch(self, number: int) -> torch.Tensor:
-        """Return a value; raise `WorkerRefused` where it is missing or private."""
-        reply = self.ask(Fetch(0, number))
-        assert isinstance(reply, Value)
-        return reply.values["value"].clone()
+    def fetch(self, number: int, spec: TensorSpec) -> torch.Tensor:
+        """Return the value of `spec`; raise `WorkerRefused` where it is missing or private, `WireError` for another."""
+        return _value(self.ask(Fetch(0, number)), spec)
 
     def objects(self) -> tuple[HeldObject, ...]:
         """Return what the worker holds for us in this session."""
@@ -160,11 +158,9 @@ class Values:
         assert isinstance(reply, Ticket)
         return reply.ticket
 
-    def collect(self, ticket: str, wait_seconds: float) -> torch.Tensor:
+    def collect(self, ticket: str, spec: TensorSpec, wait_seconds: float) -> torch.Tensor:
         """Return what a ticket stands for, waiting so long for the owner; raise `WorkerRefused` with the code."""
-        reply = self.line.ask_beside(Collect(0, ticket, wait_seconds), wait_seconds + SLACK_SECONDS)
-        assert isinstance(reply, Value)
-        return reply.values["value"].clone()
+        return _value(self.line.ask_beside(Collect(0, ticket, wait_seconds), wait_seconds + SLACK_SECONDS), spec)
 
     def offer(self, plan: Plan) -> None:
         """Give the worker a plan, once."""
@@ -193,3 +189,11 @@ class Values:
         self._words.clear()
         self._new.clear()
         self.line.post(lambda number: Calls(number, definitions, words), len(words))
+
+
+def _value(reply: Reply, spec: TensorSpec) -> torch.Tensor:
+    """Return a copy of the one value in `reply`; raise `WireError` where it is not what was asked for."""
+    assert isinstance(reply, Value)
+    if reply.values.specs != (spec,):
+        raise WireError(f"a worker sent {reply.values.specs} where {spec} was asked for; it is not to be believed")
+    return reply.values["value"].clone()

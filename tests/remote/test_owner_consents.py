@@ -72,7 +72,8 @@ def test_a_plan_that_was_used_often_is_shown_once(site: Site) -> None:
         "3 = a plan, below", "4 = plan #3 on #0, #1", "5 = plan #3 on #4, #1",
     ]  # fmt: skip  # a line each of what is printed
     assert listing[-8:] == [
-        "plan #3 is, on what it is given:", '  0 = "argument0" (float32 4)', '  1 = "argument1" (float32 40 x 4)',
+        "plan #3 is, on what it is given:",
+        "  0 = what it is given (float32 4)", "  1 = what it is given (float32 40 x 4)",
         "  2 = mul(#1, #0)", "  3 = mean(#2, [0])", "  4 = mul(#3, 0.1)", "  5 = add(#0, #4)",
         "  and it gives #5",
     ]  # fmt: skip  # as above

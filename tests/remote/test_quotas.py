@@ -8,8 +8,8 @@ from by_hand import Hand, dense
 from sites import Site
 
 import fedpriv as fp
-from fedpriv.errors import QuotaExceeded, UsageError, WorkerRefused
-from fedpriv.plans.calls import Call
+from fedpriv.errors import PeerLost, QuotaExceeded, UsageError, WorkerRefused
+from fedpriv.plans.calls import Call, Layout
 from fedpriv.plans.inference import Quota
 from fedpriv.plans.plan import Slot, Step
 from fedpriv.wire.values import AskObjects, Fetch, Granted, Objects
@@ -122,3 +122,40 @@ def test_nothing_is_known_of_limits_before_a_session_is_open() -> None:
     bob = fp.VirtualWorker("bob", [])
     assert bob.values.line.granted is None
     bob.close()
+
+
+def test_memory_between_the_elements_of_a_result_counts(small: Site) -> None:
+    """A copy that keeps the strides of one column of a large table takes as much memory as the table."""
+    hand = Hand(small)
+    spread = Layout("float32", (64,), (2048,))
+    fill = Call(Step("aten.new_full.default", (Slot(0), (64, 2048), 1.0)), (dense("float32", 1),))
+    column = Call(Step("aten.select.int", (Slot(0), 1, 0)), (dense("float32", 64, 2048),))
+    copy = Call(Step("aten.copy.default", (Slot(0), Slot(1))), (spread, dense("float32", 1)))
+    hand.put(1, torch.ones(1))
+    hand.calls([fill, column, copy], 1, 1, 2, 2, 2, 3, 3, 3, 1, 4, 3, 3, 1, 5)
+    with pytest.raises(WorkerRefused) as refused:
+        hand.ask(Fetch(0, 5))
+    assert refused.value.code == "OVER_QUOTA"
+    hand.close()
+
+
+def test_what_definitions_describe_is_bounded_and_shared(small: Site) -> None:
+    hand = Hand(small)
+    many = Call(Step("aten.unbind.int", (Slot(0), 0), (), 4096), (dense("float32", 4096),))
+    hand.calls([many] * 40)
+    hand.ask(AskObjects(0))
+    (session,) = small.worker.leases._held.values()
+    assert len(session._bench._known) == 1
+    hand.calls([many] * 40)
+    with pytest.raises(PeerLost):
+        hand.ask(AskObjects(0))
+
+
+def test_a_session_that_somebody_is_attached_to_is_not_pushed_out(small: Site) -> None:
+    hands = [Hand(small, b"a session under way"[:15] + bytes([at])) for at in range(5)]
+    for at in range(20):
+        Hand(small, b"another session"[:15] + bytes([at])).close()
+    marks = {mark for _, mark in small.worker.leases._held}
+    assert {hand._mark for hand in hands} <= marks
+    for hand in hands:
+        hand.close()

@@ -16,6 +16,7 @@ from fedpriv.errors import FedprivError, OperationNotAllowed, ReleaseDenied, Wor
 from fedpriv.plans.calls import Call, Layout
 from fedpriv.plans.plan import Slot, Step
 from fedpriv.remote.pointer import RemoteTensor, at
+from fedpriv.wire.values import Fetch
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def denied(site: Site, call: Call) -> str:
     operands = [site.pointed.values.put([torch.ones(4)]) for _ in call.operands]
     number = site.pointed.values.use(Bare(), operands, [0.5] * call.numbers, 0 if call.writes else call.step.results)
     with pytest.raises(WorkerRefused) as refused:
-        site.pointed.values.fetch(operands[0] if call.writes else number)
+        site.pointed.values.ask(Fetch(0, operands[0] if call.writes else number))
     assert layout in call.operands or call.operands
     return refused.value.code
 

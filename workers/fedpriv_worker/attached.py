@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from fedpriv.errors import PeerLost
-from fedpriv.ids import DatasetName, PlanDigest
+from fedpriv.ids import PlanDigest
 from fedpriv.plans.plan import Plan
 from fedpriv.policy.requests import Recipient
 from fedpriv.transport.link import SealedLink
@@ -32,10 +32,6 @@ class Host(Protocol):
 
     leases: Leases
     reached: Reached
-
-    def bar(self, peer: Recipient, datasets: frozenset[DatasetName]) -> None:
-        """Remember that `peer` lost the right to `datasets`."""
-        ...
 
 
 class Attached:
@@ -85,10 +81,7 @@ class Attached:
 
         async def done() -> T:
             async with pointing.turn:
-                try:
-                    return await asyncio.to_thread(work)
-                finally:
-                    self._worker.bar(self._recipient, pointing.barred)
+                return await asyncio.to_thread(work)
 
         return await asyncio.shield(asyncio.create_task(done()))
 

@@ -20,7 +20,8 @@ from fedpriv.errors import StepFailed
 from fedpriv.plans.calls import CheckedCall, Layout, Ready
 from fedpriv.plans.engine import Engine
 from fedpriv.plans.interpreter import Program
-from fedpriv_worker.definitions import Command, Drop
+from fedpriv.updates import DTYPES
+from fedpriv_worker.definitions import Command, Defined, Drop
 
 log = logging.getLogger("fedpriv.worker")
 
@@ -67,15 +68,21 @@ class Bench:
         self._device = device or torch.device("cpu")
         self._tensors: dict[int, Tensor] = {}
         self._uses: dict[int, Use] = {}
+        self._known: dict[int, Use] = {}
+        """By the identity of a definition, which the session's table never lets go of."""
         self._generator = torch.Generator(self._device)
         self._generator.manual_seed(int.from_bytes(entropy.random_bytes(SEED_BYTES), "big"))
 
-    def prepare(self, definition: int, made: CheckedCall | Program, operands: Sequence[Layout]) -> None:
-        """Make a checked call, or a plan on operands of these layouts, ready under the number of its definition."""
-        if isinstance(made, CheckedCall):
-            self._uses[definition] = Ready(made, self._generator, self._device)
-        else:
-            self._uses[definition] = UsedPlan(made, operands, self._generator)
+    def prepare(self, number: int, defined: Defined) -> None:
+        """Make a definition ready under its number; one that stands under several numbers is made ready once."""
+        use = self._known.get(id(defined))
+        if use is None:
+            if isinstance(defined.made, CheckedCall):
+                use = Ready(defined.made, self._generator, self._device)
+            else:
+                use = UsedPlan(defined.made, defined.operands, self._generator)
+            self._known[id(defined)] = use
+        self._uses[number] = use
 
     def keep(self, first: int, tensors: Sequence[Tensor]) -> None:
         """Keep own copies of `tensors` under ids `first` and up: nobody else's writes reach them."""
@@ -104,6 +111,14 @@ class Bench:
                         tensors[number] = result
                     number += 1
         return None
+
+    def stand_in(self, first: int, layouts: Sequence[Layout | None]) -> None:
+        """Keep zeros of these layouts under ids `first` and up, for results that nobody may hear to have failed."""
+        for number, layout in enumerate(layouts, first):
+            if layout is not None:
+                dtype = DTYPES[layout.dtype]
+                made = torch.empty_strided(layout.shape, layout.strides, dtype=dtype, device=self._device)
+                self._tensors[number] = made.zero_()
 
     def fetch(self, number: int) -> Tensor:
         """Return a copy of the value of an id that the table holds, contiguous and of its own elements alone."""

@@ -31,8 +31,8 @@ from fedpriv.wire.messages import ErrorCode
 from fedpriv.wire.values import Definition, PlanUse
 
 MAXIMUM_DEFINITIONS = 100_000
-MAXIMUM_DESCRIBED = 400_000
-"""Operands of all definitions of a session together."""
+MAXIMUM_DESCRIBED = 200_000
+"""Operands, results and steps of all definitions of a session together."""
 FREE = 0
 _WORD_BYTES = 8
 
@@ -92,6 +92,7 @@ class Definitions:
         self._quota = quota
         self._layouts: dict[Layout, Layout] = {}
         self._judged: list[Defined | Denied] = []
+        self._known: dict[str, Defined | Denied] = {}
         self._described = 0
 
     def __len__(self) -> int:
@@ -108,9 +109,16 @@ class Definitions:
         if len(self._judged) >= MAXIMUM_DEFINITIONS:
             raise WireError(f"a session defined more than {MAXIMUM_DEFINITIONS} operations; open a new one")
         self._described += len(definition.operands)
+        if isinstance(definition, PlanUse):
+            self._described += 0 if program is None else len(program.plan.steps)
+        else:
+            self._described += definition.step.results
         if self._described > MAXIMUM_DESCRIBED:
-            raise WireError(f"a session described more than {MAXIMUM_DESCRIBED} operands; open a new one")
-        judged = self._judge(definition, program)
+            raise WireError(f"a session described more than {MAXIMUM_DESCRIBED} operands and results; open a new one")
+        key = repr(definition)  # which tells 1, 1.0 and True apart, as equality does not
+        judged = self._known.get(key)
+        if not isinstance(judged, Defined):  # what was denied for want of a plan may be there by now
+            judged = self._known[key] = self._judge(definition, program)
         self._judged.append(judged)
         return judged
 

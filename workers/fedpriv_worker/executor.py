@@ -39,6 +39,8 @@ from fedpriv_worker.orders import Order
 log = logging.getLogger("fedpriv.worker")
 
 MAXIMUM_PROGRAMS = 256
+MAXIMUM_PROGRAM_STEPS = 400_000
+"""Steps of all compiled plans together."""
 
 
 class Executor(Protocol):
@@ -75,10 +77,14 @@ class Programs:
         with self._lock:
             if plan.digest not in self._programs:
                 self._programs[plan.digest] = Program(validate(plan, self._quota))
-                if len(self._programs) > MAXIMUM_PROGRAMS:
+                while len(self._programs) > 1 and self._are_too_many():
                     self._programs.popitem(last=False)
             self._programs.move_to_end(plan.digest)
             return self._programs[plan.digest]
+
+    def _are_too_many(self) -> bool:
+        steps = sum(len(each.plan.steps) for each in self._programs.values())
+        return len(self._programs) > MAXIMUM_PROGRAMS or steps > MAXIMUM_PROGRAM_STEPS
 
 
 def stand_in(mock: Rows) -> TensorSet:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from fedpriv.errors import WireError
 from fedpriv.ids import DatasetName, PeerName
 from fedpriv.policy.requests import Recipient
 from fedpriv_worker.pointing import Pointing
@@ -27,12 +28,18 @@ class Leases:
         self._held: dict[tuple[PeerName, bytes], Pointing] = {}
 
     def attach(self, recipient: Recipient, mark: bytes) -> Pointing:
-        """Return what `recipient` holds under `mark`, nothing in a new session; nobody reaches another's."""
+        """Return what `recipient` holds under `mark`, nothing in a new session; nobody reaches another's.
+
+        Raise `WireError` where as many others are under way as a peer may have.
+        """
         key = (recipient.name, mark)
         if key not in self._held:
             own = [other for other in self._held if other[0] == recipient.name]
-            for old in own[: max(0, len(own) - MAXIMUM_SESSIONS + 1)]:
-                del self._held[old]  # the one that was used last stays longest
+            left = [other for other in own if not self._held[other].links]
+            if len(own) >= MAXIMUM_SESSIONS and not left:
+                raise WireError(f"{recipient.name} has {len(own)} sessions of values under way; end one of them")
+            for old in left[: max(0, len(own) - MAXIMUM_SESSIONS + 1)]:
+                del self._held[old]  # nobody is attached to it; the one that was used last stays longest
             made = self._make(recipient, mark)
             made.elsewhere = partial(self._elsewhere, made)
             made.turn = next((other.turn for (name, _), other in self._held.items() if name == key[0]), made.turn)

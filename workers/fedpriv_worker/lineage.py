@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from fedpriv_worker.shelf import Held
 
 MAXIMUM_STEPS = 10_000
-WRITTEN = "aten.copy.default"
-"""The step by which memory that was written through another view becomes what a value shows."""
+OVERLAID = "fedpriv.overlaid"
+"""Stands where memory was written through another view after a value was made in it: each number that the value shows
+is that of the first operand, or was replaced by something that the second derives from. Which, nobody kept."""
 USED = "fedpriv.plan"
 """The step by which a whole plan was used: its first argument is the constant that holds the plan, encoded."""
 
@@ -81,7 +82,9 @@ def seen(held: Held) -> Origin:
     if storage.label is PUBLIC or storage.written is held.since:
         return origin
     assert storage.written is not None
-    return made(None, (origin, storage.written), ())
+    if held.overlaid is None or held.overlaid[0] is not storage.written:
+        held.overlaid = storage.written, made(None, (origin, storage.written), ())
+    return held.overlaid[1]
 
 
 def _own(held: Held) -> Source:
@@ -181,7 +184,7 @@ class _Writer:
             given = tuple(map(Slot, (self._plans[definition.digest], *operands)))
             self.slots[id(each)] = self._add(Step(USED, given, (), len(definition.outputs)))
         elif definition is None:
-            self.slots[id(each)] = self._add(Step(WRITTEN, tuple(map(Slot, operands))))
+            self.slots[id(each)] = self._add(Step(OVERLAID, tuple(map(Slot, operands))))
         else:
             self.slots[id(each)] = self._add(_with(definition.step, [*map(Slot, operands), *each.numbers]))
 

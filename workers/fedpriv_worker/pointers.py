@@ -19,8 +19,6 @@ from fedpriv_worker.lineage import Origin, Source, made, part, seen
 from fedpriv_worker.quotas import Allowance, PointerQuota
 from fedpriv_worker.shelf import Held, Missing, Shelf, Storage, joined
 
-_ON_ROWS = Missing(ErrorCode.STEP_FAILED, -1)
-
 
 class Table:
     """The values of one session; not safe between threads."""
@@ -145,7 +143,7 @@ class Table:
             if result is None:
                 self.shelf.miss(run.first + at, 1, Missing(ErrorCode.BAD_REQUEST, run.place, defined.name))
             else:
-                own = storage or Storage(label, result.nbytes)
+                own = storage or Storage(label, result.memory)
                 from_ = None if origin is None else part(origin, at, of)
                 self.shelf.hold(run.first + at, Held(result, own, from_))
 
@@ -171,23 +169,23 @@ class Table:
         found = self.shelf.get(number) or Missing(ErrorCode.BAD_REQUEST, self.place)
         return found.storage.missing or found if isinstance(found, Held) else found
 
-    def failed(self, run: Run) -> frozenset[DatasetName]:
-        """Note that an admitted operation failed as it ran; return the data sets on whose rows it did.
+    def failed(self, run: Run) -> tuple[Layout | None, ...] | None:
+        """Note that an admitted operation failed as it ran; return the layouts of what has to stand in for its results.
 
-        Of a failure on somebody's rows nobody hears which operation it was: that it failed tells enough.
+        On the caller's own values a failure is told, and nothing stands in (None). On somebody's rows nobody hears of
+        it, in no way: what would have come of it is there, and private, and so is what is made from it.
         """
-        name, label = self.definitions[run.definition].name, self._labels[run.place]
-        missing = Missing(ErrorCode.STEP_FAILED, run.place, name) if label.is_public else _ON_ROWS
-        self._undo(run, missing)
-        return frozenset(origin.dataset for origin in label.origins)
+        defined = self.definitions[run.definition]
+        assert isinstance(defined, Defined)
+        if not self._labels[run.place].is_public:
+            return defined.results
+        self._undo(run, Missing(ErrorCode.STEP_FAILED, run.place, defined.name))
+        return None
 
     def still_stands(self, command: Command) -> bool:
         """Return whether an admitted command may run after one before it failed."""
         if isinstance(command, Drop):
             return True
-        if self._is_barred(self._labels[command.place]):
-            self._undo(command, Missing(ErrorCode.RELEASE_DENIED, command.place))
-            return False
         missing = self._missing_in(command)
         if missing is not None:
             self._undo(command, missing)

@@ -2,7 +2,7 @@
 
 What arrives is judged by the table, run on the bench and answered through the door; this file only joins them. A
 session belongs to the peer that opened it and outlives its link for a while, so that a link that was cut costs nothing:
-messages are numbered, and one that was taken already is not taken twice. A failure on private rows bars their data set.
+messages are numbered, and one that was taken already is not taken twice. A failure on private rows shows in nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ from fedpriv_worker.tickets import Tickets, Wanted, refuse
 log = logging.getLogger("fedpriv.worker")
 
 LOOK_SECONDS = 0.25
-"""How often the owner's answer is looked for while somebody waits for it."""
+"""How often the owner's answers are looked for while a session waits for any."""
+MAXIMUM_PLANS = 64
+"""Plans that a session may use in definitions to come, those offered last."""
 MARK_BYTES = 32
 """What no two requests share: an approval is for one value, whatever its recipe and whoever numbers it."""
 
@@ -82,6 +84,8 @@ class Pointing:
         self._executor = executor
         self._bench = executor.bench()
         self._plans: dict[PlanDigest, Plan] = {}
+        self._waiting = 0
+        """Tickets whose answer is waited for."""
         self.mark = mark
         self.links = self.attached = 0
         """Links of this session that are open now, and that ever were."""
@@ -109,7 +113,9 @@ class Pointing:
         with self._turn:
             self._check_alive()
             self._table.allowance.elsewhere = self._tickets.nbytes + self.elsewhere()
-            self._plans.update(plans)
+            self._plans |= plans
+            while len(self._plans) > MAXIMUM_PLANS:
+                del self._plans[next(iter(self._plans))]
             try:
                 self._take(message)
             except BaseException:
@@ -151,12 +157,16 @@ class Pointing:
         """Return what a ticket stands for, or the code why it does not leave, within the time that the peer waits."""
         loop = asyncio.get_running_loop()
         until = loop.time() + request.wait_seconds
-        while True:
-            last = loop.time() >= until
-            sealed = await asyncio.to_thread(self._tickets.collected, request, last=last)
-            if sealed is not None:
-                return sealed
-            await asyncio.sleep(min(LOOK_SECONDS, max(0.0, until - loop.time())))
+        self._waiting += 1
+        try:
+            while True:
+                last = loop.time() >= until
+                sealed = await asyncio.to_thread(self._tickets.collected, request, last=last)
+                if sealed is not None:
+                    return sealed
+                await asyncio.sleep(min(LOOK_SECONDS * self._waiting, max(0.0, until - loop.time())))
+        finally:
+            self._waiting -= 1
 
     # --- what arrives ---
 
@@ -165,12 +175,14 @@ class Pointing:
             plan = self._plans.get(each.plan) if isinstance(each, PlanUse) else None
             defined = self._table.definitions.define(each, None if plan is None else self._executor.program(plan))
             if isinstance(defined, Defined):
-                self._bench.prepare(len(self._table.definitions) - 1, defined.made, defined.operands)
+                self._bench.prepare(len(self._table.definitions) - 1, defined)
         commands = self._table.admit(calls.words)
         while (at := self._bench.run(commands)) is not None:
             failed = commands[at]
             assert isinstance(failed, Run)
-            self.bar(self._table.failed(failed))
+            stand_ins = self._table.failed(failed)
+            if stand_ins is not None:
+                self._bench.stand_in(failed.first, stand_ins)
             commands = [each for each in commands[at + 1 :] if self._table.still_stands(each)]
 
     def _put(self, put: Put) -> None:

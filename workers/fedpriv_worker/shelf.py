@@ -37,7 +37,7 @@ class Storage:
 class Held:
     """One value: how it lies in which memory, and how it came about."""
 
-    __slots__ = ("layout", "origin", "own", "since", "storage", "tagged")
+    __slots__ = ("layout", "origin", "overlaid", "own", "since", "storage", "tagged")
 
     def __init__(self, layout: Layout, storage: Storage, origin: Origin | None) -> None:
         self.layout = layout
@@ -47,6 +47,8 @@ class Held:
         """The last write that `origin` knows of."""
         self.own: tuple[int, Source] | None = None
         """What stands for it in a lineage where it is the caller's own, as of so many writes."""
+        self.overlaid: tuple[Origin, Origin] | None = None
+        """What stands for it in a lineage as of a write through another view, and that write."""
         self.tagged: tuple[tuple[str, ...], str] = ((), "")
 
 

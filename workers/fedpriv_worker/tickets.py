@@ -76,8 +76,8 @@ class Tickets:
         if not all(isinstance(each, Permit) or each.pending for each in decisions):
             return self._refuse(ask.request, ErrorCode.RELEASE_DENIED)
         permits = [each.rule for each in decisions if isinstance(each, Permit) and each.rule is not None]
-        content = encode_plan(plan)
         try:
+            content = encode_plan(plan)
             decode_plan(content)  # what its owner could not read is not put before them
         except WireError:
             return self._refuse(ask.request, ErrorCode.OVER_STEPS)

@@ -19,7 +19,7 @@ from fedpriv_worker.explain import MOST_OPERATIONS, READING, Explanation, most_f
 from fedpriv_worker.forecast import Forecast
 from fedpriv_worker.holdings import Verdict
 from fedpriv_worker.lineage import plans_in
-from fedpriv_worker.listing import MOST_WORDS, results_of, short, sized, source, steps_of
+from fedpriv_worker.listing import MOST_WORDS, in_order, results_of, short, sized, source, steps_of
 
 MOST_TENSORS = 6
 MOST_MISFITS = 5
@@ -135,18 +135,21 @@ def _computed(explanation: Explanation) -> Iterator[str]:
 
 def _steps(plan: Plan) -> Iterator[str]:
     """Say how a value came about, step by step; what is long is cut in the middle."""
-    named = [source(each) for each in plan.inputs]
-    yield f"  It was computed already, step by step, from {', '.join(named[:MOST_TENSORS])}"
-    if len(named) > MOST_TENSORS:
-        yield f"  and {len(named) - MOST_TENSORS} more"
+    own = [each for each in plan.inputs if each.role is InputRole.ARGUMENT]
+    named = [source(each) for each in plan.inputs if each.role is not InputRole.ARGUMENT]
+    shown = [source(each) for each in own[:MOST_TENSORS]]
+    yield f"  It was computed already, step by step, from {', '.join([*named, *shown])}"
+    if len(own) > MOST_TENSORS:
+        yield f"  and {len(own) - MOST_TENSORS:,} more of the caller's own, which --steps names"
     if len(plan.steps) <= MOST_STEPS:
         yield f"  in {count(len(plan.steps), 'step')}; the numbers 0 to {len(plan.inputs) - 1} are the inputs above:"
     else:
         yield f"  in {len(plan.steps):,} steps, of which these are the first and the last:"
     yield from _cut(plan)
     for slot, used in plans_in(plan).items():
-        steps, gives = count(len(used.steps), "step"), results_of(used)
-        yield f"  Plan #{slot} is a function of the caller's: {steps} on what it is given, and it gives {gives}:"
+        steps = count(len(used.steps), "step")
+        yield f"  Plan #{slot} is a function of the caller's, of {steps}; it gives {results_of(used)}. In it,"
+        yield f"  {in_order(used)}:"
         yield from _cut(used)
 
 
