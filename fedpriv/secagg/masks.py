@@ -19,14 +19,14 @@ from fedpriv.secagg.ring import Words
 Mask: TypeAlias = tuple[bytes, bool]
 """A stream's key, 32 bytes, and whether it is added; else it is taken away."""
 
-_BLOCK_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 17
 _GROUP = 512
 
 
 def apply_masks(words: Words, masks: Iterable[Mask]) -> None:
     """Add each mask to `words`, or take it away, in place and modulo the ring; the words must be contiguous.
 
-    Blocks of 256 KiB stay in the cache while a group of 512 streams passes over them.
+    Blocks of 128 KiB stay in the cache while a group of 512 streams passes over them.
     """
     pending = iter(masks)
     while group := list(islice(pending, _GROUP)):
@@ -35,11 +35,11 @@ def apply_masks(words: Words, masks: Iterable[Mask]) -> None:
 
 def _apply(words: Words, streams: list[tuple[CipherContext, bool]]) -> None:
     width = words.itemsize
-    zeros, block = bytes(_BLOCK_BYTES), bytearray(_BLOCK_BYTES)
+    zeros, block = bytes(_BLOCK_BYTES), np.empty(_BLOCK_BYTES // width, words.dtype)
+    buffer = memoryview(block).cast("B")
     for at, count in _blocks(words.size, _BLOCK_BYTES // width):
         nothing = zeros if count * width == len(zeros) else zeros[: count * width]
-        room = memoryview(block)[: count * width]
-        mask, part = np.frombuffer(room, words.dtype), words[at : at + count]
+        room, mask, part = buffer[: count * width], block[:count], words[at : at + count]
         for stream, added in streams:
             stream.update_into(nothing, room)
             if added:
