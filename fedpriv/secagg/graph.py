@@ -45,7 +45,7 @@ class GraphSpec:
             )
 
     def population(self, invited: int, members: int, hostile: Fraction) -> Population:
-        """Return what a graph over `members` of `invited` has to stand: every hostile one came, absent ones are lost."""
+        """Return what a graph over `members` of `invited` must stand: every hostile one came, absent ones are lost."""
         coming = min(members, int(hostile * invited))
         return Population(members, coming, max(0, self.lost - (invited - members)))
 

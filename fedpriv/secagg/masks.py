@@ -36,7 +36,7 @@ def apply_masks(words: Words, masks: Iterable[Mask]) -> None:
 def _apply(words: Words, streams: list[tuple[CipherContext, bool]]) -> None:
     width = words.itemsize
     zeros, block = bytes(_BLOCK_BYTES), np.empty(_BLOCK_BYTES // width, words.dtype)
-    buffer = memoryview(block).cast("B")
+    buffer = block.data.cast("B")
     for at, count in _blocks(words.size, _BLOCK_BYTES // width):
         nothing = zeros if count * width == len(zeros) else zeros[: count * width]
         room, mask, part = buffer[: count * width], block[:count], words[at : at + count]
@@ -53,5 +53,5 @@ def _blocks(length: int, most: int) -> Iterator[tuple[int, int]]:
         yield at, min(most, length - at)
 
 
-def _stream(key: bytes) -> CipherContext:
-    return Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+def _stream(key: bytes, counter: bytes = bytes(16)) -> CipherContext:
+    return Cipher(algorithms.AES256(key), modes.CTR(counter)).encryptor()

@@ -50,10 +50,10 @@ class Part:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.bound) and self.bound > 0 and 0 <= self.fraction_bits <= MAXIMUM_FRACTION_BITS):
+        if not (0 < self.bound <= MAXIMUM_SCALED and 0 <= self.fraction_bits <= MAXIMUM_FRACTION_BITS):
             raise UsageError(
                 f"part {self.name!r} has bound {self.bound:g} and {self.fraction_bits} fraction bits; "
-                f"use a bound above 0 and at most {MAXIMUM_FRACTION_BITS} bits"
+                f"use a bound above 0, below 2**52, and at most {MAXIMUM_FRACTION_BITS} bits"
             )
         if self.largest > MAXIMUM_SCALED or self.dtype not in DTYPES or any(size < 0 for size in self.shape):
             raise UsageError(f"part {self.name!r} of {self.dtype} {self.shape} cannot be rounded below 2**52")
@@ -146,7 +146,7 @@ class VectorSpec:
         return words
 
     def decode(self, words: Words, *, workers: int, ring: Ring) -> Sum:
-        """Return the sum over `workers` from its (d,) words; raise `VerificationFailed` for what no honest words reach."""
+        """Return the sum over `workers` from its (d,) words; raise `VerificationFailed` where no honest words reach."""
         integers: dict[str, Integers] = {}
         for part, place in self._places():
             lifted = ring.lift(words[place])

@@ -149,6 +149,23 @@ def play(
     return Played(turn.state, states, received)
 
 
+def until(cast: Cast, words, phase: str, *, drops=None) -> dict[str, tuple[client.State, object]]:
+    """Return, for each worker that is told something in `phase`, its state before and the honest message."""
+    drops, states, turn = drops or {}, {}, cast.serve()
+    for each in PHASES:
+        told, outgoing = dict(turn.outgoing), ()
+        if each == phase:
+            return {name: (states.get(name), message) for name, message in told.items()}
+        for name in sorted(told):
+            if drops.get(name) == each:
+                turn = server.lost(turn.state, name)
+            else:
+                turn = server.receive(turn.state, name, _answer(cast, states, name, told[name], words))
+            outgoing = turn.outgoing or outgoing
+        turn = server.Turn(turn.state, outgoing)
+    raise AssertionError(phase)
+
+
 def _answer(cast, states, name, message, words):
     if message is None:
         return None
