@@ -3,8 +3,8 @@
 Prints one JSON line. All workers and the coordinator run in this process, on one thread, without a network; K workers
 are lost after they shared their keys. `client_seconds` is one worker's work of a whole round, rounding included (median
 over the workers that stay), `server_seconds` all of the coordinator's, unmasking included. The limits are measured in
-the same run, between the workers' turns, as medians: as many AES-256-CTR streams into a reused block and numpy additions
-as there are masks, and for the worker one numpy quantisation pass. `client_bytes` is what one worker sends.
+the same run, between the workers' turns, as medians: as many AES-256-CTR streams into a reused block and numpy sums as
+there are masks, and for the worker one numpy quantisation pass. `client_bytes` is what one worker sends.
 
     python benchmarks/secagg.py --workers 100 --length 1000000 --dropouts 10 --json
 

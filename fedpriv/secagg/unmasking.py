@@ -2,7 +2,8 @@
 
 Every secret is checked against what its owner published: b against its commitment, s against S. Where the check fails,
 other subsets of the shares are tried, within a bound; a share that does not fit the others is named, and with it "its
-sender or its holder": without verifiable secret sharing it is proof against neither.
+sender or its holder": without verifiable secret sharing it is proof against neither, and holders that collude can make
+an honest share look as if it did not fit.
 """
 
 from __future__ import annotations

@@ -111,13 +111,14 @@ class Played:
 
 
 def words_of(cast: Cast, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return words of each worker as its vector might have them, drawn within the bound."""
+    """Return words of each worker as its vector might have them, drawn within the bound; the same for the same seed."""
     random, spec = np.random.default_rng(seed), cast.descriptor.vector
     drawn = {}
     for name in cast.names:
-        values = {part.name: random.uniform(-1, 1, part.shape) * part.bound for part in spec.parts}
+        values = {part.name: (random.uniform(-1, 1, part.shape) * part.bound).astype(part.dtype) for part in spec.parts}
         weight = int(random.integers(0, spec.maximum_weight + 1)) if spec.maximum_weight > 1 else 1
-        drawn[name] = spec.encode(values, weight=weight, ring=cast.descriptor.ring, entropy=cast.entropy)
+        rounding = SeededEntropy(f"rounding/{seed}/{name}".encode())
+        drawn[name] = spec.encode(values, weight=weight, ring=cast.descriptor.ring, entropy=rounding)
     return drawn
 
 
