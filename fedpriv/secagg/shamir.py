@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedpriv.entropy import Entropy
 from fedpriv.errors import UsageError
@@ -24,11 +24,10 @@ class PrimeField:
     """The integers modulo `prime`; a share is `share_bytes` long, big-endian."""
 
     prime: int
+    share_bytes: int = field(init=False)
 
-    @property
-    def share_bytes(self) -> int:
-        """Bytes of one element."""
-        return (self.prime.bit_length() + 7) // 8
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "share_bytes", (self.prime.bit_length() + 7) // 8)
 
     def draw(self, count: int, entropy: Entropy) -> list[int]:
         """Return `count` uniform elements."""

@@ -7,6 +7,8 @@ end. It wins half of the time; and always where there are no masks.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -21,6 +23,7 @@ from fedpriv.secagg.masks import apply_masks
 from fedpriv.secagg.messages import Masked, Unmask
 from fedpriv.secagg.ring import Ring
 from fedpriv.secagg.shamir import SECRETS
+from fedpriv.secagg.statements import words_hash
 from fedpriv.secagg.vector import Part, Treatment, VectorSpec
 from fedpriv.wire.secagg import encode_secagg
 
@@ -61,6 +64,13 @@ def test_more_masks_than_a_group_holds_are_all_applied(monkeypatch):
     np.testing.assert_array_equal(words, sum(stream(key, 100, ring.dtype) for key, _ in chosen))
     apply_masks(words, [(key, False) for key, _ in chosen])
     assert not words.any()
+
+
+@pytest.mark.parametrize("length", [0, 1, 32_767, 32_768, 32_769, 100_000])
+@pytest.mark.parametrize("bits", [32, 64])
+def test_the_hash_of_words_is_that_of_their_bytes(bits, length):
+    words = np.arange(length, dtype=Ring(bits).dtype)
+    assert words_hash(words) == hashlib.sha256(words.tobytes()).digest()
 
 
 def played(swapped, seed, number):
