@@ -3,8 +3,9 @@
 Prints one JSON line. All workers and the coordinator run in this process, on one thread, without a network; K workers
 are lost after they shared their keys. `client_seconds` is one worker's work of a whole round, rounding included (median
 over the workers that stay), `server_seconds` all of the coordinator's, unmasking included. The limits are measured in
-the same run, between the workers' turns (median for the worker, mean for the coordinator): as many AES-256-CTR streams into a reused block and numpy sums as
-there are masks, and for the worker one numpy quantisation pass. `client_bytes` is what one worker sends.
+the same run, between the workers' turns: as many AES-256-CTR streams into a reused block and numpy sums as there are
+masks, and for the worker one numpy quantisation pass. They are medians for the worker, and a mean for the coordinator,
+whose time is a sum. `client_bytes` is what one worker sends.
 
     python benchmarks/secagg.py --workers 100 --length 1000000 --dropouts 10 --json
 
@@ -169,7 +170,7 @@ def peer(options):
     return {"flower": {"client_seconds": found["client_s"], "server_seconds": found["server_s"]}}
 
 
-def main():
+def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=100)
     parser.add_argument("--length", type=int, default=1_000_000)
@@ -178,7 +179,11 @@ def main():
     parser.add_argument("--peer", help="a script that prints Flower's figures for N LENGTH DROPOUTS")
     parser.add_argument("--peer-python", default="python")
     parser.add_argument("--json", action="store_true", help="the default: one JSON line")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    options = parse()
     random, total = np.random.default_rng(0), np.zeros(options.length, "<u4")
     values, draws = random.uniform(-1, 1, options.length).astype(np.float32), random.random(options.length)
     masks, passes = [], []
@@ -188,7 +193,7 @@ def main():
         passes.append(quantisation_seconds(values, draws))
 
     client_seconds, server_seconds, sent, degree = play(options, sample)
-    one, on_average = statistics.median(masks), statistics.mean(masks)  # a sum meets every disturbance, so does a mean
+    one, on_average = statistics.median(masks), statistics.mean(masks)
     staying = options.workers - options.dropouts
     pairs = options.dropouts * (staying if options.graph == "complete" else degree)
     client_limit = (degree + 1) * one + statistics.median(passes)

@@ -21,6 +21,7 @@ Mask: TypeAlias = tuple[bytes, bool]
 
 _BLOCK_BYTES = 1 << 17
 _GROUP = 512
+_FROM_ZERO = modes.CTR(bytes(16))
 
 
 def apply_masks(words: Words, masks: Iterable[Mask]) -> None:
@@ -53,5 +54,5 @@ def _blocks(length: int, most: int) -> Iterator[tuple[int, int]]:
         yield at, min(most, length - at)
 
 
-def _stream(key: bytes, counter: bytes = bytes(16)) -> CipherContext:
-    return Cipher(algorithms.AES256(key), modes.CTR(counter)).encryptor()
+def _stream(key: bytes, mode: modes.CTR = _FROM_ZERO) -> CipherContext:
+    return Cipher(algorithms.AES256(key), mode).encryptor()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -255,14 +256,14 @@ def _deliver(state: Sharing) -> Turn:
     sharers = tuple(name for name in sorted(answers) if name not in state.round.gone)
     checks.check_size(len(sharers), descriptor)
     history = replace(state.history, h2=statements.sharers_hash(state.history, sharers))
-    present = set(sharers)
-    outgoing = []
-    for name in sharers:
-        peers = (peer for peer in state.cohort.graph.neighbours(name) if peer in present)
-        sealed: Named = tuple((peer, answers[peer][name]) for peer in peers)
-        outgoing.append((name, Delivery(descriptor.sid, sharers, sealed)))
+    sealed: dict[WorkerName, list[tuple[WorkerName, bytes]]] = {name: [] for name in sharers}
+    for sender in sharers:
+        for recipient, ciphertext in answers[sender].items():
+            if recipient in sealed:
+                sealed[recipient].append((sender, ciphertext))
     total = descriptor.ring.zeros(descriptor.vector.length)
-    return Turn(Masking(state.round, history, present, state.cohort, sharers, total), tuple(outgoing))
+    after = Masking(state.round, history, set(sharers), state.cohort, sharers, total)
+    return Turn(after, tuple((name, Delivery(descriptor.sid, sharers, tuple(each))) for name, each in sealed.items()))
 
 
 def _tell_survivors(state: Masking) -> Turn:
@@ -281,8 +282,9 @@ def _show_agreement(state: Confirming) -> Turn:
     outgoing = []
     waiting = sorted(set(state.answers) - state.round.gone)
     for name in waiting:
-        signed = [(peer, state.answers[peer]) for peer in graph.holders(name) if peer in state.answers and peer != name]
-        outgoing.append((name, Agreement(descriptor.sid, tuple(signed[: descriptor.threshold]))))
+        peers = (peer for peer in graph.holders(name) if peer in state.answers and peer != name)
+        signed: Named = tuple((peer, state.answers[peer]) for peer in islice(peers, descriptor.threshold))
+        outgoing.append((name, Agreement(descriptor.sid, signed)))
     survivors = set(state.survivors)
     lost_ones = tuple(name for name in state.sharers if name not in survivors)
     roles = Roles(descriptor.sid, state.cohort.members, state.survivors, lost_ones, graph)

@@ -127,7 +127,8 @@ def _header_bytes(sender: int, recipient: int, above: int) -> int:
 
 def _table(rows: Iterable[tuple[str, bytes]]) -> tuple[bytes, bytes]:
     """Return names with contents as two fields: every length, then everything; an item each takes ten times as long."""
-    lengths, texts = [], []
+    lengths: list[bytes] = []
+    texts: list[bytes] = []
     for name, content in rows:
         encoded = name.encode()
         lengths.append(_LENGTHS(len(encoded), len(content)))

@@ -129,9 +129,15 @@ def play(
     drops: Mapping[str, str] | None = None,
     down: Alter = lambda worker, message: message,
     up: Alter = lambda worker, message: message,
+    before: dict | None = None,
+    after: dict | None = None,
 ) -> Played:
-    """Play a round; `drops` says in which phase a worker is gone before it answers."""
-    drops, states, received = drops or {}, {}, []
+    """Play a round; `drops` says in which phase a worker is gone before it answers.
+
+    `before` and `after` receive each worker's state before and after its last answer, for cheats that sign anew.
+    """
+    drops, received = drops or {}, []
+    states, earlier = {} if after is None else after, {} if before is None else before
     turn = cast.serve()
     for phase in PHASES:
         told, state, outgoing = dict(turn.outgoing), turn.state, ()
@@ -139,6 +145,7 @@ def play(
             if name in drops and PHASES.index(drops[name]) <= PHASES.index(phase):
                 turn = server.lost(state, name)
             else:
+                earlier[name] = states.get(name)
                 answer = up(name, _answer(cast, states, name, down(name, told[name]), words))
                 if answer is None:
                     turn = server.lost(state, name)

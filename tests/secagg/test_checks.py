@@ -7,43 +7,14 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from parties import PHASES, PLAIN, cast, identity, until, words_of
+from parties import PLAIN, cast, identity, until, words_of
+from witnesses import ME, check_signed, refusal, told
 
 from fedpriv.secagg import client, statements
 from fedpriv.secagg.checks import Terms
-from fedpriv.secagg.graph import COMPLETE, GraphKind, GraphSpec
-from fedpriv.secagg.messages import Abort, Advertise, Agreement, Delivery, Roll, Survivors
-from fedpriv.secagg.reasons import Erased, OutOfTurn, Reason
-from fedpriv.secagg.ring import Ring
+from fedpriv.secagg.messages import Advertise
+from fedpriv.secagg.reasons import Reason
 from fedpriv.secagg.vector import Part, Treatment, VectorSpec
-
-ME = "worker-00002"
-
-
-def refusal(step) -> tuple[Reason, str]:
-    """Return reason and subject of the signed abort in `step`, after checking that nothing secret is left."""
-    assert isinstance(step.state, client.Aborted)
-    assert isinstance(step.message, Abort)
-    assert step.state.abort == step.message
-    return step.message.reason, step.message.subject
-
-
-def check_signed(party, name, abort):
-    party_key = party.identities[name].private.public_key()
-    party_key.verify(abort.signature, statements.aborted(name, abort))
-
-
-def told(phase, size=5, alter=lambda message, party: message, **options):
-    """Tell an honest worker an altered message in `phase`; return its step and the cast."""
-    party = cast(size, **options)
-    state, message = until(party, words_of(party), phase)[ME]
-    step = client.receive(state, alter(message, party))
-    if isinstance(step.message, Abort):
-        check_signed(party, ME, step.message)
-        with pytest.raises(Erased):
-            state.own.secrets.held  # noqa: B018 - every use raises
-    return step, party
-
 
 # Round 0
 
@@ -378,86 +349,3 @@ def test_a_signature_of_a_stranger_does_not_count():
         return replace(agreement, signatures=(*agreement.signatures[:2], ("stranger", agreement.signatures[2][1])))
 
     assert refusal(told("unmask", alter=alter)[0])[0] is Reason.NOT_AGREED
-
-
-# Turns
-
-
-WRONG = {
-    "share": [Delivery, Survivors, Agreement],
-    "mask": [Roll, Survivors, Agreement],
-    "confirm": [Roll, Delivery, Agreement],
-    "unmask": [Roll, Delivery, Survivors],
-}
-
-
-@pytest.mark.parametrize(("phase", "kind"), [(phase, kind) for phase, kinds in WRONG.items() for kind in kinds])
-def test_a_message_out_of_turn_changes_nothing(phase, kind):
-    party = cast(5)
-    words = words_of(party)
-    state, message = until(party, words, phase)[ME]
-    empty = {Roll: ((),), Delivery: ((), ()), Survivors: ((),), Agreement: ((),)}
-    with pytest.raises(OutOfTurn):
-        client.receive(state, kind(message.sid, *empty[kind]))
-    step = client.receive(state, message)
-    assert not isinstance(step.state, client.Aborted)
-
-
-@pytest.mark.parametrize("phase", PHASES[1:])
-def test_a_message_of_another_session_changes_nothing(phase):
-    party = cast(5)
-    state, message = until(party, words_of(party), phase)[ME]
-    with pytest.raises(OutOfTurn):
-        client.receive(state, replace(message, sid=bytes(32)))
-    assert not isinstance(client.receive(state, message).state, client.Aborted)
-
-
-@pytest.mark.parametrize("phase", PHASES[1:])
-def test_a_repeated_message_is_out_of_turn(phase):
-    party = cast(5)
-    state, message = until(party, words_of(party), phase)[ME]
-    after = client.receive(state, message).state
-    with pytest.raises(OutOfTurn):
-        client.receive(after, message)
-
-
-def test_nothing_is_taken_after_the_end():
-    step, _ = told("unmask")
-    with pytest.raises(OutOfTurn):
-        client.receive(step.state, Survivors(step.state.sid, ()))
-    aborted = client.withdraw(cast(5).begin(ME).state, "training failed")
-    assert refusal(aborted) == (Reason.WITHDRAWN, "")
-    with pytest.raises(OutOfTurn):
-        client.receive(aborted.state, Roll(aborted.state.sid, ()))
-
-
-@pytest.mark.parametrize("phase", PHASES[1:])
-def test_a_worker_may_withdraw_in_any_phase_and_signs_it(phase):
-    party = cast(5)
-    state, _ = until(party, words_of(party), phase)[ME]
-    step = client.withdraw(state, "out of memory")
-    check_signed(party, ME, step.message)
-    assert step.message.round == PHASES.index(phase)
-    assert refusal(step)[0] is Reason.WITHDRAWN
-
-
-def test_words_of_another_length_or_ring_are_not_submitted():
-    party = cast(5)
-    state, delivery = until(party, words_of(party), "mask")[ME]
-    ready = client.receive(state, delivery).state
-    for wrong in (Ring(32).zeros(6), Ring(32).zeros(8), Ring(64).zeros(7), Ring(32).zeros(7).reshape(1, 7)):
-        with pytest.raises(client.UsageError):
-            client.submit(ready, wrong)
-    assert isinstance(client.submit(ready, Ring(32).zeros(7)).state, client.Submitted)
-
-
-def test_a_complete_graph_has_no_degree():
-    assert COMPLETE.kind is GraphKind.COMPLETE
-    for wrong in (
-        (GraphKind.COMPLETE, 4, 0),
-        (GraphKind.COMPLETE, 0, 1),
-        (GraphKind.HARARY, 3, 1),
-        (GraphKind.HARARY, 0, 1),
-    ):
-        with pytest.raises(client.UsageError):
-            GraphSpec(*wrong)

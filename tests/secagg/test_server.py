@@ -22,15 +22,11 @@ from fedpriv.secagg.unmasking import Outlier, Recovery
 CHEAT = "worker-00003"
 
 
-def resigned(party, played_workers, name, message):
-    """Return an `Unmask` or `Advertise` signed anew by the worker that altered it."""
-    if isinstance(message, Advertise):
-        publics = message.sealing, message.masking, message.commitment
-        statement = statements.advertised(message.sid, name, *publics)
-    else:
-        history = played_workers[name]
-        statement = statements.unmasked(history, name, message.self_shares, message.key_shares)
-    return replace(message, signature=party.identities[name].sign(statement))
+def signed_anew(party, message):
+    """Return altered keys, signed by the cheat that altered them."""
+    publics = message.sealing, message.masking, message.commitment
+    statement = statements.advertised(message.sid, CHEAT, *publics)
+    return replace(message, signature=party.identities[CHEAT].sign(statement))
 
 
 def cheating(party, kind, alter, words=None, drops=None):
@@ -81,7 +77,7 @@ def test_keys_for_somebody_else_lose_their_sender():
 
 def test_a_key_of_low_order_loses_its_sender_and_nobody_else():
     party = cast(5)
-    played = cheating(party, Advertise, lambda message: resigned(party, {}, CHEAT, replace(message, masking=bytes(32))))
+    played = cheating(party, Advertise, lambda message: signed_anew(party, replace(message, masking=bytes(32))))
     assert lost_for(played, Reason.UNUSABLE_KEY)
     assert len(completed(played).members) == 4
 
@@ -94,7 +90,7 @@ def test_a_copied_key_loses_whoever_sent_it_second(copied):
         if isinstance(message, Advertise):
             seen.append(message)
             if name == CHEAT:
-                return resigned(party, {}, CHEAT, replace(message, **{copied: seen[0].sealing}))
+                return signed_anew(party, replace(message, **{copied: seen[0].sealing}))
         return message
 
     played = play(party, words_of(party), up=up)
@@ -103,7 +99,7 @@ def test_a_copied_key_loses_whoever_sent_it_second(copied):
 
 def test_one_key_for_both_purposes_loses_its_sender():
     party = cast(5)
-    alter = lambda message: resigned(party, {}, CHEAT, replace(message, masking=message.sealing))  # noqa: E731
+    alter = lambda message: signed_anew(party, replace(message, masking=message.sealing))  # noqa: E731
     assert lost_for(cheating(party, Advertise, alter), Reason.DUPLICATE_KEY)
 
 
@@ -118,25 +114,21 @@ def test_a_signature_that_does_not_verify_loses_its_sender(kind):
 @pytest.mark.parametrize("how", ["missing", "to a stranger", "of another size"])
 def test_sealed_shares_that_are_not_one_a_neighbour_lose_their_sender(how):
     party = cast(5)
-    histories = {}
+    states = {}
 
-    def alter(message):
+    def up(name, message):
+        if name != CHEAT or not isinstance(message, Shares):
+            return message
         (first, data), *others = message.ciphertexts
         changed = {
             "missing": others,
             "to a stranger": [("stranger", data), *others],
             "of another size": [(first, data + b"\0"), *others],
         }[how]
-        statement = statements.shared(histories[CHEAT], CHEAT, tuple(changed))
+        statement = statements.shared(states[CHEAT].history, CHEAT, tuple(changed))
         return replace(message, ciphertexts=tuple(changed), signature=party.identities[CHEAT].sign(statement))
 
-    def down(name, message):
-        if type(message).__name__ == "Roll":
-            histories[name] = statements.History(message.sid, statements.roll_hash(message.sid, message.members))
-        return message
-
-    up = lambda name, message: alter(message) if name == CHEAT and isinstance(message, Shares) else message  # noqa: E731
-    assert lost_for(play(party, words_of(party), up=up, down=down), Reason.WRONG_CIPHERTEXTS)
+    assert lost_for(play(party, words_of(party), up=up, after=states), Reason.WRONG_CIPHERTEXTS)
 
 
 @pytest.mark.parametrize("words", [Ring(32).zeros(6), Ring(64).zeros(7), Ring(32).zeros((7, 1))])
@@ -154,33 +146,18 @@ def test_words_that_no_rounding_makes_leave_no_usable_sum():
         done.sum  # noqa: B018 - a property that judges
 
 
-def unmask_with(party, change, size_of_story=None, drops=None):
+def unmask_with(party, change, drops=None):
     """Let the cheat answer the last question with changed shares, rightly signed."""
-    histories = {}
-
-    def down(name, message):
-        return message
+    states = {}
 
     def up(name, message):
-        if name == CHEAT and isinstance(message, Unmask):
-            changed = change(message)
-            history = histories["state"].history
-            statement = statements.unmasked(history, CHEAT, changed.self_shares, changed.key_shares)
-            return replace(changed, signature=party.identities[CHEAT].sign(statement))
-        return message
+        if name != CHEAT or not isinstance(message, Unmask):
+            return message
+        changed = change(message)
+        statement = statements.unmasked(states[CHEAT].history, CHEAT, changed.self_shares, changed.key_shares)
+        return replace(changed, signature=party.identities[CHEAT].sign(statement))
 
-    real = client.receive
-
-    def remember(state, message):
-        if getattr(getattr(state, "own", None), "name", "") == CHEAT and isinstance(state, client.Confirmed):
-            histories["state"] = state
-        return real(state, message)
-
-    client.receive = remember
-    try:
-        return play(party, words_of(party), up=up, down=down, drops=drops)
-    finally:
-        client.receive = real
+    return play(party, words_of(party), up=up, drops=drops, before=states)
 
 
 def off_by_one(shares):
