@@ -1,0 +1,145 @@
+"""Gaussian noise that has no floating point to attack: sum and noise are whole multiples of a power of two.
+
+Continuous noise made of floats has gaps, and which floats can occur tells of the value below the noise (Mironov 2012).
+Here a vector is rounded to a grid whose size depends on public numbers only, and a discrete Gaussian is added in
+integers. Rounding can move neighbours apart by sqrt(d) steps of the grid: the noise covers that distance too, so that
+the mechanism costs no more than the continuous Gaussian of its noise multiplier (Canonne, Kamath, Steinke 2020,
+Theorem 14). The grid is fine enough that this takes at most 2 % more noise.
+
+A discrete Gaussian of large deviation is made of two small ones, a X + Y of deviations s and u. Each probability of
+the sum is that of the discrete Gaussian of variance a^2 s^2 + u^2 to within a factor of 1 +- 5 exp(-2 pi^2 t^2), where
+1/t^2 = 1/s^2 + a^2/u^2 (Poisson summation; Micciancio, Peikert 2013, Theorem 3.3). t is at least 2 here: below 2^-111.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from fedpriv.entropy import Entropy
+from fedpriv.errors import UsageError
+from fedpriv.privacy import tables
+from fedpriv.privacy.mechanisms import Gaussian, check_count, check_positive
+from fedpriv.privacy.samplers import Integers, fill, stream_of
+from fedpriv.privacy.tables import Table
+
+Reals = npt.NDArray[np.float64]
+
+BLOCK = 1 << 15
+"""Values that are made noisy at once, inside the cache."""
+_STEPS = 50.0
+"""Grid steps in the sensitivity for each sqrt(d), at the least: rounding then costs 2 % or less."""
+_OVERLAP = 2.2
+"""Deviation of the second discrete Gaussian in steps of the first."""
+_ALONE = 100.0
+"""Deviation up to which one discrete Gaussian is enough."""
+_LARGEST = 2.0**50
+"""Grid steps to which a value is cut: sums with noise stay exact in float64."""
+
+
+@dataclass(frozen=True)
+class LatticeGaussian:
+    """Noise for sums of `dimension` values in which one contribution has L2 norm `sensitivity` at most.
+
+    It is billed as `mechanism`, whose sensitivity is that of the sum. Raise `UsageError` for numbers that are not above
+    0, and for a noise multiplier beyond some 10^4.
+    """
+
+    sensitivity: float
+    noise_multiplier: float
+    dimension: int
+    grid: float = field(init=False)
+    """Step of the grid, a power of two in the unit of the sum."""
+    variance: float = field(init=False)
+    """Variance of the executed noise, in grid steps squared."""
+    _factor: int = field(init=False, repr=False)
+    _coarse: Table | None = field(init=False, repr=False)
+    _fine: Table = field(init=False, repr=False)
+    _gap: float = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_positive("sensitivity", self.sensitivity, "the clip, such as 1.0")
+        check_positive("noise_multiplier", self.noise_multiplier, "1.0")
+        check_count("dimension", self.dimension)
+        root = math.sqrt(self.dimension)
+        if not 1e-250 < self.sensitivity < 1e250:
+            raise UsageError(f"sensitivity {self.sensitivity:g} is beyond what sums of floats hold; scale the values")
+        grid = 2.0 ** math.floor(math.log2(self.sensitivity / (_STEPS * max(root, 16.0))))
+        needed = self.noise_multiplier * (self.sensitivity / grid + root)
+        factor, coarse, fine, gap = _split(needed)
+        variance = needed**2 if coarse is None else factor**2 * coarse + fine
+        held = {
+            "grid": grid,
+            "variance": variance,
+            "_factor": factor,
+            "_coarse": None if coarse is None else tables.discrete_gaussian(coarse),
+            "_fine": tables.discrete_gaussian(fine),
+            "_gap": gap,
+        }
+        for name, value in held.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def mechanism(self) -> Gaussian:
+        """What a release of one noisy sum is billed as."""
+        return Gaussian(self.noise_multiplier)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the executed noise, in the unit of the sum."""
+        return self.grid * math.sqrt(self.variance)
+
+    @property
+    def total_variation(self) -> float:
+        """How far the noise of one release is from discrete Gaussian noise; an accountant adds it to delta."""
+        one = self._fine.total_variation + (0.0 if self._coarse is None else self._coarse.total_variation)
+        return self.dimension * (one + self._gap)
+
+    def noisy(self, total: npt.NDArray[np.floating], entropy: Entropy) -> Reals:
+        """Return `total`, shape (d,), on the grid with noise added, float64 whole multiples of `grid`.
+
+        A value that is no number counts as 0, one beyond 2^50 grid steps as the last there is: neither moves
+        neighbours further apart than their clipped contributions do, as long as the caller keeps each of these finite.
+        """
+        if total.shape != (self.dimension,):
+            raise UsageError(f"the sum has shape {total.shape}; this noise is for ({self.dimension},)")
+        stream = stream_of(entropy)
+        result = np.empty(self.dimension, np.float64)
+        drawn = np.empty(min(BLOCK, self.dimension), np.int32)
+        spare = np.empty(len(drawn), np.float64)
+        for start in range(0, self.dimension, BLOCK):
+            block = result[start : start + BLOCK]
+            self._round(total[start : start + BLOCK], block)
+            self._add_noise(block, drawn[: len(block)], spare[: len(block)], stream)
+            block *= self.grid
+        return result
+
+    def _round(self, values: npt.NDArray[np.floating], steps: Reals) -> None:
+        np.multiply(values, 1 / self.grid, out=steps, dtype=np.float64)
+        np.rint(steps, out=steps)
+        with np.errstate(over="ignore", invalid="ignore"):
+            small = bool(steps @ steps <= _LARGEST**2)  # never true where one is no number
+        if not small:
+            np.nan_to_num(steps, copy=False, nan=0.0)
+            np.clip(steps, -_LARGEST, _LARGEST, out=steps)
+
+    def _add_noise(self, steps: Reals, drawn: Integers, spare: Reals, stream: Entropy) -> None:
+        if self._coarse is not None:
+            fill(self._coarse, drawn, stream)
+            steps += np.multiply(drawn, float(self._factor), out=spare)
+        fill(self._fine, drawn, stream)
+        steps += drawn
+
+
+def _split(deviation: float) -> tuple[int, float | None, float, float]:
+    """Return factor, variance of the coarse part or None, variance of the fine part, and their gap (see the module)."""
+    if deviation <= _ALONE:
+        return 1, None, deviation**2, 0.0
+    factor = 1 << round(math.log2(math.sqrt(deviation / _OVERLAP)))
+    fine = (_OVERLAP * factor) ** 2
+    coarse = (deviation**2 - fine) / factor**2
+    narrow = 1 / (1 / coarse + factor**2 / fine)
+    return factor, coarse, fine, 5 * math.exp(-2 * math.pi**2 * narrow)
