@@ -42,7 +42,7 @@ _LARGEST = 2.0**50
 
 @dataclass(frozen=True)
 class LatticeGaussian:
-    """Noise for sums of `dimension` values in which one contribution has L2 norm `sensitivity` at most.
+    """Noise for sums of `dimension` values in all, in which one contribution has L2 norm `sensitivity` at most.
 
     It is billed as `mechanism`, whose sensitivity is that of the sum. Raise `UsageError` for numbers that are not above
     0, and for a noise multiplier beyond some 10^4.
@@ -99,18 +99,20 @@ class LatticeGaussian:
         return self.dimension * (one + self._gap)
 
     def noisy(self, total: npt.NDArray[np.floating], entropy: Entropy) -> Reals:
-        """Return `total`, shape (d,), on the grid with noise added, float64 whole multiples of `grid`.
+        """Return `total`, shape (n,), on the grid with noise added, float64 whole multiples of `grid`.
+
+        The `dimension` values may come in several calls, whose sensitivity is taken together.
 
         A value that is no number counts as 0, one beyond 2^50 grid steps as the last there is: neither moves
         neighbours further apart than their clipped contributions do, as long as the caller keeps each of these finite.
         """
-        if total.shape != (self.dimension,):
-            raise UsageError(f"the sum has shape {total.shape}; this noise is for ({self.dimension},)")
+        if total.ndim != 1 or len(total) > self.dimension:
+            raise UsageError(f"the sum has shape {total.shape}; this noise is for at most ({self.dimension},)")
         stream = stream_of(entropy)
-        result = np.empty(self.dimension, np.float64)
-        drawn = np.empty(min(BLOCK, self.dimension), np.int32)
+        result = np.empty(len(total), np.float64)
+        drawn = np.empty(min(BLOCK, len(total)), np.int32)
         spare = np.empty(len(drawn), np.float64)
-        for start in range(0, self.dimension, BLOCK):
+        for start in range(0, len(total), BLOCK):
             block = result[start : start + BLOCK]
             self._round(total[start : start + BLOCK], block)
             self._add_noise(block, drawn[: len(block)], spare[: len(block)], stream)

@@ -121,5 +121,5 @@ def test_noise_that_cannot_be_is_refused(clip, multiplier, dimension):
 
 
 def test_a_sum_of_another_size_is_refused():
-    with pytest.raises(UsageError, match=r"this noise is for \(3,\)"):
+    with pytest.raises(UsageError, match=r"this noise is for at most \(3,\)"):
         LatticeGaussian(1.0, 1.0, 3).noisy(np.zeros(4), SystemEntropy())
