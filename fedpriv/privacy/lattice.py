@@ -36,6 +36,8 @@ _OVERLAP = 2.2
 """Deviation of the second discrete Gaussian in steps of the first."""
 _ALONE = 100.0
 """Deviation up to which one discrete Gaussian is enough."""
+_WIDEST = 1e8
+"""Deviation up to which every value fits into 32 bits."""
 _LARGEST = 2.0**50
 """Grid steps to which a value is cut: sums with noise stay exact in float64."""
 
@@ -98,10 +100,10 @@ class LatticeGaussian:
         one = self._fine.total_variation + (0.0 if self._coarse is None else self._coarse.total_variation)
         return self.dimension * (one + self._gap)
 
-    def noisy(self, total: npt.NDArray[np.floating], entropy: Entropy) -> Reals:
+    def noisy(self, total: npt.NDArray[np.floating], entropy: Entropy, out: Reals | None = None) -> Reals:
         """Return `total`, shape (n,), on the grid with noise added, float64 whole multiples of `grid`.
 
-        The `dimension` values may come in several calls, whose sensitivity is taken together.
+        The `dimension` values may come in several calls, whose sensitivity is taken together. Into `out`, if given.
 
         A value that is no number counts as 0, one beyond 2^50 grid steps as the last there is: neither moves
         neighbours further apart than their clipped contributions do, as long as the caller keeps each of these finite.
@@ -109,37 +111,43 @@ class LatticeGaussian:
         if total.ndim != 1 or len(total) > self.dimension:
             raise UsageError(f"the sum has shape {total.shape}; this noise is for at most ({self.dimension},)")
         stream = stream_of(entropy)
-        result = np.empty(len(total), np.float64)
-        drawn = np.empty(min(BLOCK, len(total)), np.int32)
-        spare = np.empty(len(drawn), np.float64)
+        result = np.empty(len(total), np.float64) if out is None else out
+        drawn = np.empty((2, min(BLOCK, len(total))), np.int32)
         for start in range(0, len(total), BLOCK):
             block = result[start : start + BLOCK]
             self._round(total[start : start + BLOCK], block)
-            self._add_noise(block, drawn[: len(block)], spare[: len(block)], stream)
+            self._add_noise(block, drawn[:, : len(block)], stream)
             block *= self.grid
         return result
 
     def _round(self, values: npt.NDArray[np.floating], steps: Reals) -> None:
-        np.multiply(values, 1 / self.grid, out=steps, dtype=np.float64)
+        steps[:] = values
+        steps *= 1 / self.grid
         np.rint(steps, out=steps)
-        with np.errstate(over="ignore", invalid="ignore"):
-            small = bool(steps @ steps <= _LARGEST**2)  # never true where one is no number
-        if not small:
+        # not by a scalar product: OpenBLAS wakes threads for one, which costs more than all the rest
+        if not (steps.max() <= _LARGEST and steps.min() >= -_LARGEST):  # never true where one is no number
             np.nan_to_num(steps, copy=False, nan=0.0)
             np.clip(steps, -_LARGEST, _LARGEST, out=steps)
 
-    def _add_noise(self, steps: Reals, drawn: Integers, spare: Reals, stream: Entropy) -> None:
+    def _add_noise(self, steps: Reals, drawn: Integers, stream: Entropy) -> None:
+        noise, coarse = drawn
+        fill(self._fine, noise, stream)
         if self._coarse is not None:
-            fill(self._coarse, drawn, stream)
-            steps += np.multiply(drawn, float(self._factor), out=spare)
-        fill(self._fine, drawn, stream)
-        steps += drawn
+            fill(self._coarse, coarse, stream)
+            coarse *= self._factor
+            noise += coarse
+        steps += noise
 
 
 def _split(deviation: float) -> tuple[int, float | None, float, float]:
     """Return factor, variance of the coarse part or None, variance of the fine part, and their gap (see the module)."""
     if deviation <= _ALONE:
         return 1, None, deviation**2, 0.0
+    if deviation > _WIDEST:
+        raise UsageError(
+            f"noise of {deviation:.3g} grid steps is more than {_WIDEST:g}, the most that is drawn; use less noise, or "
+            "ask for a larger epsilon"
+        )
     factor = 1 << round(math.log2(math.sqrt(deviation / _OVERLAP)))
     fine = (_OVERLAP * factor) ** 2
     coarse = (deviation**2 - fine) / factor**2

@@ -97,7 +97,7 @@ def clipped(values: npt.NDArray[np.floating], clip: float) -> npt.NDArray[np.flo
         return np.zeros_like(exact)
     if largest == 0.0:
         return exact
-    norm = largest * float(np.linalg.norm(exact / largest))
+    norm = largest * math.sqrt(float(np.square(exact / largest).sum()))
     return exact if norm <= clip else exact * (clip / norm)
 
 

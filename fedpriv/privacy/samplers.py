@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fedpriv.entropy import Entropy, SeededEntropy
 from fedpriv.errors import UsageError
 from fedpriv.privacy import tables
-from fedpriv.privacy.tables import BITS, UNDECIDED, Table
+from fedpriv.privacy.tables import BITS, OPEN, Table
 
 KEY_BYTES = 32
 _HIGH, _LOW = np.uint64(48), np.uint64(16)
@@ -74,17 +74,20 @@ def fill(table: Table, values: Integers, stream: Entropy) -> None:
     """Fill `values` with independent values of `table`."""
     slots = np.frombuffer(stream.random_bytes(2 * len(values)), np.uint16)
     table.direct.take(slots, out=values, mode="clip")  # "clip" spares a copy; every slot is in range
-    open_ = np.flatnonzero(values == UNDECIDED)
-    if len(open_):
-        values[open_] = _decided(table, slots[open_], stream)
+    places = np.flatnonzero(values >= OPEN)
+    if len(places):
+        values[places] = _decided(table, slots[places], values[places] - OPEN, stream)
 
 
-def _decided(table: Table, slots: npt.NDArray[np.uint16], stream: Entropy) -> Integers:
-    """Return a value for each of `slots` by 48 more bits, and where these agree with a threshold by 64 more."""
+def _decided(table: Table, slots: npt.NDArray[np.uint16], numbers: Integers, stream: Entropy) -> Integers:
+    """Return a value for each of `slots` by 48 more bits, and where these agree with a threshold by 64 more.
+
+    `numbers` are those of the open slots in the table.
+    """
     more = np.frombuffer(stream.random_bytes(8 * len(slots)), np.uint64)
     drawn = (slots.astype(np.uint64) << _HIGH) | (more >> _LOW)
-    threshold = table.only[slots]
-    values: Integers = table.first[slots] + (drawn > threshold)
+    threshold = table.only[numbers]
+    values: Integers = table.first[numbers] + (drawn > threshold)
     crowded = np.flatnonzero((threshold == 0) | (drawn == threshold))
     if len(crowded):
         values[crowded] = table.least + _searched(table, drawn[crowded], stream)

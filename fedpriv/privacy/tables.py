@@ -25,8 +25,8 @@ WORK_BITS = 256
 MAXIMUM_DEVIATION = 20_000.0
 """Standard deviation in integer units up to which a table is made: about half a million entries, 15 MB."""
 SLOTS = 1 << 16
-UNDECIDED = np.int32(-(2**31))
-"""Stands in `direct` for a slot in which 16 bits do not decide the value."""
+OPEN = np.int32(1 << 30)
+"""In `direct`, the first of the numbers that stand for a slot in which 16 bits do not decide the value."""
 _REACH = 14
 """Support in standard deviations, beyond which less than 2^-135 lies (and a constant for small variances)."""
 _REACH_MORE = 90
@@ -44,13 +44,13 @@ class Table:
     least: int
     thresholds: Sequence[int] = field(repr=False)
     direct: npt.NDArray[np.int32] = field(repr=False)
-    """The value for each slot of 16 leading bits, or `UNDECIDED`."""
+    """The value for each slot of 16 leading bits, or `OPEN` plus the number of an open slot."""
     leading: Words = field(repr=False)
     """The first 64 bits of each threshold."""
     first: npt.NDArray[np.int32] = field(repr=False)
-    """For each slot, the value below the first threshold inside it."""
+    """For each open slot, the value below the first threshold inside it."""
     only: Words = field(repr=False)
-    """For each slot, the first 64 bits of the one threshold inside it; 0 where it has none or several."""
+    """For each open slot, the first 64 bits of the one threshold inside it; 0 where it has several."""
     total_variation: float
 
     @property
@@ -149,9 +149,12 @@ def _indexed(least: int, thresholds: Sequence[int], variation: float) -> Table:
     first = _counts_at_or_below(thresholds, starts)
     ends = np.append(first[1:], np.int32(_below_end(thresholds)))
     inside = _counts_inside(thresholds, first, ends)
-    direct = np.where(inside == 0, least + first, UNDECIDED).astype(np.int32)
-    only = np.where(inside == 1, leading[np.minimum(first, len(leading) - 1)], np.uint64(0))
-    return Table(least, tuple(thresholds), direct, leading, (least + first).astype(np.int32), only, variation)
+    found = np.flatnonzero(inside)
+    direct = (least + first).astype(np.int32)
+    direct[found] = OPEN + np.arange(len(found), dtype=np.int32)
+    below = first[found]
+    only = np.where(inside[found] == 1, leading[np.minimum(below, len(leading) - 1)], np.uint64(0))
+    return Table(least, tuple(thresholds), direct, leading, (least + below).astype(np.int32), only, variation)
 
 
 def _counts_at_or_below(thresholds: Sequence[int], starts: Sequence[int]) -> npt.NDArray[np.int32]:
