@@ -1,9 +1,9 @@
 """A private step of a worker beside a plain step of torch, and beside Opacus where it is installed.
 
 Prints one JSON line: milliseconds a step, the median of interleaved rounds, for an MLP 784-100-100-10 and a small CNN
-at batch 64, and each as a multiple of the plain step. The private step is whole: gradients of single
-examples from a plan, norms, clipping, noise from an AES stream on a lattice, and the update of the parameters; the
-plain one is torch.optim.SGD. `without_taps` differentiates every parameter for each example. Opacus draws its noise from torch's
+at batch 64, and each as a multiple of the plain step. The private step is whole: gradients of single examples from a
+plan, norms, clipping, noise from an AES stream on a lattice, and the update of the parameters; the plain one is
+torch.optim.SGD. `without_taps` differentiates every parameter for each example. Opacus draws its noise from torch's
 generator. All run in one thread; only multiples of one run compare.
 
     python benchmarks/dpsgd.py --json [--quick] [--threads N]        (pip install opacus, for its columns)
