@@ -66,25 +66,33 @@ def first_layer(model, values):
     return np.asarray(values[:size]).reshape(shape), np.asarray(values[size : size + shape[0]])
 
 
-def under_example_dp(model, features, target, entropy):
-    """Return the first layer's gradients as DP-SGD releases them at its defaults, for 1,000 announced rows."""
+@pytest.fixture(scope="module")
+def default_noise():
+    """DP-SGD at its defaults, for 1,000 announced rows."""
+    return ExampleDP().noise(rows=1000, batch_size=8, rounds=10, steps=10)
+
+
+def under_example_dp(model, noise, entropy):
+    """Return what gives the first layer's gradients as DP-SGD releases them."""
     plan = trace_loss(model, F.cross_entropy, TensorExample("float32", (WIDE,)), TensorExample("int64"))
-    noise = ExampleDP().noise(rows=1000, batch_size=max(len(features), 8), rounds=10, steps=10)
     step = PrivateStep(ExampleGradients(validate(plan)), noise)
     given = {name: value.detach() for name, value in model.named_parameters()}
-    found = step.of(given, features, target, entropy).gradient
-    return found["0.weight"].numpy(), found["0.bias"].numpy()
+
+    def released(features, target):
+        found = step.of(given, features, target, entropy).gradient
+        return found["0.weight"].numpy(), found["0.bias"].numpy()
+
+    return released
 
 
-def test_rows_are_read_off_raw_gradients_of_one_row_and_none_off_private_ones():
+def test_rows_are_read_off_raw_gradients_of_one_row_and_none_off_private_ones(default_noise):
     rows, target, model = pictures(40), labels(40), classifier()
-    entropy = SeededEntropy(b"analytic")
+    private = under_example_dp(model, default_noise, SeededEntropy(b"analytic"))
     seen = {"raw": 0, "private": 0}
     for at in range(40):
         one, label = rows[at : at + 1], target[at : at + 1]
         seen["raw"] += int(recovered(rows_in_linear(*raw(model, one, label)), one.numpy()).sum())
-        private = under_example_dp(model, one, label, entropy)
-        seen["private"] += int(recovered(rows_in_linear(*private), one.numpy()).sum())
+        seen["private"] += int(recovered(rows_in_linear(*private(one, label)), one.numpy()).sum())
     assert seen == {"raw": 40, "private": 0}
 
 
@@ -111,13 +119,10 @@ def test_an_imprint_reads_rows_off_raw_updates_and_off_a_secure_sum_of_eight():
     assert share(trap.rows(*summed), batches) >= 0.8
 
 
-def test_an_imprint_reads_nothing_off_private_steps():
+def test_an_imprint_reads_nothing_off_private_steps(default_noise):
     trap, model, batches = imprinted()
-    entropy = SeededEntropy(b"imprint")
-    summed = [
-        sum(parts)
-        for parts in zip(*(under_example_dp(model, batch, labels(ROWS), entropy) for batch in batches), strict=True)
-    ]
+    private = under_example_dp(model, default_noise, SeededEntropy(b"imprint"))
+    summed = [sum(parts) for parts in zip(*(private(batch, labels(ROWS)) for batch in batches), strict=True)]
     assert share(trap.rows(*summed), batches) == 0.0
 
 
