@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from fedpriv.privacy.samplers import Integers, fill, stream_of
 from fedpriv.privacy.tables import Table
 
 Reals = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 
 BLOCK = 1 << 15
 """Values that are made noisy at once, inside the cache."""
@@ -36,10 +38,11 @@ _OVERLAP = 2.2
 """Deviation of the second discrete Gaussian in steps of the first."""
 _ALONE = 100.0
 """Deviation up to which one discrete Gaussian is enough."""
-_WIDEST = 1e8
-"""Deviation up to which every value fits into 32 bits."""
-_LARGEST = 2.0**50
-"""Grid steps to which a value is cut: sums with noise stay exact in float64."""
+_WIDEST = 5e7
+"""Deviation up to which every value of the noise fits into 30 bits."""
+_WIDE: tuple[Any, Any, Any] = (np.float64, np.int64, np.float64(2.0**50))
+_NARROW: tuple[Any, Any, Any] = (np.float32, np.int32, np.float32(2.0**30))
+"""Dtype, the integers in which sum and noise are added, and the steps to which a sum is cut so that these hold both."""
 
 
 @dataclass(frozen=True)
@@ -100,43 +103,45 @@ class LatticeGaussian:
         one = self._fine.total_variation + (0.0 if self._coarse is None else self._coarse.total_variation)
         return self.dimension * (one + self._gap)
 
-    def noisy(self, total: npt.NDArray[np.floating], entropy: Entropy, out: Reals | None = None) -> Reals:
-        """Return `total`, shape (n,), on the grid with noise added, float64 whole multiples of `grid`.
+    def noisy(self, total: npt.NDArray[np.floating], entropy: Entropy, out: Floats | None = None) -> Floats:
+        """Return `total`, shape (n,), on the grid with noise added, in its own dtype if that can hold the grid.
 
-        The `dimension` values may come in several calls, whose sensitivity is taken together. Into `out`, if given.
-
-        A value that is no number counts as 0, one beyond 2^50 grid steps as the last there is: neither moves
-        neighbours further apart than their clipped contributions do, as long as the caller keeps each of these finite.
+        The `dimension` values may come in several calls, whose sensitivity is taken together. Results are whole
+        multiples of `grid`, in float32 rounded once more where they exceed 2^24 of them. A value that is no number
+        counts as the least one, a value beyond 2^50 grid steps, in float32 2^30, as the last there is: neither moves
+        neighbours further apart than clipped contributions do, which the caller keeps finite. Into `out`, if given.
         """
         if total.ndim != 1 or len(total) > self.dimension:
             raise UsageError(f"the sum has shape {total.shape}; this noise is for at most ({self.dimension},)")
+        narrow = total.dtype == np.float32 and 2.0**-90 < self.grid < 2.0**90
+        kind, whole, largest = _NARROW if narrow else _WIDE
         stream = stream_of(entropy)
-        result = np.empty(len(total), np.float64) if out is None else out
-        drawn = np.empty((2, min(BLOCK, len(total))), np.int32)
+        result: npt.NDArray[Any] = np.empty(len(total), kind) if out is None else out
+        steps: npt.NDArray[Any] = np.empty(min(BLOCK, len(total)), kind)
+        drawn = np.empty((2, len(steps)), np.int32)
         for start in range(0, len(total), BLOCK):
             block = result[start : start + BLOCK]
-            self._round(total[start : start + BLOCK], block)
-            self._add_noise(block, drawn[:, : len(block)], stream)
-            block *= self.grid
+            size = len(block)
+            rounded = steps[:size]
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.multiply(total[start : start + BLOCK], kind(1 / self.grid), out=rounded)
+            np.rint(rounded, out=rounded)
+            # not by a scalar product: OpenBLAS wakes threads for one, which costs more than all the rest
+            np.fmin(np.fmax(rounded, -largest, out=rounded), largest, out=rounded)
+            noise = self._drawn(drawn[:, :size], stream)
+            block[:] = rounded.astype(whole) + noise
+            block *= kind(self.grid)
         return result
 
-    def _round(self, values: npt.NDArray[np.floating], steps: Reals) -> None:
-        steps[:] = values
-        steps *= 1 / self.grid
-        np.rint(steps, out=steps)
-        # not by a scalar product: OpenBLAS wakes threads for one, which costs more than all the rest
-        if not (steps.max() <= _LARGEST and steps.min() >= -_LARGEST):  # never true where one is no number
-            np.nan_to_num(steps, copy=False, nan=0.0)
-            np.clip(steps, -_LARGEST, _LARGEST, out=steps)
-
-    def _add_noise(self, steps: Reals, drawn: Integers, stream: Entropy) -> None:
-        noise, coarse = drawn
+    def _drawn(self, drawn: npt.NDArray[np.int32], stream: Entropy) -> Integers:
+        noise: Integers = drawn[0]
+        coarse: Integers = drawn[1]
         fill(self._fine, noise, stream)
         if self._coarse is not None:
             fill(self._coarse, coarse, stream)
             coarse *= self._factor
             noise += coarse
-        steps += noise
+        return noise
 
 
 def _split(deviation: float) -> tuple[int, float | None, float, float]:

@@ -51,7 +51,11 @@ class RunningSums:
         if not np.isfinite(total).all():
             raise UsageError("the sum of a round holds values that are no numbers; leave the round out")
         self._rounds += 1
-        return self._machine.add(self._rounds, total.astype(np.float64), lambda sums: self._noise.noisy(sums, entropy))
+
+        def noisy(sums: Reals) -> Reals:
+            return self._noise.noisy(sums, entropy).astype(np.float64)
+
+        return self._machine.add(self._rounds, total.astype(np.float64), noisy)
 
 
 class _Trees:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fedpriv.entropy import Entropy, SeededEntropy
 from fedpriv.errors import UsageError
 from fedpriv.privacy import tables
-from fedpriv.privacy.tables import BITS, OPEN, Table
+from fedpriv.privacy.tables import BITS, Table
 
 KEY_BYTES = 32
 _HIGH, _LOW = np.uint64(48), np.uint64(16)
@@ -73,24 +73,27 @@ def stream_of(entropy: Entropy) -> Entropy:
 def fill(table: Table, values: Integers, stream: Entropy) -> None:
     """Fill `values` with independent values of `table`."""
     slots = np.frombuffer(stream.random_bytes(2 * len(values)), np.uint16)
-    table.direct.take(slots, out=values, mode="clip")  # "clip" spares a copy; every slot is in range
-    places = np.flatnonzero(values >= OPEN)
+    drawn = table.direct.take(slots, mode="clip")  # "clip" spares a check; every slot is in range
+    values[:] = drawn
+    places = np.flatnonzero(drawn >= table.open)
     if len(places):
-        values[places] = _decided(table, slots[places], values[places] - OPEN, stream)
+        values[places] = _decided(table, slots, places, values[places] - table.open, stream)
 
 
-def _decided(table: Table, slots: npt.NDArray[np.uint16], numbers: Integers, stream: Entropy) -> Integers:
-    """Return a value for each of `slots` by 48 more bits, and where these agree with a threshold by 64 more.
+def _decided(
+    table: Table, slots: npt.NDArray[np.uint16], places: npt.NDArray[np.intp], numbers: Integers, stream: Entropy
+) -> Integers:
+    """Return a value for `slots` at `places` by 48 more bits, and where these agree with a threshold by 64 more.
 
     `numbers` are those of the open slots in the table.
     """
-    more = np.frombuffer(stream.random_bytes(8 * len(slots)), np.uint64)
-    drawn = (slots.astype(np.uint64) << _HIGH) | (more >> _LOW)
+    more = np.frombuffer(stream.random_bytes(8 * len(places)), np.uint64) >> _LOW
     threshold = table.only[numbers]
-    values: Integers = table.first[numbers] + (drawn > threshold)
-    crowded = np.flatnonzero((threshold == 0) | (drawn == threshold))
+    values: Integers = table.first[numbers] + (more > threshold)
+    crowded = np.flatnonzero((threshold == 0) | (more == threshold))
     if len(crowded):
-        values[crowded] = table.least + _searched(table, drawn[crowded], stream)
+        drawn = (slots[places[crowded]].astype(np.uint64) << _HIGH) | more[crowded]
+        values[crowded] = table.least + _searched(table, drawn, stream)
     return values
 
 

@@ -25,11 +25,12 @@ WORK_BITS = 256
 MAXIMUM_DEVIATION = 20_000.0
 """Standard deviation in integer units up to which a table is made: about half a million entries, 15 MB."""
 SLOTS = 1 << 16
-OPEN = np.int32(1 << 30)
-"""In `direct`, the first of the numbers that stand for a slot in which 16 bits do not decide the value."""
 _REACH = 14
 """Support in standard deviations, beyond which less than 2^-135 lies (and a constant for small variances)."""
 _REACH_MORE = 90
+_NARROW = 1 << 15
+"""Below this, the entries of a table fit into 16 bits, and the table into the cache beside another one."""
+_LOW_48 = np.uint64((1 << 48) - 1)
 
 Words = npt.NDArray[np.uint64]
 
@@ -43,14 +44,16 @@ class Table:
 
     least: int
     thresholds: Sequence[int] = field(repr=False)
-    direct: npt.NDArray[np.int32] = field(repr=False)
-    """The value for each slot of 16 leading bits, or `OPEN` plus the number of an open slot."""
+    direct: npt.NDArray[np.int16] | npt.NDArray[np.int32] = field(repr=False)
+    """The value for each slot of 16 leading bits, or `open` plus the number of an open slot, which they leave open."""
+    open: int
+    """The least of the numbers in `direct` that are no values."""
     leading: Words = field(repr=False)
     """The first 64 bits of each threshold."""
     first: npt.NDArray[np.int32] = field(repr=False)
     """For each open slot, the value below the first threshold inside it."""
     only: Words = field(repr=False)
-    """For each open slot, the first 64 bits of the one threshold inside it; 0 where it has several."""
+    """For each open slot, bits 17 to 64 of the one threshold inside it; 0 where it has several."""
     total_variation: float
 
     @property
@@ -150,11 +153,14 @@ def _indexed(least: int, thresholds: Sequence[int], variation: float) -> Table:
     ends = np.append(first[1:], np.int32(_below_end(thresholds)))
     inside = _counts_inside(thresholds, first, ends)
     found = np.flatnonzero(inside)
+    above = least + len(thresholds) + 1
     direct = (least + first).astype(np.int32)
-    direct[found] = OPEN + np.arange(len(found), dtype=np.int32)
+    direct[found] = above + np.arange(len(found), dtype=np.int32)
+    narrow = direct.astype(np.int16) if above + len(found) < _NARROW else direct
     below = first[found]
-    only = np.where(inside[found] == 1, leading[np.minimum(below, len(leading) - 1)], np.uint64(0))
-    return Table(least, tuple(thresholds), direct, leading, (least + below).astype(np.int32), only, variation)
+    bits = leading[np.minimum(below, len(leading) - 1)] & _LOW_48
+    only = np.where(inside[found] == 1, bits, np.uint64(0))
+    return Table(least, tuple(thresholds), narrow, above, leading, (least + below).astype(np.int32), only, variation)
 
 
 def _counts_at_or_below(thresholds: Sequence[int], starts: Sequence[int]) -> npt.NDArray[np.int32]:

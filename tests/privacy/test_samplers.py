@@ -118,7 +118,7 @@ def test_sixteen_bits_decide_only_what_they_decide(name):
         if first == last:
             assert table.direct[slot] == table.least + first
         else:
-            number = table.direct[slot] - tables.OPEN
+            number = table.direct[slot] - table.open
             assert table.first[number] == table.least + first
             assert (table.only[number] != 0) == (last - first == 1)
 
@@ -155,7 +155,7 @@ def test_a_draw_next_to_a_threshold_is_decided_by_all_128_bits(beyond):
 
 def test_draws_in_a_crowded_slot_are_searched():
     table = discrete_gaussian(9.0).table
-    assert table.direct[0] == tables.OPEN
+    assert table.direct[0] == table.open
     assert table.only[0] == 0
     values = np.empty(2, np.int32)
     samplers.fill(table, values, Scripted(bytes(4), bytes(8) + (2**64 - 1).to_bytes(8, "little"), bytes(8)))

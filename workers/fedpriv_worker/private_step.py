@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +59,6 @@ class PrivateStep:
         self._noise = noise
         self._lattice = noise.lattice(gradients.dimension)
         self._clip = noise.clip / (1 + slack_of(noise.batch_size))
-        self._noisy = np.zeros(gradients.dimension)
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -82,8 +80,8 @@ class PrivateStep:
     def of(self, model: Mapping[str, Tensor], features: Tensor, target: Tensor, entropy: Entropy) -> PrivateGradient:
         """Return (sum of clipped gradients + noise) / batch_size over these rows, which a Poisson sample must be."""
         summed = self._gradients.clipped_sum(model, features, target, self._clip)
-        self._lattice.noisy(summed.total.numpy(), entropy, out=self._noisy)
-        mean = torch.from_numpy(self._noisy).to(torch.float32).div_(self._noise.batch_size)
+        noisy = torch.from_numpy(self._lattice.noisy(summed.total.numpy(), entropy))
+        mean = noisy.to(torch.float32).div_(self._noise.batch_size)
         return PrivateGradient(self._gradients.named(mean), summed.ignored)
 
 
