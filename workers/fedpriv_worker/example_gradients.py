@@ -22,6 +22,7 @@ from fedpriv.plans.operations import operation
 from fedpriv.plans.plan import InputRole, OutputRole, Plan
 from fedpriv.plans.validation import CheckedPlan
 from fedpriv_worker.flattening import Flat
+from fedpriv_worker.picking import picked
 from fedpriv_worker.taps import Tap, cut_open, untapped
 
 CHUNK_ROWS = 128
@@ -54,6 +55,7 @@ class ExampleGradients:
         _check(checked.plan)
         program = Program(checked)
         block = program.block(1, plain=True)
+        picked(block)
         self._plan = checked.plan
         self._constants = program.constants
         self.taps = cut_open(block, checked.plan) if tapped else ()
