@@ -78,6 +78,7 @@ class CentralDP:
         """
         check_count("rounds", rounds)
         check_count("workers", workers)
+        check_delta(self.delta, units=workers)
         multiplier = _multiplier(self, rounds)
         parts = None if self.adaptive is None else clipping.split(multiplier, workers)
         clip = self.clip if self.adaptive is None else self.adaptive.clip
@@ -125,6 +126,7 @@ class DistributedDP:
         """
         for name, value in (("rounds", rounds), ("workers", workers), ("threshold", threshold), ("minimum", minimum)):
             check_count(name, value)
+        check_delta(self.delta, units=workers)
         honest = max(threshold, minimum) - colluding
         if colluding < 0 or honest < 1 or max(threshold, minimum) > workers:
             raise UsageError(
@@ -257,6 +259,7 @@ class TreeDP:
     def noise(self, *, rounds: int, workers: int) -> TreeNoise:
         """Return the noise of a job of `rounds` rounds with `workers` expected in each, by which sums are divided."""
         check_count("workers", workers)
+        check_delta(self.delta, units=workers)
         design: Design = Tree(rounds) if self.bands is None else Banded(rounds, self.bands)
         moved = sensitivity(design, rounds if self.participations is None else self.participations, self.separation)
         return TreeNoise(self.clip, _multiplier(self, 1), design, moved, workers)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,10 @@ def test_a_delta_of_one_unit_is_refused_with_what_to_use():
 
 def test_figures_name_the_version_that_made_them():
     assert accountant_version().startswith("dp-accounting 0.")
+
+
+def test_without_dp_accounting_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    with pytest.raises(UsageError, match=r"pip install 'fedpriv\[privacy\]'"):
+        accounting()
+    assert epsilon_by_rdp(Gaussian(1.0), 1e-5) == pytest.approx(4.728507, rel=1e-6)  # what needs none goes on

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpriv.errors import UsageError
-from fedpriv.privacy.accountants import PLD, epsilon_by_rdp
+from fedpriv.privacy import calibration
+from fedpriv.privacy.accountants import PLD, RDP, epsilon_by_rdp
 from fedpriv.privacy.calibration import LEAST, calibrate, gaussian_noise, sampled
 from fedpriv.privacy.mechanisms import Gaussian, Repeated, Skellam
 from fedpriv.privacy.relations import Relation
@@ -16,6 +17,13 @@ from fedpriv.privacy.relations import Relation
 def test_noise_by_loss_distributions_is_what_is_published(epsilon, multiplier):
     found = gaussian_noise(epsilon=epsilon, delta=1e-5, times=1, accountant=PLD)
     assert found == pytest.approx(multiplier, rel=1e-5)
+
+
+def test_noise_by_loss_distributions_is_a_little_less_than_by_rdp(monkeypatch):
+    monkeypatch.setattr(calibration, "TOLERANCE", 1e-2)
+    by_pld, by_rdp = (gaussian_noise(epsilon=1.0, delta=1e-5, times=1, accountant=each) for each in (PLD, RDP))
+    assert 0.9 * by_rdp < by_pld < by_rdp
+    assert calibrate(Gaussian, epsilon=3.0, delta=1e-5, accountant=PLD, least=1.2) < 1.5
 
 
 @settings(max_examples=20, deadline=None)

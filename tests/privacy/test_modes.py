@@ -226,3 +226,17 @@ def test_a_tree_that_makes_no_sense_is_refused(wrong):
 def test_every_pair_of_modes_is_told_apart():
     for one, other in itertools.combinations([kind() for kind in MODES], 2):
         assert one != other
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda: CentralDP(delta=0.05).noise(rounds=1, workers=20),
+        lambda: TreeDP(delta=0.05).noise(rounds=1, workers=20),
+        lambda: DistributedDP(delta=0.1).noise(rounds=1, **SUM),
+        lambda: ExampleDP(delta=1e-3).noise(rows=1000, batch_size=50, rounds=1, steps=1),
+    ],
+)
+def test_a_delta_that_would_allow_to_publish_one_of_all_is_refused(noise):
+    with pytest.raises(UsageError, match="that would allow to publish one of"):
+        noise()

@@ -213,3 +213,15 @@ def test_exponentials_are_exact_to_240_bits(value):
     with mpmath.workdps(100):
         true = mpmath.exp(mpmath.mpf(value.numerator) / value.denominator)
         assert abs(mpmath.mpf(tables._exponential(value)) / 2**256 - true) < mpmath.mpf(2) ** -240
+
+
+def test_a_threshold_at_the_edge_of_a_slot_leaves_no_slot_open():
+    edge = 1 << (tables.BITS - 16)
+    table = tables._indexed(0, [5 * edge, 9 * edge], 0.0)
+    assert len(table.first) == 0
+    assert [int(table.direct[slot]) for slot in (4, 5, 8, 9)] == [0, 1, 1, 2]
+
+
+def test_a_release_is_off_by_the_values_in_it():
+    noise = discrete_gaussian(100.0)
+    assert 0 < noise.total_variation == noise.table.total_variation < 2.0**-110

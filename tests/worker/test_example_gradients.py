@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fedpriv.errors import InputMismatch, PlanRefused, TraceError, UsageError
+from fedpriv.errors import InputMismatch, PlanRefused, QuotaExceeded, StepFailed, TraceError, UsageError
 from fedpriv.learning.local import SGD
 from fedpriv.plans.tracing import TensorExample, trace_evaluation, trace_loss, trace_training
-from fedpriv.plans.validation import validate
+from fedpriv.plans.validation import CheckedPlan, Quota, validate
 from fedpriv_worker.example_gradients import CHUNK_ROWS, ExampleGradients
 from fedpriv_worker.flattening import Flat
 
@@ -253,3 +253,38 @@ def test_a_flat_list_leaves_out_what_does_nothing():
     assert len(flat) < 4
     x = torch.randn(3, 4)
     assert torch.equal(flat.run([x])[0], x + 2)
+
+
+def test_a_step_that_fails_says_nothing_about_the_rows():
+    model, checked, shape, _ = made("mlp")
+    gradients = ExampleGradients(checked)
+    features, target = rows("mlp", shape, 2)
+    with pytest.raises(StepFailed) as failed:
+        gradients.clipped_sum(tensors(model), features.double(), target, 1.0)
+    assert failed.value.__cause__ is None
+    assert "double" not in str(failed.value).lower()
+
+
+def test_operations_on_lists_of_tensors_are_recorded_too():
+    flat = Flat(lambda x: [torch.cat([x, x * 2])], [torch.zeros(2)])
+    assert flat.run([torch.tensor([1.0, 2.0])])[0].tolist() == [1.0, 2.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_small_grant_of_memory_takes_rows_in_smaller_pieces(name):
+    model, checked, shape, _ = made(name)
+    features, target = rows(name, shape, 40)
+    whole = ExampleGradients(checked)
+    found = {}
+    for granted in (200_000, 50_000):
+        gradients = ExampleGradients(validate(checked.plan, Quota(maximum_bytes=granted)))
+        found[granted] = gradients._rows
+        total = gradients.clipped_sum(tensors(model), features, target, 0.5).total
+        assert (total - whole.clipped_sum(tensors(model), features, target, 0.5).total).norm() < 1e-4
+    assert found[50_000] <= found[200_000] <= whole._rows == CHUNK_ROWS
+
+
+def test_a_gradient_that_no_grant_holds_is_refused():
+    _, checked, _, _ = made("penalised")
+    with pytest.raises(QuotaExceeded, match="use a smaller model"):
+        ExampleGradients(CheckedPlan(checked.plan, Quota(maximum_bytes=500)))

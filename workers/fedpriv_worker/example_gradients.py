@@ -8,6 +8,7 @@ zero. No noise is added here, and nothing that is returned may leave a worker.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,20 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedpriv.errors import InputMismatch, PlanRefused, StepFailed
+from fedpriv.errors import InputMismatch, PlanRefused, QuotaExceeded, StepFailed
+from fedpriv.plans.blocks import Block
 from fedpriv.plans.engine import Engine
 from fedpriv.plans.interpreter import Program
 from fedpriv.plans.operations import operation
 from fedpriv.plans.plan import InputRole, OutputRole, Plan
-from fedpriv.plans.validation import CheckedPlan
+from fedpriv.plans.validation import CheckedPlan, Quota
 from fedpriv_worker.flattening import Flat
 from fedpriv_worker.picking import picked
 from fedpriv_worker.taps import Tap, cut_open, untapped
 
 CHUNK_ROWS = 128
-"""Rows that are differentiated at once; also what bounds the rounding error of a sum in float32."""
+"""Rows that are differentiated at once at most; also what bounds the rounding error of a sum in float32."""
 _PADDING = 16
 """Rows are filled up to a multiple of this with zeros, which count for nothing: few lists serve all sample sizes."""
+_FLOAT_BYTES = 4
 _GIVEN = (InputRole.PARAMETER, InputRole.FROZEN)
 _BATCH_NORMS = ("batch_norm", "instance_norm")
 
@@ -47,8 +50,8 @@ class ClippedSum:
 class ExampleGradients:
     """The loss plan of one example, made ready to be differentiated for many.
 
-    Raise `PlanRefused` for a plan that trains a statistic of the batch (BatchNorm), draws random numbers, or has no
-    loss or no parameter.
+    Raise `PlanRefused` for a plan that trains a statistic of the batch (BatchNorm), draws random numbers, has no loss
+    or no parameter, or takes more memory for one row than the owner grants.
     """
 
     def __init__(self, checked: CheckedPlan, *, tapped: bool = True) -> None:
@@ -72,6 +75,8 @@ class ExampleGradients:
                 start, end = end, end + torch.Size(each.shape).numel()
                 self._offsets[at] = (start, end)
         self.dimension = end
+        self._rows = _rows_at_once(_row_bytes(block, checked.plan, self.taps, self._rest), checked.quota)
+        self._padding = min(_PADDING, self._rows)
 
     def clipped_sum(self, given: Mapping[str, Tensor], features: Tensor, target: Tensor, clip: float) -> ClippedSum:
         """Return the sum over rows of gradients, each scaled down to L2 norm `clip` where it is longer.
@@ -79,11 +84,11 @@ class ExampleGradients:
         `given` holds every parameter and frozen tensor by name. No rows give zeros.
         """
         held = self._held(given)
-        if len(features) <= CHUNK_ROWS:
+        if len(features) <= self._rows:
             return ClippedSum(*self._chunk(held, features, target, clip))
         total, ignored = torch.zeros(self.dimension, dtype=torch.float64), 0
-        for start in range(0, len(features), CHUNK_ROWS):
-            rows = slice(start, start + CHUNK_ROWS)
+        for start in range(0, len(features), self._rows):
+            rows = slice(start, start + self._rows)
             part, bad = self._chunk(held, features[rows], target[rows], clip)
             total += part
             ignored += bad
@@ -124,7 +129,7 @@ class ExampleGradients:
         rows = len(features)
         if not rows:
             return torch.zeros(self.dimension), 0
-        size = -(-rows // _PADDING) * _PADDING
+        size = -(-rows // self._padding) * self._padding
         if size != rows:
             features, target = (_padded(each, size) for each in (features, target))
         given = [features, target, *(each for each in held if each is not None)]
@@ -236,6 +241,29 @@ class _Whole:
         """Write the sum over rows of factor times gradient to its place in `flat`."""
         start, end = offsets[self.at]
         torch.mv(self.slope.flatten(1).t(), factors, out=flat[start:end])
+
+
+def _row_bytes(block: Block, plan: Plan, taps: Sequence[Tap], rest: Sequence[int]) -> int:
+    """Return a bound on the bytes that one row takes: what every node gives, twice over, and gradients of its own."""
+    first = len(plan.inputs) + len(plan.constants)
+    held = sum(each.nbytes for each in block.metas[first:] if isinstance(each, Tensor))
+    whole = list(rest) + [tap.weight for tap in taps if tap.convolution is not None or tap.shape[0] != 1]
+    own = sum(math.prod(plan.inputs[at].shape) for at in whole)
+    patches = 0
+    for tap in taps:
+        if tap.convolution is not None:
+            patches += math.prod(tap.shape[2:]) * math.prod(plan.inputs[tap.weight].shape[1:])
+    return 3 * held + 2 * _FLOAT_BYTES * (own + patches)
+
+
+def _rows_at_once(row_bytes: int, quota: Quota) -> int:
+    """Return how many rows fit into what the owner grants; raise `QuotaExceeded` where not one does."""
+    fitting = min(CHUNK_ROWS, quota.maximum_bytes // max(row_bytes, 1))
+    if fitting < 1:
+        raise QuotaExceeded(
+            f"the gradient of one row takes {row_bytes} bytes, over the {quota.maximum_bytes} granted; use a smaller model"
+        )
+    return fitting if fitting < _PADDING else fitting // _PADDING * _PADDING
 
 
 def _squared(values: Tensor) -> Tensor:

@@ -59,12 +59,14 @@ def _same_as(node: fx.Node) -> fx.Node | None:
     first = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
     if node.op != "call_function" or first is None:
         return None
+    if _layout(node) != _layout(first):
+        return None
     idle = (
         node.target is _ATEN.detach.default
-        or (node.target in _VIEWS and _shape(node) == _shape(first))
+        or node.target in _VIEWS
         or (node.target is _ATEN.permute.default and node.args[1] == sorted(node.args[1]))  # type: ignore[arg-type]
         or (node.target is _ATEN.mul.Scalar and node.args[1] == 1)
-        or (node.target is _ATEN.add.Tensor and _is_zeros(node.args[1]) and _shape(node) == _shape(first))
+        or (node.target is _ATEN.add.Tensor and _is_zeros(node.args[1]))
     )
     return first if idle else None
 
@@ -73,9 +75,10 @@ def _is_zeros(value: object) -> bool:
     return isinstance(value, fx.Node) and value.target is _ATEN.zeros.default
 
 
-def _shape(node: fx.Node) -> torch.Size | None:
+def _layout(node: fx.Node) -> tuple[object, object]:
+    """Return shape and dtype of what a node gave when it was recorded."""
     found = node.meta.get("val", node.meta.get("tensor_meta"))
-    return getattr(found, "shape", None)
+    return getattr(found, "shape", node), getattr(found, "dtype", node)
 
 
 def _call(node: fx.Node, places: dict[fx.Node, int]) -> tuple[int, Any, list[Any], dict[str, Any], list[int]]:
