@@ -286,5 +286,5 @@ def test_a_small_grant_of_memory_takes_rows_in_smaller_pieces(name):
 
 def test_a_gradient_that_no_grant_holds_is_refused():
     _, checked, _, _ = made("penalised")
-    with pytest.raises(QuotaExceeded, match="use a smaller model"):
+    with pytest.raises(QuotaExceeded, match="use a smaller one"):
         ExampleGradients(CheckedPlan(checked.plan, Quota(maximum_bytes=500)))

@@ -261,7 +261,7 @@ def _rows_at_once(row_bytes: int, quota: Quota) -> int:
     fitting = min(CHUNK_ROWS, quota.maximum_bytes // max(row_bytes, 1))
     if fitting < 1:
         raise QuotaExceeded(
-            f"the gradient of one row takes {row_bytes} bytes, over the {quota.maximum_bytes} granted; use a smaller model"
+            f"the model takes {row_bytes} bytes for one row, over the {quota.maximum_bytes} granted; use a smaller one"
         )
     return fitting if fitting < _PADDING else fitting // _PADDING * _PADDING
 
