@@ -122,6 +122,12 @@ Single: TypeAlias = Gaussian | Skellam | DiscreteGaussian | PoissonSampled
 Mechanism: TypeAlias = Single | Repeated | Together
 
 
+def over_rounds(mechanism: Single | Repeated, rounds: int) -> Repeated:
+    """Return what `rounds` rounds cost together where each costs `mechanism`."""
+    ((inner, times),) = parts_of(mechanism)
+    return Repeated(inner, times * rounds)
+
+
 def name_of(mechanism: Mechanism) -> str:
     """Return what the noise is called in a ledger entry and in a bill: "gaussian", "skellam" and so on."""
     match mechanism:

@@ -17,6 +17,7 @@ from fedpriv.privacy.mechanisms import (
     Skellam,
     Together,
     name_of,
+    over_rounds,
     parts_of,
 )
 
@@ -110,3 +111,9 @@ def test_a_mechanism_has_a_name_for_bills_and_parts_for_accountants():
         "discrete-gaussian",
     ]
     assert json.loads(to_json(both))["kind"] == "together"
+
+
+def test_rounds_of_steps_are_as_many_steps():
+    step = PoissonSampled(0.1, Gaussian(2.0))
+    assert over_rounds(Repeated(step, 7), 3) == Repeated(step, 21)
+    assert over_rounds(step, 3) == Repeated(step, 3)
