@@ -288,15 +288,10 @@ def _aborted(own: Own, number: int, refusal: Refused) -> Step:
 
 def _round_of(state: Running) -> int:
     """Return the round of messages that the worker would send next."""
-    match state:
-        case Advertised():
-            return 1
-        case Shared() | Ready():
-            return 2
-        case Submitted():
-            return 3
-        case Confirmed():
-            return 4
+    return _ROUNDS[type(state)]
+
+
+_ROUNDS: Mapping[type[Running], int] = {Advertised: 1, Shared: 2, Ready: 2, Submitted: 3, Confirmed: 4}
 
 
 def _out_of_turn(state: State, message: FromCoordinator) -> OutOfTurn:

@@ -9,7 +9,6 @@ of 2**-security and 2**-correctness. A coordinator with colluding workers can tr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -87,11 +86,8 @@ def _least_unsafe(population: Population, degree: int, bits: int, *, semi_honest
     """Return t1: the least t that more hostile neighbours reach only with 2**-(bits + 1) / n, made semi-malicious."""
     limit = math.ldexp(1 / population.workers, -(bits + 1))
     tail, least = 0.0, degree
-    for count, probability in _descending(population.workers, population.hostile, degree):
-        tail += probability
-        if tail > limit:
-            break
-        least = count - 1
+    while (tail := tail + _hypergeometric(population.workers, population.hostile, degree, least)) <= limit:
+        least -= 1
     return least if semi_honest else math.ceil((least + degree - 1.25) / 2)
 
 
@@ -100,17 +96,9 @@ def _largest_correct(population: Population, degree: int, bits: int) -> int:
     limit = math.ldexp(1 / population.workers, -bits)
     staying = population.workers - population.lost
     tail, largest = 0.0, 0
-    for count in range(degree + 1):
-        tail += _hypergeometric(population.workers, staying, degree, count)
-        if tail > limit:
-            return count
-        largest = count + 1
+    while (tail := tail + _hypergeometric(population.workers, staying, degree, largest)) <= limit:
+        largest += 1
     return largest
-
-
-def _descending(n: int, marked: int, draws: int) -> Iterator[tuple[int, float]]:
-    for count in range(draws, -1, -1):
-        yield count, _hypergeometric(n, marked, draws, count)
 
 
 def _hypergeometric(n: int, marked: int, draws: int, count: int) -> float:

@@ -234,8 +234,7 @@ def _settled(state: Running) -> Turn:  # noqa: PLR0911 - one for each state
                 return _tell_survivors(state)
             case Confirming():
                 return _show_agreement(state)
-            case Unmasking():
-                return _unmask(state)
+        return _unmask(state)
     except Refused as refusal:
         return Turn(Abandoned(state.round, refusal.reason, str(refusal)))
 

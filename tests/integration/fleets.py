@@ -38,6 +38,7 @@ class Fleet:
 
     federation: Federation
     journals: dict[str, Journal]
+    workers: dict[str, Worker]
     roster: SignedRoster | None = None  # virtual workers get one of their process
     closing: list[Callable[[], None]] = field(default_factory=list)
 
@@ -81,7 +82,8 @@ def make_worker(
 def virtual_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
     workers = {name: fp.VirtualWorker(name, datasets) for name, datasets in held.items()}
     federation = fp.Federation(list(workers.values()), name=RESEARCHER)
-    fleet = Fleet(federation, {name: worker._journal for name, worker in workers.items()})
+    journals = {name: worker._journal for name, worker in workers.items()}
+    fleet = Fleet(federation, journals, {name: worker._worker for name, worker in workers.items()})
     fleet.closing = [*(worker.close for worker in workers.values()), federation.close]
     return fleet
 
@@ -92,10 +94,11 @@ def listening_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet
     authority.issue(RESEARCHER, Role.RESEARCHER).save(tmp_path / "researcher")
     fleet_closing: list[Callable[[], None]] = []
     signed, enrolments = enrolled(held)
-    journals, remote = {}, []
+    journals, workers, remote = {}, {}, []
     for name, datasets in held.items():
         credentials = authority.issue(name, Role.WORKER)
         worker, journals[name] = make_worker(name, datasets, credentials, enrolments[name])
+        workers[name] = worker
 
         async def attach(raw: RawLink, worker: Worker = worker) -> None:
             await serve_quietly(worker, raw, Side.LISTENER)
@@ -108,7 +111,7 @@ def listening_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet
         ]
         remote.append(fp.connect(listener.address, credentials=fp.Credentials.load(tmp_path / "researcher")))
     federation = fp.Federation(remote)
-    return Fleet(federation, journals, signed, [*fleet_closing, federation.close])
+    return Fleet(federation, journals, workers, signed, [*fleet_closing, federation.close])
 
 
 def dialling_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
@@ -116,19 +119,21 @@ def dialling_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
     authority = Authority.create()
     closing: list[Callable[[], None]] = []
     journals: dict[str, Journal] = {}
+    workers: dict[str, Worker] = {}
     signed, enrolments = enrolled(held)
 
     def start(address: str) -> None:
         for name, datasets in held.items():
             credentials = authority.issue(name, Role.WORKER)
             worker, journals[name] = make_worker(name, datasets, credentials, enrolments[name])
+            workers[name] = worker
             raw = runtime.run(dial(address, credentials))
             serving = runtime.start(serve_quietly(worker, raw, Side.DIALER))
             closing.extend([serving.result, lambda worker=worker: runtime.run(worker.close())])
 
     credentials = authority.issue(RESEARCHER, Role.COORDINATOR)
     federation = fp.Federation.listen("127.0.0.1:0", credentials=credentials, workers=list(held), on_listening=start)
-    return Fleet(federation, journals, signed, [*closing, federation.close])
+    return Fleet(federation, journals, workers, signed, [*closing, federation.close])
 
 
 def toy(

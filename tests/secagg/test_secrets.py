@@ -102,6 +102,14 @@ def test_words_cannot_be_submitted_twice():
         client.submit(ready, words_of(party)[ME])
 
 
+def test_erasing_twice_is_harmless():
+    secrets = RoundSecrets.fresh(SystemEntropy())
+    secrets.erase()
+    secrets.erase()
+    with pytest.raises(Erased):
+        secrets.held  # noqa: B018 - every use raises
+
+
 def test_when_a_round_ends_no_secret_of_it_can_be_reached():
     party, before = cast(5), {id(each) for each in gc.get_objects() if type(each) is RoundSecrets}
     played = play(party, words_of(party))

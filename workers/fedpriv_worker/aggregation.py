@@ -225,7 +225,7 @@ class Aggregation:
             joined = await asyncio.to_thread(self._rounds.join, action, admitted)
         if isinstance(joined, ErrorCode):
             return joined
-        await self._link.send(joined)
+        await self._send(joined)
         return None
 
     def takes_part(self, order: Order) -> bool:
@@ -235,11 +235,11 @@ class Aggregation:
 
     async def hear(self, message: FromCoordinator) -> None:
         """Answer a message of the round."""
-        await self._send(lambda: self._rounds.hear(message))
+        await self._work(lambda: self._rounds.hear(message))
 
     async def contribute(self, action: Contribute, admitted: Admitted) -> None:
         """Put what an order came to into its round."""
-        await self._send(lambda: self._rounds.contribute(action, admitted))
+        await self._work(lambda: self._rounds.contribute(action, admitted))
 
     async def leave(self, order: Order) -> None:
         """End the round of `order`, of which nothing comes; what it reserved is settled elsewhere."""
@@ -252,10 +252,13 @@ class Aggregation:
         async with self._turn:
             await asyncio.to_thread(self._rounds.end, "the link ended")
 
-    async def _send(self, work: Callable[[], list[Sealed]]) -> None:
+    async def _work(self, work: Callable[[], list[Sealed]]) -> None:
         async with self._turn:
             outgoing = await asyncio.to_thread(work)
         for sealed in outgoing:
-            self._worker.reached(Step.SEND)
-            await self._link.send(sealed)
-            self._worker.reached(Step.SENT)
+            await self._send(sealed)
+
+    async def _send(self, sealed: Sealed) -> None:
+        self._worker.reached(Step.SEND)
+        await self._link.send(sealed)
+        self._worker.reached(Step.SENT)
