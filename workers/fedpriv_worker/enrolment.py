@@ -38,6 +38,10 @@ class OwnerTerms:
     maximum_weight: int | None = None
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise `UsageError` for terms that no round can meet or that protect nobody."""
         if self.minimum_cohort < LEAST_WORKERS:
             raise UsageError(
                 f"minimum_cohort is {self.minimum_cohort}; use {LEAST_WORKERS} or more: in a sum of two, each can "
