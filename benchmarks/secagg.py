@@ -39,7 +39,7 @@ from fedpriv.secagg.thresholds import least_threshold
 from fedpriv.secagg.vector import Part, Treatment, VectorSpec
 from fedpriv.wire.secagg import encode_secagg
 
-BLOCK_BYTES, STREAMS, SAMPLES = 1 << 17, 50, 12
+BLOCK_BYTES, STREAMS, SAMPLES = 1 << 18, 50, 12
 
 
 class Worker:

@@ -19,7 +19,7 @@ from fedpriv.secagg.ring import Words
 Mask: TypeAlias = tuple[bytes, bool]
 """A stream's key, 32 bytes, and whether it is added; else it is taken away."""
 
-_BLOCK_BYTES = 1 << 17
+_BLOCK_BYTES = 1 << 18
 _GROUP = 512
 _FROM_ZERO = modes.CTR(bytes(16))
 
@@ -27,7 +27,7 @@ _FROM_ZERO = modes.CTR(bytes(16))
 def apply_masks(words: Words, masks: Iterable[Mask]) -> None:
     """Add each mask to `words`, or take it away, in place and modulo the ring; the words must be contiguous.
 
-    Blocks of 128 KiB stay in the cache while a group of 512 streams passes over them.
+    Blocks of 256 KiB stay in the cache while a group of 512 streams passes over them.
     """
     pending = iter(masks)
     while group := list(islice(pending, _GROUP)):

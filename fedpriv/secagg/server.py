@@ -154,9 +154,8 @@ def _take_keys(state: Advertising, sender: WorkerName, message: Advertise) -> No
 def _take_shares(state: Sharing, sender: WorkerName, message: Shares) -> None:
     graph = state.cohort.graph
     _check(state, sender, message.signature, statements.shared(state.history, sender, message.ciphertexts))
-    expected = [
-        (peer, statements.ciphertext_bytes(sender, peer, graph.points[peer])) for peer in graph.neighbours(sender)
-    ]
+    shortest = statements.shortest_ciphertext(sender)
+    expected = [(peer, shortest + len(peer)) for peer in graph.neighbours(sender)]
     if sorted((peer, len(ciphertext)) for peer, ciphertext in message.ciphertexts) != expected:
         text = (
             f"{sender!r} sent {len(message.ciphertexts)} sealed shares; one of the right size to each neighbour is due"
@@ -178,24 +177,21 @@ def _take_words(state: Masking, sender: WorkerName, message: Masked) -> None:
 def _take_unmasking(state: Unmasking, sender: WorkerName, message: Unmask) -> None:
     statement = statements.unmasked(state.history, sender, message.self_shares, message.key_shares)
     _check(state, sender, message.signature, statement)
-    survivors, lost_ones = set(state.roles.survivors), set(state.roles.lost)
     related = state.roles.graph.holders(sender)
-    due = [each for each in related if each in survivors], [each for each in related if each in lost_ones]
+    due = tuple([each for each in related if each in shares] for shares in (state.self_shares, state.key_shares))
     if (sorted(name for name, _ in message.self_shares), sorted(name for name, _ in message.key_shares)) != due:
         text = f"{sender!r} sent shares of others than it holds; one of each survivor and of each lost worker is due"
         raise Refused(Reason.MALFORMED_SHARE, text, subject=sender)
     try:
-        decoded = [[(name, SECRETS.decode(share)) for name, share in shares] for shares in _both(message)]
+        for _, share in (*message.self_shares, *message.key_shares):
+            SECRETS.check(share)
     except UsageError:
         raise Refused(Reason.MALFORMED_SHARE, f"a share from {sender!r} is no share", subject=sender) from None
-    for into, shares in zip((state.self_shares, state.key_shares), decoded, strict=True):
-        for name, share in shares:
-            into[name][sender] = share
+    for name, share in message.self_shares:
+        state.self_shares[name][sender] = share
+    for name, share in message.key_shares:
+        state.key_shares[name][sender] = share
     state.answers.add(sender)
-
-
-def _both(message: Unmask) -> tuple[Named, Named]:
-    return message.self_shares, message.key_shares
 
 
 def _hear_abort(state: Running, sender: WorkerName, abort: Abort) -> Turn:
@@ -287,8 +283,8 @@ def _show_agreement(state: Confirming) -> Turn:
     survivors = set(state.survivors)
     lost_ones = tuple(name for name in state.sharers if name not in survivors)
     roles = Roles(descriptor.sid, state.cohort.members, state.survivors, lost_ones, graph)
-    self_shares: dict[WorkerName, dict[WorkerName, int]] = {name: {} for name in state.survivors}
-    key_shares: dict[WorkerName, dict[WorkerName, int]] = {name: {} for name in lost_ones}
+    self_shares: dict[WorkerName, dict[WorkerName, bytes]] = {name: {} for name in state.survivors}
+    key_shares: dict[WorkerName, dict[WorkerName, bytes]] = {name: {} for name in lost_ones}
     after = Unmasking(state.round, state.history, set(waiting), roles, state.total, self_shares, key_shares)
     return _sent(after, tuple(outgoing))
 

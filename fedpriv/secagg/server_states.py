@@ -102,8 +102,8 @@ class Unmasking(Waiting):
 
     roles: Roles = field(repr=False)
     total: Words = field(repr=False)
-    self_shares: dict[WorkerName, dict[WorkerName, int]] = field(repr=False)
-    key_shares: dict[WorkerName, dict[WorkerName, int]] = field(repr=False)
+    self_shares: dict[WorkerName, dict[WorkerName, bytes]] = field(repr=False)
+    key_shares: dict[WorkerName, dict[WorkerName, bytes]] = field(repr=False)
     answers: set[WorkerName] = field(default_factory=set)
 
 

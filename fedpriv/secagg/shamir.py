@@ -25,9 +25,11 @@ class PrimeField:
 
     prime: int
     share_bytes: int = field(init=False)
+    above: bytes = field(init=False, repr=False)  # the prime itself, which is no element
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "share_bytes", (self.prime.bit_length() + 7) // 8)
+        object.__setattr__(self, "above", self.prime.to_bytes(self.share_bytes, "big"))
 
     def draw(self, count: int, entropy: Entropy) -> list[int]:
         """Return `count` uniform elements."""
@@ -86,10 +88,13 @@ class PrimeField:
 
     def decode(self, data: bytes) -> int:
         """Return the share in `data`; raise `UsageError` for another length or a value that is not reduced."""
-        value = int.from_bytes(data, "big")
-        if len(data) != self.share_bytes or value >= self.prime:
+        self.check(data)
+        return int.from_bytes(data, "big")
+
+    def check(self, data: bytes) -> None:
+        """Raise `UsageError` unless `data` is the one spelling of an element."""
+        if len(data) != self.share_bytes or data >= self.above:
             raise UsageError(f"a share of {len(data)} bytes is not a reduced element of {self.share_bytes} bytes")
-        return value
 
 
 SECRETS = PrimeField((1 << 256) + 297)

@@ -154,7 +154,7 @@ def open_shares(
         raise Refused(Reason.MALFORMED_SHARE, message, subject=subject)
     try:
         for share in (shares[:width], shares[width:]):
-            SECRETS.decode(share)
+            SECRETS.check(share)
     except UsageError:
         message = f"a share of {sender!r} for {me!r} is not reduced modulo the prime; {sender!r} made it so"
         raise Refused(Reason.MALFORMED_SHARE, message, subject=subject) from None

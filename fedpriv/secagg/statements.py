@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -22,7 +21,6 @@ from fedpriv.secagg.ring import Words
 from fedpriv.secagg.shamir import SECRETS
 
 _BLOCK = 1 << 15
-_LENGTHS = struct.Struct(">QQ").pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +47,9 @@ def roll_hash(sid: bytes, members: Iterable[Advertise]) -> bytes:
     """Return h1, over U1 with every key and commitment, sorted by name."""
     rows = sorted(members, key=lambda each: each.worker)
     columns = (
-        _table((each.worker, each.sealing) for each in rows),
-        _table((each.worker, each.masking) for each in rows),
-        _table((each.worker, each.commitment) for each in rows),
+        _table([(each.worker, each.sealing) for each in rows]),
+        _table([(each.worker, each.masking) for each in rows]),
+        _table([(each.worker, each.commitment) for each in rows]),
     )
     return canonical.digest(f"{PREFIX}u1", sid, columns)
 
@@ -110,27 +108,21 @@ def sealed_for(history: History, sender: WorkerName, recipient: WorkerName) -> b
 
 
 def share_header(sender: WorkerName, recipient: WorkerName, point: int) -> bytes:
-    """Return how a plaintext of shares begins; the two shares, b then s, follow it."""
-    return canonical.encode(f"{PREFIX}pair", sender, recipient, point)
+    """Return how a plaintext of shares begins; the two shares, b then s, follow it. The point has four bytes."""
+    return canonical.encode(f"{PREFIX}pair", sender, recipient, point.to_bytes(4, "big"))
 
 
-def ciphertext_bytes(sender: WorkerName, recipient: WorkerName, point: int) -> int:
-    """Return the exact length of a ciphertext of shares."""
-    header = _header_bytes(len(sender), len(recipient), 1 << point.bit_length())
-    return header + 2 * SECRETS.share_bytes + TAG_BYTES
+def shortest_ciphertext(sender: WorkerName) -> int:
+    """Return the bytes of a ciphertext of shares, those of its recipient's name not counted, which add their own."""
+    return len(share_header(sender, WorkerName(""), 0)) + 2 * SECRETS.share_bytes + TAG_BYTES
 
 
-@lru_cache(maxsize=4096)
-def _header_bytes(sender: int, recipient: int, above: int) -> int:
-    return len(share_header(WorkerName("x" * sender), WorkerName("x" * recipient), above - 1))
+def _table(rows: Sequence[tuple[str, bytes]]) -> tuple[bytes, bytes, bytes]:
+    """Return names with contents as three fields: every length, every name, every content.
 
-
-def _table(rows: Iterable[tuple[str, bytes]]) -> tuple[bytes, bytes]:
-    """Return names with contents as two fields: every length, then everything; an item each takes ten times as long."""
-    lengths: list[bytes] = []
-    texts: list[bytes] = []
-    for name, content in rows:
-        encoded = name.encode()
-        lengths.append(_LENGTHS(len(encoded), len(content)))
-        texts += (encoded, content)
-    return b"".join(lengths), b"".join(texts)
+    As injective as an item for each, and several times faster.
+    """
+    names = [name.encode() for name, _ in rows]
+    contents = [content for _, content in rows]
+    lengths = struct.pack(f">{2 * len(rows)}Q", *map(len, names), *map(len, contents))
+    return lengths, b"".join(names), b"".join(contents)

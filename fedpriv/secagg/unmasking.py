@@ -25,6 +25,8 @@ from fedpriv.secagg.shamir import SECRETS, PrimeField
 MAXIMUM_ATTEMPTS = 2000
 """How many subsets of shares are tried in one round before it is given up, the first of each secret not counted."""
 
+_REMEMBERED = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Outlier:
@@ -45,8 +47,8 @@ class Recovery:
     attempts_left: int = MAXIMUM_ATTEMPTS
     _weights: dict[tuple[tuple[int, ...], int], tuple[int, ...]] = field(default_factory=dict, repr=False)
 
-    def recover(self, sender: WorkerName, shares: Mapping[WorkerName, int], is_right: Callable[[int], bool]) -> int:
-        """Return the secret of `sender` that `shares`, by holder, give and that `is_right`.
+    def recover(self, sender: WorkerName, shares: Mapping[WorkerName, bytes], is_right: Callable[[int], bool]) -> int:
+        """Return the secret of `sender` that `shares`, well-formed, by holder, give and that `is_right`.
 
         Raises `Refused` where there are too few shares, or where no subset within the bound gives it.
         """
@@ -54,12 +56,14 @@ class Recovery:
             message = f"{len(shares)} shares of {sender!r} came back, {self.threshold} are needed; begin a new round"
             raise Refused(Reason.TOO_FEW_MEMBERS, message)
         suspects = {outlier.holder for outlier in self.outliers}
-        holders = sorted(shares, key=lambda holder: (holder in suspects, holder))
+        holders = sorted(sorted(shares), key=suspects.__contains__) if suspects else sorted(shares)
         for attempt, chosen in enumerate(self._subsets(holders)):
             self.attempts_left -= attempt > 0
             if self.attempts_left < 0:
                 break
-            secret = self.over.combine(self._weights_of(chosen), [shares[holder] for holder in chosen])
+            secret = self.over.combine(
+                self._weights_of(chosen), [int.from_bytes(shares[holder], "big") for holder in chosen]
+            )
             if is_right(secret):
                 if attempt or suspects.intersection(holders):
                     self._name_outliers(sender, shares, chosen)
@@ -80,14 +84,18 @@ class Recovery:
     def _weights_of(self, holders: Sequence[WorkerName], at: int = 0) -> tuple[int, ...]:
         points = tuple(self.points[holder] for holder in holders)
         if (points, at) not in self._weights:
+            if len(self._weights) >= _REMEMBERED:
+                self._weights.clear()
             self._weights[points, at] = self.over.weights(points, at)
         return self._weights[points, at]
 
-    def _name_outliers(self, sender: WorkerName, shares: Mapping[WorkerName, int], good: Sequence[WorkerName]) -> None:
-        values = [shares[holder] for holder in good]
+    def _name_outliers(
+        self, sender: WorkerName, shares: Mapping[WorkerName, bytes], good: Sequence[WorkerName]
+    ) -> None:
+        values = [int.from_bytes(shares[holder], "big") for holder in good]
         for holder in sorted(set(shares).difference(good)):
             expected = self.over.combine(self._weights_of(good, self.points[holder]), values)
-            if expected != shares[holder]:
+            if self.over.encode(expected) != shares[holder]:
                 self.outliers.append(Outlier(sender, holder))
 
 
@@ -105,8 +113,8 @@ class Roles:
 def masks_to_remove(
     roles: Roles,
     recovery: Recovery,
-    self_shares: Mapping[WorkerName, Mapping[WorkerName, int]],
-    key_shares: Mapping[WorkerName, Mapping[WorkerName, int]],
+    self_shares: Mapping[WorkerName, Mapping[WorkerName, bytes]],
+    key_shares: Mapping[WorkerName, Mapping[WorkerName, bytes]],
 ) -> Iterator[Mask]:
     """Yield each mask that is still in the sum, as it has to be applied; shares are by sender, then by holder.
 

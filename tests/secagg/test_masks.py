@@ -39,7 +39,7 @@ def stream(key, length, dtype):
 @settings(max_examples=30, deadline=None)
 @given(
     bits=st.sampled_from([32, 64]),
-    length=st.sampled_from([0, 1, 3, 16_383, 16_384, 16_385, 32_768, 70_000]),
+    length=st.sampled_from([0, 1, 3, 32_767, 32_768, 32_769, 65_536, 70_000, 140_000]),
     count=st.integers(0, 5),
     seed=st.binary(min_size=1, max_size=8),
 )

@@ -268,12 +268,16 @@ def shared(threshold, holders, seed=1):
     return secret, Recovery(threshold, points), dict(zip(names, shares, strict=True))
 
 
+def encoded(shares):
+    return {holder: SECRETS.encode(share) for holder, share in shares.items()}
+
+
 @pytest.mark.parametrize("wrong", [set(each) for count in range(4) for each in itertools.combinations(range(7), count)])
 def test_up_to_as_many_wrong_shares_as_are_spare_are_found(wrong):
     secret, recovery, shares = shared(4, 7)
     for at in wrong:
         shares[f"holder-{at}"] ^= 1 << 7 * at
-    assert recovery.recover("owner", shares, secret.__eq__) == secret
+    assert recovery.recover("owner", encoded(shares), secret.__eq__) == secret
     assert {outlier.holder for outlier in recovery.outliers} <= {f"holder-{at}" for at in wrong}
     if wrong & {0, 1, 2, 3}:
         assert {outlier.holder for outlier in recovery.outliers} == {f"holder-{at}" for at in wrong}
@@ -284,7 +288,7 @@ def test_too_many_wrong_shares_are_refused_by_whose_secret_it_is():
     for at in range(4):
         shares[f"holder-{at}"] ^= 1 << 7 * at
     with pytest.raises(Refused) as refused:
-        recovery.recover("owner", shares, secret.__eq__)
+        recovery.recover("owner", encoded(shares), secret.__eq__)
     assert (refused.value.reason, refused.value.subject) == (Reason.INCONSISTENT_SHARES, "owner")
 
 
@@ -292,7 +296,7 @@ def test_the_search_for_a_right_subset_is_bounded():
     _, recovery, shares = shared(10, 25)
     tried = []
     with pytest.raises(Refused):
-        recovery.recover("owner", shares, tried.append)
+        recovery.recover("owner", encoded(shares), tried.append)
     assert len(tried) <= 2001
     assert recovery.attempts_left < 0
 
@@ -300,9 +304,9 @@ def test_the_search_for_a_right_subset_is_bounded():
 def test_a_holder_that_was_wrong_once_is_tried_last():
     secret, recovery, shares = shared(4, 7)
     shares["holder-0"] ^= 1
-    recovery.recover("owner", shares, secret.__eq__)
+    recovery.recover("owner", encoded(shares), secret.__eq__)
     left = recovery.attempts_left
-    assert recovery.recover("owner", shares, secret.__eq__) == secret
+    assert recovery.recover("owner", encoded(shares), secret.__eq__) == secret
     assert recovery.attempts_left == left
     assert recovery.outliers == [Outlier("owner", "holder-0")] * 2
 
@@ -311,7 +315,7 @@ def test_fewer_shares_than_the_threshold_are_refused():
     secret, recovery, shares = shared(4, 7)
     few = dict(list(shares.items())[:3])
     with pytest.raises(Refused) as refused:
-        recovery.recover("owner", few, secret.__eq__)
+        recovery.recover("owner", encoded(few), secret.__eq__)
     assert refused.value.reason is Reason.TOO_FEW_MEMBERS
 
 
