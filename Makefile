@@ -15,7 +15,7 @@ PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto
 help:  ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
-demo: .venv/.demo  ## Train on real data over three workers and prove what left; ARGS="--rounds 5 --json"
+demo: .venv/.demo  ## Train on real data over five workers and prove what left; ARGS="--rounds 5 --json"
 	@$(BIN)/fedpriv demo $(ARGS)
 
 test: .venv/.develop  ## Run the ordinary tests; ARGS="tests/ledger -k root"

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from fedpriv.transport.credentials import Credentials
     from fedpriv_coordinator.experiment import History, Result
     from fedpriv_coordinator.federation import Federation
+    from fedpriv_coordinator.secure_aggregation import SecureAggregation
     from fedpriv_worker.datasets import Dataset
 
 logging.getLogger("fedpriv").addHandler(logging.NullHandler())  # a library speaks only where it is asked to
@@ -107,6 +108,7 @@ _HOMES = {
     "fedpriv.transport.credentials": ("Credentials",),
     "fedpriv_coordinator.experiment": ("History", "Result"),
     "fedpriv_coordinator.federation": ("Federation",),
+    "fedpriv_coordinator.secure_aggregation": ("SecureAggregation",),
     "fedpriv_worker.datasets": ("Dataset",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Sequence
 from typing import TypeAlias
 
+_HEAD = struct.Struct(">cQ").pack
+
 Field: TypeAlias = "bytes | str | bool | int | float | Sequence[Field] | None"
 
 
@@ -27,6 +29,10 @@ def digest(tag: str, *fields: Field) -> bytes:
 
 def _encode(value: Field) -> bytes:  # noqa: PLR0911 - one for each type
     match value:
+        case bytes():  # the two that stand in every statement come first
+            return _framed(b"x", value)
+        case str():
+            return _framed(b"s", value.encode())
         case None:
             return _framed(b"n", b"")
         case bool():
@@ -35,13 +41,9 @@ def _encode(value: Field) -> bytes:  # noqa: PLR0911 - one for each type
             return _framed(b"i", value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
         case float():
             return _framed(b"f", struct.pack(">d", value))
-        case str():
-            return _framed(b"s", value.encode())
-        case bytes():
-            return _framed(b"x", value)
         case _:
             return _framed(b"l", b"".join(map(_encode, value)))
 
 
 def _framed(kind: bytes, content: bytes) -> bytes:
-    return kind + len(content).to_bytes(8, "big") + content
+    return _HEAD(kind, len(content)) + content

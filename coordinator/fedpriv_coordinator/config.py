@@ -2,7 +2,7 @@
 
 Everything is checked before a worker is asked for anything. Paths are relative to the file. `load_code` imports what
 the file names on this machine, the researcher's: nothing of it is ever sent, only plans traced from it. A section
-that this version cannot keep (secure aggregation, privacy) is refused with that reason.
+that this version cannot keep (privacy) is refused with that reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ from fedpriv.ids import checked_name
 from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
 from fedpriv.learning.strategies import STRATEGIES, Strategy
 from fedpriv.policy.rules import MetricKind
+from fedpriv_coordinator.secure_aggregation import SecureAggregation, Weights
 
 OPTIMIZERS: Mapping[str, type[SGD | Adam | AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
@@ -100,6 +101,30 @@ def parse_local(value: object, where: str) -> LocalTraining:
 
 
 @dataclass(frozen=True, slots=True)
+class _SecureAggregation:
+    """`[secure_aggregation]` as it is written: the roster is a file, and has to be named."""
+
+    roster: Path
+    minimum_workers: int = 3
+    graph: Literal["complete", "harary"] = "complete"
+    weights: Weights = "rows"
+    maximum_weight: int | None = None
+    clip: float = 16.0
+    fraction_bits: int = 16
+    colluding: float = 1 / 3
+    lost: float = 0.05
+
+    def __post_init__(self) -> None:
+        SecureAggregation(**{each.name: getattr(self, each.name) for each in fields(self)})
+
+
+def parse_secure_aggregation(value: object, where: str) -> SecureAggregation:
+    """Return `[secure_aggregation]`; raise `ConfigError` for what no round could meet."""
+    section = settings.read(settings.table(value, where), _SecureAggregation, where=where)
+    return SecureAggregation(**{each.name: getattr(section, each.name) for each in fields(section)})
+
+
+@dataclass(frozen=True, slots=True)
 class JobConfig:
     """One job as its researcher declares it; `folder` is where the file lies and what its paths are relative to.
 
@@ -107,7 +132,6 @@ class JobConfig:
     """
 
     LATER: ClassVar[Mapping[str, str]] = {
-        "secure_aggregation": "this version does not aggregate securely, and pretending to would mislead; remove it",
         "privacy": "this version adds no differential privacy, and pretending to would mislead; remove it",
     }
     folder: Path
@@ -125,6 +149,9 @@ class JobConfig:
     seed: int = 0
     worker_metrics: tuple[MetricKind, ...] = ()
     strategy: StrategyConfig = StrategyConfig()
+    secure_aggregation: SecureAggregation | None = field(
+        default=None, metadata=settings.key("secure_aggregation", parse=parse_secure_aggregation)
+    )
     run: Path | None = None
     state: Path = Path("coordinator-state")
 
@@ -161,7 +188,15 @@ def load_job(path: Path) -> JobConfig:
         tls=Tls(folder / config.tls.ca, folder / config.tls.certificate, folder / config.tls.key),
         run=None if config.run is None else folder / config.run,
         state=folder / config.state,
+        secure_aggregation=_beside(config.secure_aggregation, folder),
     )
+
+
+def _beside(secure: SecureAggregation | None, folder: Path) -> SecureAggregation | None:
+    """Return the same with its roster looked up in `folder`."""
+    if secure is None or not isinstance(secure.roster, Path):
+        return secure
+    return replace(secure, roster=folder / secure.roster)
 
 
 def load_code(config: JobConfig) -> Code:

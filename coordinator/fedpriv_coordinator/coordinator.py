@@ -8,8 +8,8 @@ that is what tells the workers that nothing of it will be asked for again. It ne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Generic
 
 import torch
@@ -17,25 +17,24 @@ import torch
 from fedpriv.clock import Clock
 from fedpriv.errors import PeerLost, WireError, WorkerRefused
 from fedpriv.ids import PlanDigest, WorkerName
-from fedpriv.learning.strategies import S, Strategy
+from fedpriv.learning.strategies import RoundSum, S, Strategy
 from fedpriv.plans.plan import Plan
 from fedpriv.remote.connection import Connection
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import CloseRound, ErrorCode, Evaluate, Evaluation, OfferPlan, Train, Update
-from fedpriv_coordinator.course import Course, Part
-from fedpriv_coordinator.experiment import RoundRecord, WorkerRound
+from fedpriv_coordinator.course import Course
+from fedpriv_coordinator.experiment import RoundRecord
 from fedpriv_coordinator.inspection import why_unusable, why_unusable_evaluation
 from fedpriv_coordinator.job import Job
 from fedpriv_coordinator.membership import Membership
-from fedpriv_coordinator.round import Abandoned, Complete, Terms
+from fedpriv_coordinator.round import Complete, Terms
+from fedpriv_coordinator.round_records import Gathered, Measured, record_of
+from fedpriv_coordinator.secure_rounds import Asked, SecureRounds, mean_metrics, mean_update
 
 TELL_SECONDS = 5.0
 _PENDING = ErrorCode.APPROVAL_PENDING.name
 _MINDED = (ErrorCode.RELEASE_DENIED.name, ErrorCode.APPROVAL_DENIED.name, _PENDING)
 """Refusals that are about what would leave, so that asking for less may help."""
-Evaluations = Mapping[WorkerName, Evaluation | str]
-"""What each worker measured, or the metrics that it was asked for and why it gave none."""
-Traffic = Mapping[WorkerName, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +53,46 @@ class Concluded:
 class Coordinator(Generic[S]):
     """Runs the rounds of one job, one at a time, on the loop's thread."""
 
-    def __init__(self, job: Job, members: Membership, strategy: Strategy[S], model: TensorSet, clock: Clock) -> None:
+    def __init__(
+        self,
+        job: Job,
+        members: Membership,
+        strategy: Strategy[S],
+        model: TensorSet,
+        clock: Clock,
+        secure: SecureRounds | None = None,
+    ) -> None:
+        """Run `job` over `members`; with `secure`, what they answer is seen in sums alone."""
         self._job = job
         self._members = members
         self._strategy = strategy
         self._memory = strategy.initialise(model)
         self._clock = clock
+        self._secure = secure
         self._offered: set[tuple[Connection, PlanDigest]] = set()
         self._asked: dict[WorkerName, Connection] = {}
 
     async def run_round(self, number: int, model: TensorSet) -> Concluded:
         """Run round `number` from `model` and return how it ended."""
-        job = self._job
         started, before = self._clock.monotonic(), self._members.traffic()
+        secure = self._secure
+        gathered = await (self._gather(number, model) if secure is None else self._sum(secure, number, model))
+        measured = Measured()
+        if not gathered.reason:
+            concluded, memory = self._strategy.conclude(model, gathered.sum, self._memory)
+            if _is_finite(concluded):
+                model, self._memory = concluded, memory
+                measured = await self._measured(number, model)
+            else:
+                gathered = replace(gathered, reason="the updates together make a model that is not finite")
+        seconds = self._clock.monotonic() - started
+        record = record_of(number, gathered, measured, before, self._members.traffic(), seconds)
+        pending = tuple(name for name, part in sorted(gathered.parts.items()) if part.code == _PENDING)
+        return Concluded(record, gathered.reason, model, pending)
+
+    async def _gather(self, number: int, model: TensorSet) -> Gathered:
+        """Collect the workers' updates in clear."""
+        job = self._job
         course = Course(
             Terms(number, job.quorum, job.deadline_seconds, returning=self._members.returning),
             contribute=lambda worker: self._contribute(worker, number, model),
@@ -78,19 +104,22 @@ class Coordinator(Generic[S]):
             back=self._back,
         )
         state = await course.run(tuple(self._members.connected))
-        evaluations: Evaluations = {}
-        if isinstance(state, Complete):
-            concluded, memory = self._strategy.conclude(model, course.sum, self._memory)
-            if _is_finite(concluded):
-                model, self._memory = concluded, memory
-                evaluations = await self._evaluate(number, model)
-            else:
-                state = Abandoned(state.terms, "the updates together make a model that is not finite")
-        seconds = self._clock.monotonic() - started
-        complete = isinstance(state, Complete)
-        record = _record(number, course.parts, evaluations, before, self._members.traffic(), seconds, complete=complete)
-        pending = tuple(name for name, part in sorted(course.parts.items()) if part.code == _PENDING)
-        return Concluded(record, "" if isinstance(state, Complete) else state.reason, model, pending)
+        return Gathered(course.parts, course.sum, "" if isinstance(state, Complete) else state.reason)
+
+    async def _sum(self, secure: SecureRounds, number: int, model: TensorSet) -> Gathered:
+        """Collect the sum of the workers' updates, and fold their mean."""
+        job, folded = self._job, RoundSum()
+        order = self._training(number, model, seed=0)
+        asked = Asked(
+            order, job.changed, job.quorum, job.deadline_seconds, lambda worker: job.worker_seed(number, worker)
+        )
+        summed = await secure.ask(asked, lambda worker: self._ready(worker, job.training))
+        total = summed.sum
+        if total is None:
+            return Gathered(summed.parts, folded, summed.reason, findings=summed.findings)
+        self._strategy.fold(folded, mean_update(total, job.changed), float(total.weight))
+        loss = mean_metrics(total, job.training_metrics).get("loss")
+        return Gathered(summed.parts, folded, "", loss, total.saturated, summed.findings)
 
     async def close_round(self, number: int) -> None:
         """Tell every worker that the round is over and saved; one that does not take it in time loses its connection.
@@ -105,7 +134,18 @@ class Coordinator(Generic[S]):
         self._asked.pop(worker, None)
         connection = self._asked[worker] = self._connection(worker)
         await self._offer(connection, job.training)
-        order = Train(
+        order = self._training(number, model, seed=job.worker_seed(number, worker))
+        try:
+            reply = await connection.ask(order, timeout_seconds=job.deadline_seconds)
+        except WorkerRefused as refusal:
+            raise _with_metrics(refusal, job.training_metrics) from None
+        if not isinstance(reply, Update):
+            raise WireError(f"it answered a training request with a {type(reply).__name__}")
+        return reply
+
+    def _training(self, number: int, model: TensorSet, *, seed: int) -> Train:
+        job = self._job
+        return Train(
             request=0,
             job=job.id,
             round=number,
@@ -115,40 +155,22 @@ class Coordinator(Generic[S]):
             batch_size=job.local.batch_size,
             shuffle=job.local.shuffle,
             drop_last=job.local.drop_last,
-            seed=job.worker_seed(number, worker),
+            seed=seed,
             hyperparameters=job.hyperparameters,
             metrics=job.training_metrics,
             purpose=job.purpose,
             model=model,
         )
-        try:
-            reply = await connection.ask(order, timeout_seconds=job.deadline_seconds)
-        except WorkerRefused as refusal:
-            raise _with_metrics(refusal, job.training_metrics) from None
-        if not isinstance(reply, Update):
-            raise WireError(f"it answered a training request with a {type(reply).__name__}")
-        return reply
 
     async def _back(self, worker: WorkerName) -> None:
         """Return when a worker that was lost in this round is connected again."""
         await self._members.wait_for_another(worker, self._asked.get(worker))
 
-    async def _evaluate(self, number: int, model: TensorSet) -> Evaluations:
+    async def _measured(self, number: int, model: TensorSet) -> Measured:
         """Return what the workers that answer in time measured on their own validation rows, or why others did not."""
-        plan = self._job.evaluation
+        plan, job = self._job.evaluation, self._job
         if plan is None:
-            return {}
-        names = tuple(self._members.connected)
-        replies = await asyncio.gather(*(self._measure(worker, number, model, plan) for worker in names))
-        asked = ", ".join(self._job.worker_metrics)
-        return {
-            worker: f"{asked}: {reply}" if isinstance(reply, str) else reply
-            for worker, reply in zip(names, replies, strict=True)
-        }
-
-    async def _measure(self, worker: WorkerName, number: int, model: TensorSet, plan: Plan) -> Evaluation | str:
-        """Return the worker's evaluation, or why there is none: a round does not fail because a measurement does."""
-        job = self._job
+            return Measured()
         order = Evaluate(
             request=0,
             job=job.id,
@@ -160,9 +182,26 @@ class Coordinator(Generic[S]):
             purpose=job.purpose,
             model=model,
         )
+        names, asked = tuple(self._members.connected), ", ".join(job.worker_metrics)
+        if self._secure is not None:
+            what = Asked(order, (), job.quorum, job.deadline_seconds, lambda _: 0)
+            summed = await self._secure.ask(what, lambda worker: self._ready(worker, plan))
+            if summed.sum is None:
+                return Measured(dict.fromkeys(names, f"{asked}: {summed.reason}"), findings=summed.findings)
+            return Measured(means=mean_metrics(summed.sum, job.worker_metrics), findings=summed.findings)
+        replies = await asyncio.gather(*(self._measure(worker, order, plan) for worker in names))
+        return Measured(
+            {
+                worker: f"{asked}: {reply}" if isinstance(reply, str) else reply
+                for worker, reply in zip(names, replies, strict=True)
+            }
+        )
+
+    async def _measure(self, worker: WorkerName, order: Evaluate, plan: Plan) -> Evaluation | str:
+        """Return the worker's evaluation, or why there is none: a round does not fail because a measurement does."""
+        job = self._job
         try:
-            connection = self._connection(worker)
-            await self._offer(connection, plan)
+            connection = await self._ready(worker, plan)
             reply = await connection.ask(order, timeout_seconds=job.deadline_seconds)
         except WorkerRefused as refusal:
             return f"{refusal}{_remedy(refusal, job.worker_metrics)}"
@@ -185,6 +224,12 @@ class Coordinator(Generic[S]):
             raise PeerLost(f"worker {worker!r} is not connected")
         return connection
 
+    async def _ready(self, worker: WorkerName, plan: Plan) -> Connection:
+        """Return the connection of a worker that knows `plan`."""
+        connection = self._connection(worker)
+        await self._offer(connection, plan)
+        return connection
+
     async def _offer(self, connection: Connection, plan: Plan) -> None:
         """Give the worker a plan, once per connection."""
         if (connection, plan.digest) not in self._offered:
@@ -202,43 +247,6 @@ class Coordinator(Generic[S]):
 def _is_finite(model: TensorSet) -> bool:
     """Return whether every number of `model` is finite: one that is not would spread to every worker."""
     return all(bool(torch.isfinite(tensor).all()) for _, tensor in model if tensor.dtype.is_floating_point)
-
-
-def _record(
-    number: int,
-    parts: Mapping[WorkerName, Part],
-    evaluations: Evaluations,
-    before: Traffic,
-    after: Traffic,
-    seconds: float,
-    *,
-    complete: bool,
-) -> RoundRecord:
-    """Return the record of a round; bytes are what the counters gained since it began."""
-    workers = []
-    for worker, part in sorted(parts.items()):
-        received, sent = (now - then for now, then in zip(after[worker], before[worker], strict=True))
-        measured = evaluations.get(worker, "")
-        metrics, unmeasured = ({}, measured) if isinstance(measured, str) else (measured.metrics, "")
-        workers.append(
-            WorkerRound(
-                worker, part.status, part.weight, received, sent, part.seconds, metrics, part.reason, unmeasured
-            )
-        )
-    losses = [(part.weight, part.loss) for part in parts.values() if part.status == "folded" and part.loss is not None]
-    given = [each for each in evaluations.values() if isinstance(each, Evaluation)]
-    names = sorted({name for evaluation in given for name in evaluation.metrics})
-    return RoundRecord(
-        number=number,
-        outcome="complete" if complete else "abandoned",
-        seconds=seconds,
-        loss=_mean(losses),
-        metrics={},
-        worker_metrics={name: mean for name in names if (mean := _mean(_weighted(given, name))) is not None},
-        bytes_in=sum(each.bytes_in for each in workers),
-        bytes_out=sum(each.bytes_out for each in workers),
-        workers=tuple(workers),
-    )
 
 
 def _with_metrics(refusal: WorkerRefused, metrics: Sequence[str]) -> WorkerRefused:
@@ -263,14 +271,3 @@ def _remedy(refusal: WorkerRefused, metrics: Sequence[str]) -> str:
     rule = f'the rule {{ rule = "metrics", kinds = [{kinds}] }} lets them out; '
     instead = "without worker_metrics, as with evaluate, nobody is asked for them"
     return f" ({rule if refusal.code == ErrorCode.RELEASE_DENIED.name else ''}{instead})"
-
-
-def _weighted(given: Iterable[Evaluation], name: str) -> list[tuple[float, float]]:
-    return [(each.weight, each.metrics[name]) for each in given if name in each.metrics]
-
-
-def _mean(weighted: Iterable[tuple[float, float]]) -> float | None:
-    """Return the weighted mean, or None of nothing."""
-    pairs = list(weighted)
-    total = sum(weight for weight, _ in pairs)
-    return sum(weight * value for weight, value in pairs) / total if total > 0 else None

@@ -52,8 +52,28 @@ class WorkerRound:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundFinding:
+    """Why a worker did not count in a round of secure aggregation; one that stopped itself signed that.
+
+    `sid`, `phase`, `reason`, `subject` and `signature` (hexadecimal) are what it signed; "" and -1 where nothing was.
+    """
+
+    worker: str
+    reason: str
+    explanation: str
+    sid: str = ""
+    subject: str = ""
+    phase: int = -1
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RoundRecord:
-    """One round: the weighted training loss, the coordinator's own evaluation, and the workers' weighted mean."""
+    """One round: the weighted training loss, the coordinator's own evaluation, and the workers' weighted mean.
+
+    Under secure aggregation no worker's own weight and metrics are known, `findings` say who was left out and why, and
+    `saturated` how many of all numbers in the sum were out of bounds, and so were clipped.
+    """
 
     number: int
     outcome: Outcome
@@ -64,6 +84,8 @@ class RoundRecord:
     bytes_in: int
     bytes_out: int
     workers: tuple[WorkerRound, ...]
+    findings: tuple[RoundFinding, ...] = ()
+    saturated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +298,7 @@ def _document(value: object) -> object:
         return {key: _document(item) for key, item in value.items()}
     if isinstance(value, tuple):
         return [_document(item) for item in value]
-    if isinstance(value, WorkerRound | RoundRecord):
+    if isinstance(value, WorkerRound | RoundRecord | RoundFinding):
         return {each.name: _document(getattr(value, each.name)) for each in fields(value)}
     return value
 
@@ -296,7 +318,18 @@ def _round(document: object, where: str) -> RoundRecord:
         workers=tuple(
             _worker(item, f"{where}.workers[{at}]") for at, item in _items(found["workers"], f"{where}.workers")
         ),
+        findings=tuple(
+            _finding(item, f"{where}.findings[{at}]") for at, item in _items(found["findings"], f"{where}.findings")
+        ),
+        saturated=_integer(found["saturated"], f"{where}.saturated"),
     )
+
+
+def _finding(document: object, where: str) -> RoundFinding:
+    found = _keys(document, {each.name for each in fields(RoundFinding)}, where)
+    phase = found.pop("phase")
+    texts = {name: _text(value, f"{where}.{name}") for name, value in found.items()}
+    return RoundFinding(**texts, phase=-1 if phase == -1 else _integer(phase, f"{where}.phase"))
 
 
 def _worker(document: object, where: str) -> WorkerRound:

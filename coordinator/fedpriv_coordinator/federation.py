@@ -33,7 +33,9 @@ from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
-from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, combined
+from fedpriv_coordinator.secure_aggregation import SecureAggregation
+from fedpriv_coordinator.secure_rounds import RoundsOf
+from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, ask_for_sum, combined
 
 
 class Federation:
@@ -43,6 +45,7 @@ class Federation:
         """Reach every one of `workers` as `name`; raise `PeerLost`, or `LedgerRefused` for a rewritten ledger."""
         self._clock = SystemClock()
         self._members = Membership([worker.name for worker in workers])
+        self._rounds = RoundsOf(self._members, tuple(workers), self._clock)
         self._lobby: Lobby | None = None
         self._looking: Running[None] | None = None
         connections = [runtime.run(worker.reach(PeerName(name))) for worker in workers]
@@ -79,6 +82,7 @@ class Federation:
         self = cls.__new__(cls)
         self._clock = SystemClock()
         self._members = Membership([WorkerName(name) for name in workers], returning=True)
+        self._rounds = RoundsOf(self._members, (), self._clock)
         note = on_note or _silent
         self._evidence = evidence_of(state, credentials.peer.name, self._clock, note)
         self._lobby = self._looking = None
@@ -106,6 +110,7 @@ class Federation:
         rounds: int = 10,
         local: LocalTraining | None = None,
         strategy: Strategy[Any] | None = None,
+        secure_aggregation: SecureAggregation | None = None,
         evaluate: Evaluate | None = None,
         worker_metrics: Sequence[str] = (),
         on_round: Callable[[RoundRecord], object] | None = None,
@@ -120,32 +125,39 @@ class Federation:
         """Train `model` on every worker's `dataset` and return the result.
 
         `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
-        here. A round needs `quorum` updates (default: more than half of the workers) within `deadline_seconds`.
+        here. A round needs `quorum` updates (default: more than half of the workers) within `deadline_seconds`. With
+        `secure_aggregation` this process sees sums over the workers alone, of updates, weights and metrics alike.
         With `run`, every round is saved there, and `resume` goes on from the last one. Raise `UsageError` for what does
         not fit before anything is sent, `RoundAbandoned` when all refuse or three rounds in a row miss the quorum.
         """
         job = prepare(
-            model,
-            loss,
-            dataset=dataset,
-            purpose=purpose,
-            rounds=rounds,
-            seed=seed,
-            local=local or LocalTraining(),
-            quorum=quorum,
-            deadline_seconds=deadline_seconds,
-            worker_metrics=worker_metrics,
+            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, local=local or LocalTraining(),
+            quorum=quorum, deadline_seconds=deadline_seconds, worker_metrics=worker_metrics,
             announced=self._announced(),
-        )
+        )  # fmt: skip  # one line of terms
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
         start = begin(watch.folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
-        coordinator = Coordinator(job, self._members, strategy or FedAvg(), start.model, self._clock)
+        chosen = strategy or FedAvg()
+        secure = self._rounds.of(secure_aggregation, chosen)
+        coordinator = Coordinator(job, self._members, chosen, start.model, self._clock, secure)
         reached = train(coordinator, self._members, job, start, watch, self._after_round)
         return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan))
 
-    def statistics(self, dataset: str, *, purpose: str = "", timeout_seconds: float = 600.0) -> FederatedStatistics:
-        """Return count, mean and deviation per column over all workers; every one must allow `statistics`."""
+    def statistics(
+        self,
+        dataset: str,
+        *,
+        purpose: str = "",
+        timeout_seconds: float = 600.0,
+        secure_aggregation: SecureAggregation | None = None,
+    ) -> FederatedStatistics:
+        """Return count, mean and deviation per column over all workers; every one must allow `statistics`.
+
+        With `secure_aggregation` this process sees the sums over all workers that answer, and nothing of one.
+        """
         schema = agreed_schema(DatasetName(dataset), self._announced())
+        if (secure := self._rounds.of(secure_aggregation)) is not None:
+            return combined([runtime.run(ask_for_sum(secure, self._members, schema, purpose, timeout_seconds))])
         return combined(runtime.run(ask_all(self._members, schema, purpose, timeout_seconds)))
 
     def egress(self) -> tuple[Egress, ...]:

@@ -20,6 +20,7 @@ from fedpriv_coordinator.experiment import (
     JobFacts,
     LedgerSummary,
     LostWorker,
+    RoundFinding,
     RoundRecord,
     size_text,
 )
@@ -80,7 +81,7 @@ def page(report: ReportInput) -> str:
     """Return the report as one HTML document."""
     title = escape(report.job.name)
     body = "\n".join((*_opening(report), *_curves(report.history), *_workers(report), *_lost(report.lost)))
-    end = "\n".join((*_rounds(report.history), *_verify(report)))
+    end = "\n".join((*_findings(report.history), *_rounds(report.history), *_verify(report)))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -187,6 +188,26 @@ def _lost(lost: Sequence[LostWorker]) -> Iterator[str]:
         return
     rows = [(each.worker, str(each.round), each.reason or "no reason given") for each in lost]
     yield _table(("Worker", "Round", "Why"), rows, numbers={1})
+
+
+def _findings(history: History) -> Iterator[str]:
+    """Yield who was left out of sums and why; what a worker signed stands in history.json beside this page."""
+    found = [(record.number, finding) for record in history.rounds for finding in record.findings]
+    clipped = sum(record.saturated for record in history.rounds)
+    if clipped:
+        yield (
+            f'<p class="bad">{clipped:,} numbers were out of bounds in sums, and so were clipped: raise clip in '
+            "secure aggregation, or scale what is trained.</p>"
+        )
+    if not found:
+        return
+    yield "<h2>Who was left out of sums</h2>"
+    rows = [(each.worker, str(number), each.explanation, _signed(each)) for number, each in found]
+    yield _table(("Worker", "Round", "Why", "Signed by the worker"), rows, numbers={1})
+
+
+def _signed(finding: RoundFinding) -> str:
+    return f"session {finding.sid[:16]}" if finding.signature else "-"
 
 
 def _rounds(history: History) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Federated statistics: one sum over all workers' training rows, and what follows from it.
 
-Every worker must let its own sums out; they are added here, so that this process sees them. Nothing is added to them.
+In clear every worker must let its own sums out, and they are added here, so that this process sees them; under secure
+aggregation it sees the sum over all. Nothing is added to them.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fedpriv.errors import WireError
+from fedpriv.errors import PeerLost, RoundAbandoned, WireError
+from fedpriv.ids import WorkerName
+from fedpriv.remote.connection import Connection
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import AskStatistics, DatasetDescription, Statistics
 from fedpriv_coordinator.inspection import why_unusable_statistics
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.secure_rounds import Asked, SecureRounds, total_statistics
 
 KINDS = ("count", "sum", "sum-of-squares")
 
@@ -50,3 +54,23 @@ async def ask_all(
             raise WireError(f"the statistics of worker {worker!r} cannot be used: {unusable}; go on without it")
         replies.append(reply.values)
     return replies
+
+
+async def ask_for_sum(
+    secure: SecureRounds, members: Membership, schema: DatasetDescription, purpose: str, timeout_seconds: float
+) -> TensorSet:
+    """Return the sums over all workers that answer, and nothing of one; raise `RoundAbandoned` where too few do."""
+
+    async def ready(worker: WorkerName) -> Connection:
+        connection = members.connected.get(worker)
+        if connection is None:
+            raise PeerLost(f"worker {worker!r} is not connected")
+        return connection
+
+    order = AskStatistics(0, schema.name, KINDS, purpose)
+    quorum = len(members.connected) // 2 + 1
+    summed = await secure.ask(Asked(order, (), quorum, timeout_seconds, lambda _: 0), ready)
+    if summed.sum is None:
+        reasons = "; ".join(f"{worker}: {part.reason}" for worker, part in summed.parts.items() if part.reason)
+        raise RoundAbandoned(f"there are no statistics: {summed.reason}: {reasons}")
+    return total_statistics(summed.sum, KINDS)

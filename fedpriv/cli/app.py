@@ -87,7 +87,7 @@ def demo(
     plain: Annotated[
         bool, typer.Option("--plain", help="The coordinator sees each update: no secure aggregation.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="How many workers.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="How many workers.")] = 5,
     rounds: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
     kill: Annotated[str | None, typer.Option(metavar="NAME@ROUND", help="End that worker in that round.")] = None,
     quorum: Annotated[
@@ -145,6 +145,14 @@ _owner_command("deny", "Stop a request, whatever your rules say.")
 _owner_command("datasets", "List what is held: rows, rules in words, what is left of each budget.")
 
 
+@worker.command("roster", context_settings=_PASSED_ON, options_metavar="")
+def worker_roster(context: typer.Context) -> None:
+    """Show this worker's key and whom its owner sums with; accept another roster."""
+    from fedpriv.cli import roster as command  # noqa: PLC0415 - imported when it runs, as every other
+
+    command.app(args=context.args, prog_name="fedpriv worker roster")
+
+
 @app.command("run")
 def run_job(
     *,
@@ -160,7 +168,7 @@ def run_job(
 
 @app.command("certs", context_settings=_PASSED_ON, options_metavar="")
 def certs(context: typer.Context) -> None:
-    """Make an authority, and certificates for workers, coordinators and researchers."""
+    """Make an authority and certificates; an administrator and the rosters that it signs."""
     from fedpriv.cli import certs as command  # noqa: PLC0415 - imported when it runs, as every other
 
     command.app(args=context.args, prog_name="fedpriv certs")

@@ -1,7 +1,8 @@
 """`fedpriv demo`: the whole promise in one command, on 569 real patients.
 
 Every worker is a process of its own that dials the coordinator over mutual TLS, holds its own share of the rows, and
-lets out what its `worker.toml` says. At the end each ledger is verified from its files, as a stranger would.
+lets out what its `worker.toml` says: sums over the workers, or, with `--plain`, each update. At the end each ledger is
+verified from its files, as a stranger would.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedpriv.cli.demo_data import DATASET, Share, central_baseline, network, shares, test_rows, write_worker
+from fedpriv.cli.demo_data import DATASET, Share, central_baseline, enrol, network, shares, test_rows, write_worker
 from fedpriv.cli.display import RoundDisplay, egress_table
 from fedpriv.errors import PeerLost, UsageError, VerificationFailed, nearest
 from fedpriv.learning.local import SGD, LocalTraining
 from fedpriv.learning.standardize import Standardize
+from fedpriv.secagg.thresholds import LEAST_WORKERS, advice
 from fedpriv.storage.verification import read_entries, verify_ledger
 from fedpriv.transport.authority import Authority
 from fedpriv.wire.messages import Role
 from fedpriv_coordinator.experiment import Egress, LedgerSummary, Result, RoundRecord
 from fedpriv_coordinator.federation import Federation
 from fedpriv_coordinator.journal import RunFolder
+from fedpriv_coordinator.secure_aggregation import SecureAggregation
 from fedpriv_coordinator.telling import OUTSIDE_ROUNDS
 
 COORDINATOR = "coordinator"
@@ -63,6 +66,8 @@ class Terms:
     kill: Kill | None
     quorum: int | None
     seed: int
+    secure: SecureAggregation | None = None
+    administrator: str = ""
 
 
 @dataclass(slots=True)
@@ -120,7 +125,7 @@ def demo(
     run: Path | None,
     seed: int,
 ) -> None:
-    """Run the demo and print what left each worker; `plain` is the only mode of this version."""
+    """Run the demo and print what left each worker; unless `plain`, the coordinator sees sums alone."""
     started = time.monotonic()
     folder = run or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-demo"
     if folder.exists() and any(folder.iterdir()):
@@ -128,8 +133,13 @@ def demo(
     names = tuple(NAMES[index] if index < len(NAMES) else f"worker-{index + 1}" for index in range(workers))
     if quorum is not None and quorum > workers:
         raise UsageError(f"--quorum {quorum} is more than the {workers} workers; use 1 to {workers}")
+    if not plain and workers < LEAST_WORKERS:
+        raise UsageError(f"{advice(workers)}, or --plain, where the coordinator sees each update")
     terms = Terms(folder, names, rounds, None if kill is None else _parse_kill(kill, names, rounds), quorum, seed)
     held = shares(workers, seed=seed)
+    if not plain:
+        signed, key = enrol(folder, names)
+        terms = replace(terms, secure=SecureAggregation(roster=signed), administrator=key)
     with RoundDisplay(rounds, title="demo") as display:
         _explain(display.note, names, held, plain=plain)
         result, baseline = _train(terms, held, display)
@@ -148,7 +158,7 @@ def _train(terms: Terms, held: Sequence[Share], display: RoundDisplay) -> tuple[
 
     def start_workers(address: str) -> None:
         for name, share in zip(terms.names, held, strict=True):
-            fleet.start(name, write_worker(terms.folder, name, share, address, authority, COORDINATOR))
+            fleet.start(name, _configured(terms, name, share, address, authority))
 
     with ExitStack() as stack:
         stack.callback(fleet.close)
@@ -163,9 +173,13 @@ def _train(terms: Terms, held: Sequence[Share], display: RoundDisplay) -> tuple[
                 state=terms.folder / "coordinator",
             )
         )
-        found = federation.statistics(DATASET, purpose="demo")
+        found = federation.statistics(DATASET, purpose="demo", secure_aggregation=terms.secure)
         standardize = Standardize(found.mean, found.deviation)
         return _fit(federation, standardize, terms, held, fleet, display)
+
+
+def _configured(terms: Terms, name: str, share: Share, address: str, authority: Authority) -> Path:
+    return write_worker(terms.folder, name, share, address, authority, COORDINATOR, terms.administrator)
 
 
 def _fit(
@@ -191,6 +205,7 @@ def _fit(
         loss=F.binary_cross_entropy_with_logits,
         rounds=terms.rounds,
         local=LOCAL,
+        secure_aggregation=terms.secure,
         evaluate=lambda model: measure(model, features, target),
         worker_metrics=("loss", "accuracy"),
         on_round=on_round,
@@ -257,9 +272,13 @@ def _parse_kill(text: str, names: Sequence[str], rounds: int) -> Kill:
 def _explain(note: Callable[[str], None], names: Sequence[str], held: Sequence[Share], *, plain: bool) -> None:
     rows = ", ".join(f"{name} {len(share.target)}" for name, share in zip(names, held, strict=True))
     note(f"{len(names)} workers hold rows of 569 real patients: {rows}; the rest is for evaluation only")
-    if not plain:
-        note("this version has one mode: the coordinator sees each update (--plain)")
-    note("every worker.toml of this demo allows the coordinator plain-update, statistics and metrics")
+    if plain:
+        note("every worker.toml of this demo allows the coordinator plain-update, statistics and metrics")
+    else:
+        note(
+            "every worker.toml allows the coordinator sums over three workers or more, and nothing of one (secure-sum)"
+        )
+        note("the roster of who is in them is signed by an administrator that this demo made up")
 
 
 def _report(

@@ -13,19 +13,24 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
+from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import UsageError
+from fedpriv.ids import WorkerName
 from fedpriv.learning.local import SGD, LocalTraining
 from fedpriv.learning.partition import dirichlet
 from fedpriv.learning.standardize import Standardize
+from fedpriv.secagg.roster import Member, Roster
+from fedpriv.storage.rosters import SignedRoster, key_text, new_identity
 from fedpriv.transport.authority import Authority
 from fedpriv.wire.messages import Role
+from fedpriv_worker.rosters import AcceptedRoster, own_identity
 
 DATASET = "breast-cancer"
 MINIMUM_ROWS = 30
 ALPHA = 0.5
 
 _CONFIG = """\
-# Written by fedpriv demo. In this demo the coordinator sees each update.
+# Written by fedpriv demo. In this demo the coordinator sees {sees}.
 [worker]
 name = "{name}"
 state = "state/"
@@ -39,20 +44,33 @@ ca = "ca.pem"
 certificate = "certificate.pem"
 key = "key.pem"
 
-[[dataset]]
+{secure}[[dataset]]
 name = "{dataset}"
 path = "rows.csv"
 target = "malignant"
 tags = ["#cancer", "#tabular"]
 validation = 0.2
 release = [
+{rules}
+]
+"""
+
+_PLAIN = """\
   # the coordinator may see each update of this worker, weighted by its exact row count
   {{ rule = "plain-update", recipients = ["{recipient}"], weight = "exact" }},
   # and how many rows there are, with the sum and sum of squares of every column
   {{ rule = "statistics", kinds = ["count", "sum", "sum-of-squares"], recipients = ["{recipient}"] }},
   # and how well a model does on the rows held out here
-  {{ rule = "metrics", kinds = ["loss", "accuracy"], recipients = ["{recipient}"] }},
-]
+  {{ rule = "metrics", kinds = ["loss", "accuracy"], recipients = ["{recipient}"] }},"""
+
+_SECURE = """\
+  # the coordinator may see sums over three workers or more, and nothing of this one
+  {{ rule = "secure-sum", minimum_workers = 3, recipients = ["{recipient}"] }},"""
+
+_ADMINISTRATOR = """\
+[secure_aggregation]
+administrator = "{key}"  # whose roster counts; this demo made it up
+
 """
 
 
@@ -104,19 +122,43 @@ def test_rows(*, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(features[held_out]).float(), torch.from_numpy(target[held_out]).float()
 
 
-def write_worker(folder: Path, name: str, share: Share, address: str, authority: Authority, recipient: str) -> Path:
-    """Write one worker's folder: rows, credentials, worker.toml; return the last one's path."""
+def write_worker(
+    folder: Path, name: str, share: Share, address: str, authority: Authority, recipient: str, administrator: str = ""
+) -> Path:
+    """Write one worker's folder: rows, credentials, worker.toml; return the last one's path.
+
+    With an `administrator`'s public key the worker lets sums out alone, without one each update of its own.
+    """
     home = folder / "workers" / name
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     with (home / "rows.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*share.columns, "malignant"])
         for row, malignant in zip(share.features.tolist(), share.target.tolist(), strict=True):
             writer.writerow([*row, "true" if malignant else "false"])
     authority.issue(name, Role.WORKER).save(home)
-    config = home / "worker.toml"
-    config.write_text(_CONFIG.format(name=name, address=address, dataset=DATASET, recipient=recipient))
-    return config
+    secure = _ADMINISTRATOR.format(key=administrator) if administrator else ""
+    rules = (_SECURE if administrator else _PLAIN).format(recipient=recipient)
+    sees = "sums over the workers, and no update of one" if administrator else "each update"
+    text = _CONFIG.format(name=name, address=address, dataset=DATASET, rules=rules, secure=secure, sees=sees)
+    (home / "worker.toml").write_text(text)
+    return home / "worker.toml"
+
+
+def enrol(folder: Path, names: Sequence[str]) -> tuple[SignedRoster, str]:
+    """Make each worker's key and a roster that all of them accepted; return it with its administrator's public key.
+
+    In earnest each owner does its part: `fedpriv worker roster show`, `certs roster`, `worker roster accept`.
+    """
+    entropy = SystemEntropy()
+    administrator = new_identity(entropy)
+    states = {WorkerName(name): folder / "workers" / name / "state" for name in sorted(names)}
+    identities = {name: own_identity(state, entropy) for name, state in states.items()}
+    members = tuple(Member(name, identity.public) for name, identity in identities.items())
+    signed = SignedRoster.sign(Roster("demo", 1, members), administrator)
+    for name, state in states.items():
+        AcceptedRoster(state, administrator.public).accept(signed, name, identities[name])
+    return signed, key_text(administrator.public)
 
 
 def central_baseline(

@@ -153,6 +153,7 @@ def _train(
             rounds=config.rounds,
             local=config.local,
             strategy=config.strategy.make(),
+            secure_aggregation=config.secure_aggregation,
             evaluate=code.evaluate,
             worker_metrics=config.worker_metrics,
             on_round=progress.on_round,

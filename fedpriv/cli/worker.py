@@ -29,11 +29,13 @@ from fedpriv_worker import control
 from fedpriv_worker.config import WorkerConfig, load_config
 from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.desk import Desk
+from fedpriv_worker.enrolment import Enrolment
 from fedpriv_worker.executor import InProcessExecutor, Programs
 from fedpriv_worker.holdings import holding_of
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.loading import check
 from fedpriv_worker.quotas import quota_of
+from fedpriv_worker.rosters import AcceptedRoster, own_identity
 from fedpriv_worker.template import write_template
 from fedpriv_worker.worker import Worker, serve_quietly
 
@@ -83,7 +85,7 @@ async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credential
         quota = quota_of(settings.limits)
         worker = Worker(
             name, datasets, executor=InProcessExecutor(datasets, Programs(quota.each)), journal=journal,
-            credentials=credentials, witnesses=settings.witnesses, quota=quota,
+            credentials=credentials, witnesses=settings.witnesses, quota=quota, enrolment=_enrolment(settings, journal),
         )  # fmt: skip  # one line of parts
         stack.push_async_callback(worker.close)
         desk = Desk(name, tuple(map(holding_of, datasets)), journal)
@@ -93,6 +95,18 @@ async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credential
         address = None if settings.dial is None else settings.dial.address
         await _until(stop, _serve(worker, streams, address, credentials))
     _say(f"worker {name} stopped; its ledger is published in {settings.worker.state / 'ledger'}")
+
+
+def _enrolment(settings: WorkerConfig, journal: Journal) -> Enrolment | None:
+    """Return what the worker takes part in sums with; None where its owner pinned no administrator."""
+    section, state = settings.secure_aggregation, settings.worker.state
+    if section is None:
+        return None
+    accepted = AcceptedRoster(state, section.administrator)
+    identity = own_identity(state, SystemEntropy())
+    if accepted.signed() is None:
+        _say("no roster was accepted yet, so this worker takes part in no sums: fedpriv worker roster accept FILE")
+    return Enrolment(identity, lambda: accepted.current(journal.rows.raise_to), section.terms)
 
 
 class Streams:

@@ -30,12 +30,17 @@ class RoundSum:
 
 @dataclass(frozen=True, slots=True)
 class Strategy(Generic[S]):
-    """How a round's updates become the next model. Pure apart from the sum that `fold` grows in place."""
+    """How a round's updates become the next model. Pure apart from the sum that `fold` grows in place.
+
+    `of_sums` says that the weighted mean of the updates is all that it needs, so that folding the mean once comes to
+    the same as folding every update: then it works where only sums are seen. One that does not say so is refused there.
+    """
 
     name: str
     initialise: Callable[[TensorSet], S]
     fold: Callable[[RoundSum, TensorSet, float], None]
     conclude: Callable[[TensorSet, RoundSum, S], tuple[TensorSet, S]]
+    of_sums: bool = False
 
 
 def add_weighted(total: RoundSum, delta: TensorSet, weight: float) -> None:
@@ -72,7 +77,7 @@ def _accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def FedAvg() -> Strategy[None]:  # noqa: N802 - a public name that the field spells as a class
     """Return federated averaging: the mean update, weighted by rows. McMahan et al. 2017, algorithm 1."""
-    return Strategy("fedavg", initialise=_no_state, fold=add_weighted, conclude=apply_mean)
+    return Strategy("fedavg", initialise=_no_state, fold=add_weighted, conclude=apply_mean, of_sums=True)
 
 
 def _no_state(model: TensorSet) -> None:

@@ -122,6 +122,34 @@ def trace_training(
         return _plan(step, _Traced(inputs, outputs))
 
 
+def trace_loss(model: nn.Module, loss: Loss, features: TensorExample, target: TensorExample) -> Plan:
+    """Return the plan of the loss alone, in training mode: what a worker maps over single examples to train privately.
+
+    Raise `TraceError` for a model that keeps statistics of its batches, such as BatchNorm.
+    """
+    layout = _Layout.of(model)
+    if not layout.trained:
+        raise UsageError("the model has no parameter with requires_grad; there is nothing to train")
+    inputs = [*_rows(features, target), *layout.inputs()]
+
+    def step(*values: Tensor) -> list[Tensor]:
+        named = dict(zip((each.name for each in inputs), values, strict=True))
+        states = {name: named[name].clone() for name in layout.states}
+        with torch.no_grad():
+            _, error = _forward(model, loss, named, states, layout)
+        return [error, *states.values()]
+
+    outputs = [("loss", OutputRole.LOSS), *((name, OutputRole.STATE) for name in layout.states)]
+    with _mode(model, training=True):
+        plan = _plan(step, _Traced(inputs, outputs))
+    if changed := plan.outputs_of(OutputRole.STATE):
+        raise TraceError(
+            f"{changed[0].name!r} changes with every batch, so that examples mix; for private training use "
+            "GroupNorm or LayerNorm in place of BatchNorm"
+        )
+    return plan
+
+
 def trace_evaluation(
     model: nn.Module, loss: Loss, metrics: Mapping[str, Metric], features: TensorExample, target: TensorExample
 ) -> Plan:

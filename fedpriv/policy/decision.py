@@ -52,7 +52,7 @@ _RELEASES: Mapping[type[Rule], tuple[Release, ...]] = {
     PlainUpdate: ("update",),
     Statistics: ("statistics",),
     Metrics: ("metrics",),
-    SecureSum: ("update", "metrics"),
+    SecureSum: ("update", "metrics", "statistics"),
     DifferentialPrivacy: ("update", "metrics", "statistics"),
     Approval: ("update", "metrics", "statistics", "mock", "value"),
     Mock: ("mock",),
@@ -205,6 +205,8 @@ def _failed(ask: Ask, rule: Rule, standing: Standing) -> Iterator[str]:
     if ask.release not in covers:
         yield f"covers {', '.join(covers)}, not {ask.release}"
         return
+    if ask.protection.masked_among and not isinstance(rule, SecureSum | Approval | DifferentialPrivacy):
+        yield "covers what leaves in clear, and this would leave in a sum"
     if ask.recipient.role not in RECIPIENT_ROLES:
         yield f"the recipient is a {ask.recipient.role}, not a {' or '.join(RECIPIENT_ROLES)}"
     if rule.recipients is not None and ask.recipient.name not in rule.recipients:
@@ -268,6 +270,7 @@ def _failed_request(ask: Ask) -> Iterator[str]:
         and ask.release in request.releases
         and set(ask.kinds) <= set(request.kinds)
         and request.purpose == ask.purpose
+        and request.masked_among <= ask.protection.masked_among
     ):
         yield f"the request {request.id} asks for something else"
 

@@ -35,8 +35,9 @@ class ReleaseRequest:
     """One order of a peer, with everything that an owner would want to know before saying yes.
 
     `releases` are of "update", "metrics", "statistics" and "mock"; `kinds` the metrics or statistics asked for; both
-    are kept sorted and once each. `plan` is its digest in hex, "" where there is none. What a peer wrote is kept
-    as it is: a request that no rule permits is still a request.
+    are kept sorted and once each. `plan` is its digest in hex, "" where there is none. `masked_among` is the least
+    number of workers in whose sum the answer leaves, 0 where it leaves in clear. What a peer wrote is kept as it is: a
+    request that no rule permits is still a request.
     """
 
     recipient: Recipient
@@ -47,6 +48,7 @@ class ReleaseRequest:
     purpose: str
     epochs: int = 0
     batch_size: int = 0
+    masked_among: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "releases", tuple(sorted(set(self.releases))))
@@ -59,7 +61,7 @@ class ReleaseRequest:
 
     def to_json(self) -> str:
         """Return the request as one line of JSON, the same for equal requests."""
-        return _json(asdict(self))
+        return _json(_as_value(self))
 
     @classmethod
     def from_json(cls, text: str) -> ReleaseRequest:
@@ -102,7 +104,7 @@ class Grant:
 
     def to_json(self) -> str:
         """Return the approval as one line of JSON, the same for equal approvals."""
-        return _json(asdict(self))
+        return _json({**asdict(self), "request": _as_value(self.request)})
 
     @classmethod
     def from_json(cls, text: str) -> Grant:
@@ -129,7 +131,16 @@ def _fields(request: ReleaseRequest) -> list[canonical.Field]:
         request.purpose,
         request.epochs,
         request.batch_size,
+        *((request.masked_among,) if request.masked_among else ()),
     ]
+
+
+def _as_value(request: ReleaseRequest) -> dict[str, Any]:
+    """Return the request for JSON; one in clear is written as before there were others."""
+    value = asdict(request)
+    if not request.masked_among:
+        del value["masked_among"]
+    return value
 
 
 def _json(value: dict[str, Any]) -> str:
@@ -141,7 +152,7 @@ def _request(value: dict[str, Any]) -> ReleaseRequest:
     recipient = value["recipient"]
     texts = (recipient["name"], recipient["role"], value["dataset"], value["plan"], value["purpose"])
     lists = (value["releases"], value["kinds"])
-    numbers = (value["epochs"], value["batch_size"])
+    numbers = (value["epochs"], value["batch_size"], value.get("masked_among", 0))
     if not (
         all(isinstance(text, str) for text in (*texts, *lists[0], *lists[1]))
         and all(isinstance(each, list) for each in lists)
@@ -157,4 +168,5 @@ def _request(value: dict[str, Any]) -> ReleaseRequest:
         purpose=texts[4],
         epochs=numbers[0],
         batch_size=numbers[1],
+        masked_among=numbers[2],
     )

@@ -78,7 +78,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class SecureSum:
-    """Recipients may see the sum over at least `minimum_workers` workers, metrics in it included, and nothing of one.
+    """Recipients may see sums over at least `minimum_workers` workers: updates, metrics, statistics; nothing of one.
 
     With `maximum_epsilon`, what goes into the sum is noised by the workers to that epsilon for one job, all its rounds.
     """

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Self, TypeAlias
 
 from fedpriv import canonical
 from fedpriv.errors import FedprivError, PeerLost, UsageError, WireError, WorkerRefused
 from fedpriv.ids import PeerName, WorkerName
 from fedpriv.remote.recording import Hearing, Record, Recorder
 from fedpriv.sealed import Envelope
+from fedpriv.secagg.messages import FromCoordinator, FromWorker
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import TIMEOUT_SECONDS, Side, greet
 from fedpriv.transport.link import Link
@@ -47,6 +48,7 @@ from fedpriv.wire.messages import (
     Train,
     Update,
 )
+from fedpriv.wire.rounds import Summable
 from fedpriv.wire.values import (
     AskObjects,
     AskRelease,
@@ -96,6 +98,8 @@ _ADVICE: Mapping[ErrorCode, str] = {
     ErrorCode.OVER_VALUES: "there are more values at once than the owner grants; free some with del",
     ErrorCode.OVER_REQUESTS: "too many requests wait for its owner already; ask again when some are answered",
     ErrorCode.OVER_STEPS: "the value took more steps than its owner can read; trace them with @fp.plan",
+    ErrorCode.NOT_ENROLLED: "it takes part in no secure aggregation here: its owner has to accept the roster "
+    "(fedpriv worker roster accept); its log says what is missing",
     ErrorCode.RELEASE_LOST: "it made this result once and lost it in a crash, and makes it never again; go on without",
 }
 
@@ -106,6 +110,18 @@ class _Waiting:
 
     answer: type[Reply]
     reply: asyncio.Future[Reply] = field(repr=False)
+
+
+Hear: TypeAlias = Callable[[FromWorker | WorkerRefused | PeerLost], None]
+"""Is told of each message of a round of secure aggregation, of a refusal to take part, and of the end of the link."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """A round of secure aggregation under way: the number of its order, and who is told."""
+
+    number: int
+    hear: Hear
 
 
 class Connection:
@@ -129,6 +145,7 @@ class Connection:
         self._record = record
         self._counted = 0
         self._waiting: dict[int, _Waiting] = {}
+        self._rounds: dict[bytes, _Round] = {}
         self._end: PeerLost | None = None
         self._reading = asyncio.create_task(self._read(), name=f"connection to {self.name}")
 
@@ -220,10 +237,31 @@ class Connection:
             if reply.done() and not reply.cancelled():
                 reply.exception()  # seen, even where the send failed first
         if isinstance(answer, Failure):
-            raise self._refusal(answer)
+            raise _refusal(self.name, answer)
         return answer
 
-    async def tell(self, message: Notice) -> None:
+    async def invite(self, order: Summable, hear: Hear) -> Callable[[], None]:
+        """Send an order into a round of secure aggregation, and tell `hear` what comes of it.
+
+        Return what to call when nothing of the round is awaited any more. Raise `PeerLost` if the link is lost.
+        """
+        assert order.invite is not None  # an order without has one reply: ask
+        self._check_open()
+        self._record.keep_no_longer()
+        sid, number = order.invite.sid, round_number(order.invite.sid)
+        self._rounds[sid] = _Round(number, hear)
+        try:
+            await self._link.send(encode(replace(order, request=number)))
+        except BaseException:
+            self._rounds.pop(sid, None)
+            raise
+
+        def leave() -> None:
+            self._rounds.pop(sid, None)
+
+        return leave
+
+    async def tell(self, message: Notice | FromCoordinator) -> None:
         """Send a message that has no reply."""
         self._check_open()
         await self._link.send(encode(message))
@@ -266,6 +304,11 @@ class Connection:
         match message:
             case Goodbye():
                 self._finish(PeerLost(f"worker {self.name!r} said goodbye; connect again when it is back"))
+            case _ if isinstance(message, FromWorker):
+                if (one := self._rounds.get(message.sid)) is not None:
+                    one.hear(message)
+            case Failure(number) if invited := [each for each in self._rounds.values() if each.number == number]:
+                invited[0].hear(_refusal(self.name, message))
             case _ if isinstance(message, Reply):
                 waiting = self._waiting.get(message.request)
                 if waiting is None or waiting.reply.done():
@@ -283,20 +326,29 @@ class Connection:
         for waiting in self._waiting.values():
             if not waiting.reply.done():
                 waiting.reply.set_exception(PeerLost(str(self._end)))
+        for each in tuple(self._rounds.values()):
+            each.hear(PeerLost(str(self._end)))
+        self._rounds.clear()
 
     def _check_open(self) -> None:
         if self._end is not None:
             raise PeerLost(str(self._end))
 
-    def _refusal(self, failure: Failure) -> WorkerRefused:
-        where = f" at step {failure.step}" if failure.step >= 0 else ""
-        what = f" ({failure.operation})" if failure.operation else ""
-        return WorkerRefused(
-            f"worker {self.name!r} refused{where}{what}: {_ADVICE[failure.code]}",
-            code=failure.code.name,
-            step=failure.step,
-            operation=failure.operation,
-        )
+
+def _refusal(worker: WorkerName, failure: Failure) -> WorkerRefused:
+    where = f" at step {failure.step}" if failure.step >= 0 else ""
+    what = f" ({failure.operation})" if failure.operation else ""
+    return WorkerRefused(
+        f"worker {worker!r} refused{where}{what}: {_ADVICE[failure.code]}",
+        code=failure.code.name,
+        step=failure.step,
+        operation=failure.operation,
+    )
+
+
+def round_number(sid: bytes) -> int:
+    """Return the number of the order that invites to a session of secure aggregation."""
+    return _FIRST_ORDER_NUMBER | int.from_bytes(sid[:8], "big") >> 2
 
 
 def order_number(order: Train | Evaluate | Collect) -> int:

@@ -4,7 +4,7 @@ A virtual worker isolates nothing: whoever runs this process can read its data. 
 simulation, and its ledger says what a real worker's would. Whoever holds it is its owner too: `requests`, `explain`,
 `approve` and `deny` ask the desk that `fedpriv worker` asks. Without a state folder the ledger lives in memory and can
 be exported; with one it is durable, like a real worker's. Virtual workers train side by side, in as many threads as
-torch has; compiled plans are shared among them.
+torch has; compiled plans are shared among them. In secure aggregation they are on a roster that this process signs.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from fedpriv.errors import UsageError
 from fedpriv.ids import PeerName, WorkerName, checked_name
 from fedpriv.ledger.entries import Entry
 from fedpriv.remote.connection import Connection
+from fedpriv.remote.enrolment import process_administrator
 from fedpriv.remote.holder import Holder
 from fedpriv.remote.homecoming import ModuleTicket
 from fedpriv.remote.ticket import Ticket
+from fedpriv.secagg.roster import Roster
+from fedpriv.storage.rosters import IDENTITY_KEY, SignedRoster, made_identity, new_identity
 from fedpriv.transport.authority import process_authority
 from fedpriv.transport.hello import Side
 from fedpriv.transport.link import OpenLink
@@ -36,6 +39,7 @@ from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Announcement, Role
 from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.desk import Desk
+from fedpriv_worker.enrolment import Enrolment, check_next
 from fedpriv_worker.executor import InProcessExecutor, Programs
 from fedpriv_worker.holdings import holding_of
 from fedpriv_worker.journal import Journal
@@ -58,6 +62,8 @@ class VirtualWorker(Holder):
             self._journal = Journal.in_memory(worker=self.name, clock=clock, entropy=entropy)
         else:
             self._journal = Journal.open(Path(state), worker=self.name, clock=clock, entropy=entropy)
+        self._roster: SignedRoster | None = None
+        self._identity = new_identity(entropy) if state is None else made_identity(Path(state) / IDENTITY_KEY, entropy)
         self._worker = Worker(
             self.name,
             datasets,
@@ -65,6 +71,7 @@ class VirtualWorker(Holder):
             journal=self._journal,
             credentials=process_authority().issue(self.name, Role.WORKER),
             pool=_training_threads(threads),
+            enrolment=Enrolment(self._identity, self._accepted),
         )
         self._desk = Desk(self.name, tuple(map(holding_of, datasets)), self._journal)
         _alive.add(self)
@@ -77,6 +84,16 @@ class VirtualWorker(Holder):
         task.add_done_callback(_serving.discard)
         credentials = process_authority().issue(name, Role.RESEARCHER)
         return await Connection.open(OpenLink(ours), Side.DIALER, credentials)
+
+    @property
+    def identity(self) -> bytes:
+        """The 32 bytes of this worker's key that stand in a roster."""
+        return self._identity.public
+
+    def enrol(self, signed: SignedRoster) -> None:
+        """Accept a roster for secure aggregation; raise unless this process signed it, later than the last one."""
+        check_next(signed, process_administrator().public, self._roster)
+        self._roster = signed
 
     def announced(self) -> Announcement:
         """Return what the worker announces."""
@@ -121,6 +138,11 @@ class VirtualWorker(Holder):
         """End every session and close the ledger."""
         _alive.discard(self)
         runtime.run(self._worker.close())
+
+    def _accepted(self) -> Roster:
+        if self._roster is None:
+            raise UsageError(f"worker {self.name!r} is on no roster; a Federation of virtual workers makes one")
+        return self._roster.roster
 
     def __repr__(self) -> str:
         return f"<VirtualWorker {self.name}>"

@@ -1,12 +1,14 @@
-"""Payload digests on two threads; what is hashed, and why in chunks, is said in `ledger.entries`."""
+"""Payload digests on two threads, and those of models; why in chunks is said in `ledger.entries`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from fedpriv import canonical
 from fedpriv.ledger.entries import chunk_digest, chunked
 from fedpriv.ledger.entries import chunk_digests as sequential_chunk_digests
+from fedpriv.updates import TensorSpec
 
 PARALLEL_FROM_BYTES = 8 << 20
 
@@ -20,6 +22,12 @@ def chunk_digests(payload: Sequence[memoryview]) -> list[bytes]:
     with ThreadPoolExecutor(1, thread_name_prefix="fedpriv-digest") as second:
         later = second.submit(_digests, chunks[half:])
         return [*_digests(chunks[:half]), *later.result()]
+
+
+def tensors_digest(specs: Iterable[TensorSpec], payload: Sequence[memoryview]) -> bytes:
+    """Return a digest, 32 bytes, of tensors: names, dtypes, shapes, and every 1 MiB of all values together."""
+    described: list[canonical.Field] = [[spec.name, spec.dtype, list(spec.shape)] for spec in specs]
+    return canonical.digest("fedpriv/model/v1", described, chunk_digests(payload))
 
 
 def _digests(chunks: Sequence[Sequence[memoryview]]) -> list[bytes]:

@@ -120,6 +120,15 @@ class Rows:
             found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if found is None else str(found[0])
 
+    def raise_to(self, key: str, number: int) -> int:
+        """Make `number` the highest under `key`, durably, if it is; return what was the highest before, -1 if none."""
+        with self._database.writing("remember the last round") as connection:
+            found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            before = -1 if found is None else int(found[0])
+            if number > before:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(number)))
+        return before
+
     def set_published(self, size: int, note: bytes) -> None:
         """Record durably the signed checkpoint over `size` entries that was published last."""
         with self._database.writing("record a checkpoint") as connection:

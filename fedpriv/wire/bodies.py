@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 
 from fedpriv.errors import WireError
 from fedpriv.ids import DatasetName, JobId
+from fedpriv.sealed import Envelope
+from fedpriv.secagg.messages import Invite
 from fedpriv.updates import DTYPES, TensorSet
 from fedpriv.wire import messages as m
 from fedpriv.wire import value_bodies
 from fedpriv.wire.fields import DIGEST_BYTES, Kind, bounded, digest, kinds, purpose, short, text, texts
 from fedpriv.wire.plans import decode_plan, encode_plan
+from fedpriv.wire.secagg import decode_secagg, encode_secagg
 from fedpriv.wire.tensors import read_shape
 from fedpriv.wire.v1 import session_pb2 as v1
 
@@ -104,6 +107,7 @@ def _pack_train(train: m.Train, body: v1.Train) -> None:
     body.hyperparameters.extend(_named(train.hyperparameters))
     body.metrics.extend(kinds(train.metrics))
     body.purpose = purpose(train.purpose)
+    body.invite = _pack_invite(train.invite)
 
 
 def _train(body: v1.Train, tensors: TensorSet) -> m.Train:
@@ -122,6 +126,7 @@ def _train(body: v1.Train, tensors: TensorSet) -> m.Train:
         metrics=kinds(body.metrics),
         purpose=purpose(body.purpose),
         model=tensors,
+        invite=_invite(body.invite),
     )
 
 
@@ -130,6 +135,7 @@ def _pack_evaluate(evaluate: m.Evaluate, body: v1.Evaluate) -> None:
     body.dataset, body.plan, body.batch_size = evaluate.dataset, evaluate.plan, evaluate.batch_size
     body.metrics.extend(kinds(evaluate.metrics))
     body.purpose = purpose(evaluate.purpose)
+    body.invite = _pack_invite(evaluate.invite)
 
 
 def _evaluate(body: v1.Evaluate, tensors: TensorSet) -> m.Evaluate:
@@ -143,16 +149,35 @@ def _evaluate(body: v1.Evaluate, tensors: TensorSet) -> m.Evaluate:
         metrics=kinds(body.metrics),
         purpose=purpose(body.purpose),
         model=tensors,
+        invite=_invite(body.invite),
     )
 
 
 def _pack_ask_statistics(ask: m.AskStatistics, body: v1.AskStatistics) -> None:
     body.request, body.dataset, body.purpose = ask.request, ask.dataset, purpose(ask.purpose)
     body.kinds.extend(kinds(ask.kinds))
+    body.invite = _pack_invite(ask.invite)
 
 
 def _ask_statistics(body: v1.AskStatistics, _: TensorSet) -> m.AskStatistics:
-    return m.AskStatistics(body.request, DatasetName(text(body.dataset)), kinds(body.kinds), purpose(body.purpose))
+    invite = _invite(body.invite)
+    return m.AskStatistics(
+        body.request, DatasetName(text(body.dataset)), kinds(body.kinds), purpose(body.purpose), invite
+    )
+
+
+def _pack_invite(invite: Invite | None) -> bytes:
+    return b"" if invite is None else encode_secagg(invite).header
+
+
+def _invite(body: bytes) -> Invite | None:
+    """Return the invitation to a round of secure aggregation that an order brings, None where there is none."""
+    if not body:
+        return None
+    invite = decode_secagg(Envelope(body))
+    if not isinstance(invite, Invite):
+        raise WireError("an order brings another message of secure aggregation than an invitation")
+    return invite
 
 
 def _pack_ask_mock(ask: m.AskMock, body: v1.AskMock) -> None:

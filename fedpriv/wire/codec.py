@@ -12,23 +12,34 @@ from google.protobuf.message import DecodeError
 
 from fedpriv.errors import WireError
 from fedpriv.sealed import Envelope
+from fedpriv.secagg.messages import FromCoordinator, FromWorker
 from fedpriv.updates import TensorSet
 from fedpriv.wire.bodies import KINDS, KINDS_BY_FIELD
 from fedpriv.wire.framing import MAXIMUM_HEADER_BYTES
 from fedpriv.wire.messages import Message
+from fedpriv.wire.secagg import decode_secagg, encode_secagg
 from fedpriv.wire.tensors import Payload, read_specs, read_tensors, write_tensors
 from fedpriv.wire.v1 import session_pb2 as v1
 
 
 def kind_of(message: Message) -> str:
-    """Return the name of a message's kind, as ledgers and reports say it: "plan-accepted" for a `PlanAccepted`."""
+    """Return the name of a message's kind, as ledgers and reports say it: "plan-accepted" for a `PlanAccepted`.
+
+    Those of secure aggregation begin with "secagg-".
+    """
+    if isinstance(message, FromCoordinator | FromWorker):
+        return f"secagg-{type(message).__name__.lower()}"
     return KINDS[type(message)].field.replace("_", "-")
 
 
 def encode(message: Message) -> Envelope:
     """Return `message` in its wire form; its tensors must not be written to until it was sent."""
-    kind = KINDS[type(message)]
     header = v1.Header()
+    if isinstance(message, FromCoordinator | FromWorker):
+        own = encode_secagg(message)
+        header.secagg = own.header
+        return Envelope(header.SerializeToString(deterministic=True), own.payload)
+    kind = KINDS[type(message)]
     body = getattr(header, kind.field)
     body.SetInParent()
     payload: Payload = ()
@@ -58,6 +69,8 @@ def decode(envelope: Envelope) -> Message:
     header.DiscardUnknownFields()
     if header.ByteSize() != len(envelope.header):
         raise WireError(f"a {field} message has unknown or repeated fields; both sides need the same protocol version")
+    if field == "secagg":
+        return decode_secagg(Envelope(header.secagg, envelope.payload))
     kind = KINDS_BY_FIELD[field]
     body = getattr(header, field)
     tensors = TensorSet()

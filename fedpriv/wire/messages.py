@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from fedpriv.ids import DatasetName, JobId, PlanDigest
 from fedpriv.plans.plan import Plan
+from fedpriv.secagg.messages import FromCoordinator, FromWorker, Invite
 from fedpriv.updates import TensorSet
 from fedpriv.wire.values import Asking, Objects, Pointing, SessionOpen, Ticket, Value
 
@@ -42,6 +43,7 @@ class ErrorCode(Enum):
     OVER_VALUES = 17
     OVER_REQUESTS = 18
     OVER_STEPS = 19
+    NOT_ENROLLED = 20
 
 
 class Parting(Enum):
@@ -130,7 +132,8 @@ class OfferPlan:
 class Train:
     """Run `plan` over local epochs of `dataset` from `model`, and return what changed.
 
-    `hyperparameters` are the plan's scalar inputs; `seed` orders the rows and drives dropout.
+    `hyperparameters` are the plan's scalar inputs; `seed` orders the rows and drives dropout. With an `invite`, here
+    and in the two orders below, the answer goes into a sum: masked, and in that round of secure aggregation alone.
     """
 
     request: int
@@ -147,6 +150,7 @@ class Train:
     metrics: tuple[str, ...]
     purpose: str
     model: TensorSet = field(repr=False)
+    invite: Invite | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,7 @@ class Evaluate:
     metrics: tuple[str, ...]
     purpose: str
     model: TensorSet = field(repr=False)
+    invite: Invite | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +177,7 @@ class AskStatistics:
     dataset: DatasetName
     kinds: tuple[str, ...]
     purpose: str
+    invite: Invite | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,4 +303,4 @@ Reply: TypeAlias = (
     | Ticket
     | Failure
 )
-Message: TypeAlias = Handshake | Announcement | Request | Notice | Reply
+Message: TypeAlias = Handshake | Announcement | Request | Notice | Reply | FromCoordinator | FromWorker

@@ -113,7 +113,7 @@ def test_the_demo_gets_its_options(capsys, monkeypatch):
     assert code == 0
     assert received == {
         "plain": True,
-        "workers": 3,
+        "workers": 5,
         "rounds": 5,
         "kill": "carol@3",
         "quorum": None,

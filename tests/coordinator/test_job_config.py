@@ -153,7 +153,15 @@ def test_the_optimizer_is_named_and_its_options_stand_beside_it(tmp_path, sectio
         ("[local]", "[[local]]", "local must be a table, not an array"),
         ('"fedavg"', '"fedavgm"', r"\[strategy\]: 'fedavgm' is no strategy \(did you mean 'fedavg'\?\)"),
         ("[tls]", "[privacy]\nepsilon = 3.0\n[tls]", "'privacy' is refused: this version adds no differential privacy"),
-        ("[tls]", "[secure_aggregation]\n[tls]", "'secure_aggregation' is refused: this version does not"),
+        ("[tls]", "[secure_aggregation]\n[tls]", "'roster' is missing"),
+        (
+            "[tls]",
+            '[secure_aggregation]\nroster = "r.toml"\nminimum_workers = 2\n[tls]',
+            "minimum_workers is 2; use 3 or more",
+        ),
+        ("[tls]", '[secure_aggregation]\nroster = "r.toml"\ngraph = "ring"\n[tls]', "graph must be one of"),
+        ("[tls]", '[secure_aggregation]\nroster = "r.toml"\nclip = 0\n[tls]', "clip is 0 and fraction_bits 16"),
+        ("[tls]", '[secure_aggregation]\nroster = "r.toml"\ncolluding = 1\n[tls]', "colluding is 1 and lost 0.05"),
     ],
 )
 def test_what_is_written_wrongly_is_refused_with_the_place_and_the_remedy(tmp_path, old, new, message):
@@ -240,3 +248,11 @@ def test_a_file_that_does_not_run_says_on_which_line(tmp_path, source, message):
     for _ in range(2):  # a module that failed is not kept half-made
         with pytest.raises(ConfigError, match=message):
             load_function("broken.py:build", tmp_path)
+
+
+def test_secure_aggregation_is_read_with_its_roster_beside_the_job(tmp_path):
+    section = '[secure_aggregation]\nroster = "roster.toml"\nminimum_workers = 5\nweights = "uniform"\n[tls]'
+    secure = load(tmp_path, changed("[tls]", section)).secure_aggregation
+    assert (secure.minimum_workers, secure.weights, secure.graph) == (5, "uniform", "complete")
+    assert secure.roster == tmp_path / "roster.toml"
+    assert load(tmp_path, changed("[tls]", "[tls]")).secure_aggregation is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -13,6 +14,7 @@ from fedpriv_coordinator.experiment import (
     JobFacts,
     LedgerSummary,
     LostWorker,
+    RoundFinding,
     RoundRecord,
     WorkerRound,
 )
@@ -172,3 +174,16 @@ def test_a_worker_name_in_a_legend_is_text_even_when_it_looks_like_mathematics()
     parts = (WorkerRound("$x_1$", "lost", 0.0, 0, 0, 0.1), WorkerRound("_hidden", "lost", 0.0, 0, 0, 0.1))
     history = History((RoundRecord(1, "complete", 0.1, 0.5, {}, {}, 0, 0, parts),))
     assert "$x_1$ lost" in " ".join(plots.svgs(history))
+
+
+def test_who_was_left_out_of_a_sum_is_said_with_what_they_signed_and_clipping_is_a_warning():
+    finding = RoundFinding("bob", "cohort-too-small", "worker 'bob' stopped <here>", "ab" * 32, "x", 0, "cd" * 64)
+    summed = RoundRecord(1, "complete", 1.0, None, {}, {}, 0, 0, (), (finding,), 7)
+    text = page(history=History((summed,)))
+    assert "Who was left out of sums" in text
+    assert "session abababababababab" in text
+    assert "stopped &lt;here&gt;" in text
+    assert "7 numbers were out of bounds" in text
+    quiet = page(history=History((replace(summed, findings=(), saturated=0),)))
+    assert "left out of sums" not in quiet
+    assert "out of bounds" not in quiet

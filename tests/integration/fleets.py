@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import fedpriv as fp
 from fedpriv.clock import SystemClock
 from fedpriv.entropy import SystemEntropy
 from fedpriv.ids import WorkerName
+from fedpriv.secagg.roster import Member, Roster
+from fedpriv.storage.rosters import SignedRoster, new_identity
 from fedpriv.transport.authority import Authority
 from fedpriv.transport.dial import dial
 from fedpriv.transport.hello import Side
@@ -21,11 +23,13 @@ from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Role
 from fedpriv_coordinator.federation import Federation
 from fedpriv_worker.datasets import Dataset
+from fedpriv_worker.enrolment import Enrolment, OwnerTerms
 from fedpriv_worker.executor import InProcessExecutor
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.worker import Worker, serve_quietly
 
 RESEARCHER = "me"
+TERMS = OwnerTerms()
 
 
 @dataclass
@@ -34,6 +38,8 @@ class Fleet:
 
     federation: Federation
     journals: dict[str, Journal]
+    workers: dict[str, Worker]
+    roster: SignedRoster | None = None  # virtual workers get one of their process
     closing: list[Callable[[], None]] = field(default_factory=list)
 
     def kinds(self, worker: str) -> list[str]:
@@ -41,6 +47,9 @@ class Fleet:
 
     def ledger_bytes(self, worker: str) -> int:
         return sum(entry.draft.bytes for entry in self.journals[worker].entries())
+
+    def secure(self, **options: object) -> fp.SecureAggregation:
+        return fp.SecureAggregation(roster=self.roster, **options)
 
     def close(self) -> None:
         for each in reversed(self.closing):
@@ -51,16 +60,30 @@ class Fleet:
 MakeFleet = Callable[[dict[str, Sequence[Dataset]]], Fleet]
 
 
-def make_worker(name: str, datasets: Sequence[Dataset], credentials: fp.Credentials) -> tuple[Worker, Journal]:
+def enrolled(names: Iterable[str], terms: OwnerTerms = TERMS) -> tuple[SignedRoster, dict[str, Enrolment]]:
+    """Return a roster of `names` by an administrator of this call, and what each of them takes part with."""
+    identities = {name: new_identity(SystemEntropy()) for name in sorted(names)}
+    members = tuple(Member(WorkerName(name), each.public) for name, each in identities.items())
+    signed = SignedRoster.sign(Roster("clinics", 1, members), new_identity(SystemEntropy()))
+    return signed, {name: Enrolment(each, lambda: signed.roster, terms) for name, each in identities.items()}
+
+
+def make_worker(
+    name: str, datasets: Sequence[Dataset], credentials: fp.Credentials, enrolment: Enrolment | None = None
+) -> tuple[Worker, Journal]:
     journal = Journal.in_memory(worker=WorkerName(name), clock=SystemClock(), entropy=SystemEntropy())
     executor = InProcessExecutor(datasets)
-    return Worker(WorkerName(name), datasets, executor=executor, journal=journal, credentials=credentials), journal
+    worker = Worker(
+        WorkerName(name), datasets, executor=executor, journal=journal, credentials=credentials, enrolment=enrolment
+    )  # fmt: skip  # one line of parts
+    return worker, journal
 
 
 def virtual_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
     workers = {name: fp.VirtualWorker(name, datasets) for name, datasets in held.items()}
     federation = fp.Federation(list(workers.values()), name=RESEARCHER)
-    fleet = Fleet(federation, {name: worker._journal for name, worker in workers.items()})
+    journals = {name: worker._journal for name, worker in workers.items()}
+    fleet = Fleet(federation, journals, {name: worker._worker for name, worker in workers.items()})
     fleet.closing = [*(worker.close for worker in workers.values()), federation.close]
     return fleet
 
@@ -70,10 +93,12 @@ def listening_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet
     authority = Authority.create()
     authority.issue(RESEARCHER, Role.RESEARCHER).save(tmp_path / "researcher")
     fleet_closing: list[Callable[[], None]] = []
-    journals, remote = {}, []
+    signed, enrolments = enrolled(held)
+    journals, workers, remote = {}, {}, []
     for name, datasets in held.items():
         credentials = authority.issue(name, Role.WORKER)
-        worker, journals[name] = make_worker(name, datasets, credentials)
+        worker, journals[name] = make_worker(name, datasets, credentials, enrolments[name])
+        workers[name] = worker
 
         async def attach(raw: RawLink, worker: Worker = worker) -> None:
             await serve_quietly(worker, raw, Side.LISTENER)
@@ -86,7 +111,7 @@ def listening_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet
         ]
         remote.append(fp.connect(listener.address, credentials=fp.Credentials.load(tmp_path / "researcher")))
     federation = fp.Federation(remote)
-    return Fleet(federation, journals, [*fleet_closing, federation.close])
+    return Fleet(federation, journals, workers, signed, [*fleet_closing, federation.close])
 
 
 def dialling_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
@@ -94,18 +119,21 @@ def dialling_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
     authority = Authority.create()
     closing: list[Callable[[], None]] = []
     journals: dict[str, Journal] = {}
+    workers: dict[str, Worker] = {}
+    signed, enrolments = enrolled(held)
 
     def start(address: str) -> None:
         for name, datasets in held.items():
             credentials = authority.issue(name, Role.WORKER)
-            worker, journals[name] = make_worker(name, datasets, credentials)
+            worker, journals[name] = make_worker(name, datasets, credentials, enrolments[name])
+            workers[name] = worker
             raw = runtime.run(dial(address, credentials))
             serving = runtime.start(serve_quietly(worker, raw, Side.DIALER))
             closing.extend([serving.result, lambda worker=worker: runtime.run(worker.close())])
 
     credentials = authority.issue(RESEARCHER, Role.COORDINATOR)
     federation = fp.Federation.listen("127.0.0.1:0", credentials=credentials, workers=list(held), on_listening=start)
-    return Fleet(federation, journals, [*closing, federation.close])
+    return Fleet(federation, journals, workers, signed, [*closing, federation.close])
 
 
 def toy(

@@ -18,7 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from counting_proxy import CountingProxy
-from fleets import RESEARCHER, make_worker, toy
+from fleets import RESEARCHER, enrolled, make_worker, toy
 from torch import nn
 
 import fedpriv as fp
@@ -34,6 +34,7 @@ from fedpriv.updates import TensorSet
 from fedpriv.wire.codec import encode
 from fedpriv.wire.framing import envelope_bytes, frames
 from fedpriv.wire.messages import Role, Statistics
+from fedpriv_worker.enrolment import Enrolment
 from fedpriv_worker.worker import serve_quietly
 
 FRAMING_PERCENT = 5
@@ -49,11 +50,13 @@ one call. Measured: 2.7 kB by who dials, 3.8 kB by who listens."""
 NOBODY_ASKED = 1 << 40
 """A request that is not under way: whoever gets the answer drops it and goes on."""
 CLOSE_SECONDS = 10.0
-NAMES = ("alice", "bob")
+NAMES = ("alice", "bob", "carol")
+ROSTER, ENROLMENTS = enrolled(NAMES)
 OPEN = (
     fp.PlainUpdate(recipients=(RESEARCHER,), weight="exact"),
     fp.Statistics(recipients=(RESEARCHER,)),
     fp.Metrics(recipients=(RESEARCHER,)),
+    fp.SecureSum(),
 )
 
 
@@ -85,11 +88,11 @@ class Traffic:
 class Watched:
     """A worker whose link is counted where it hands frames to gRPC, and whose connections pass a counting proxy."""
 
-    def __init__(self, authority: Authority, name: str, side: Side) -> None:
+    def __init__(self, authority: Authority, name: str, side: Side, enrolment: Enrolment) -> None:
         self.name, self.side = name, side
         self.credentials = authority.issue(name, Role.WORKER)
         data = toy(64, release=OPEN, validation=0.25)
-        self.worker, self.journal = make_worker(name, [data], self.credentials)
+        self.worker, self.journal = make_worker(name, [data], self.credentials, enrolment)
         self.proxy: CountingProxy | None = None
         self.link: StreamLink | None = None
         self.written_bytes = 0
@@ -138,7 +141,7 @@ Smuggle = Callable[[StreamLink, Envelope], Coroutine[None, None, None]]
 def dialling() -> Iterator[tuple[fp.Federation, list[Watched]]]:
     """Workers that dial out; a proxy stands before the coordinator for each."""
     authority = Authority.create()
-    workers = [Watched(authority, name, Side.DIALER) for name in NAMES]
+    workers = [Watched(authority, name, Side.DIALER, ENROLMENTS[name]) for name in NAMES]
     credentials = authority.issue(RESEARCHER, Role.COORDINATOR)
     with ExitStack() as closing:
 
@@ -156,7 +159,7 @@ def dialling() -> Iterator[tuple[fp.Federation, list[Watched]]]:
 def listening() -> Iterator[tuple[fp.Federation, list[Watched]]]:
     """Workers that listen; a proxy stands before each."""
     authority = Authority.create()
-    workers = [Watched(authority, name, Side.LISTENER) for name in NAMES]
+    workers = [Watched(authority, name, Side.LISTENER, ENROLMENTS[name]) for name in NAMES]
     credentials = authority.issue(RESEARCHER, Role.RESEARCHER)
     with ExitStack() as closing:
         remote = []
@@ -179,10 +182,13 @@ def large() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 510), nn.ReLU(), nn.Linear(510, 510), nn.ReLU(), nn.Linear(510, 1), nn.Flatten(0))
 
 
-def fit(federation: fp.Federation, model: nn.Module, *, rounds: int) -> None:
+def fit(
+    federation: fp.Federation, model: nn.Module, *, rounds: int, secure: fp.SecureAggregation | None = None
+) -> None:
     local = fp.LocalTraining(epochs=1, batch_size=16, optimizer=fp.SGD(lr=0.1))
     loss, metrics = F.binary_cross_entropy_with_logits, ("loss", "accuracy")
-    federation.fit(model, dataset="toy", loss=loss, rounds=rounds, local=local, worker_metrics=metrics)
+    terms = {"dataset": "toy", "loss": loss, "rounds": rounds, "local": local, "worker_metrics": metrics}
+    federation.fit(model, **terms, secure_aggregation=secure)
 
 
 def say(address: str, content: bytes) -> bytes:
@@ -214,6 +220,29 @@ def test_every_byte_that_leaves_is_accounted_for(fleet: MakeFleet, model: MakeMo
         assert traffic.connections == 1
 
 
+@both_ways
+@pytest.mark.parametrize("model", [small, large])
+def test_every_byte_of_a_sum_is_accounted_for_and_nothing_of_one_worker_is_in_clear(
+    fleet: MakeFleet, model: MakeModel
+) -> None:
+    secure = fp.SecureAggregation(roster=ROSTER)
+    with fleet() as (federation, workers):
+        federation.statistics("toy", secure_aggregation=secure)
+        fit(federation, model(), rounds=2, secure=secure)
+    for worker in workers:
+        traffic = worker.traffic
+        labelled = {entry.draft.kind for entry in traffic.entries if entry.draft.labels}
+        assert labelled == {"secagg-masked", "secagg-unmask"}
+        others = {entry.draft.kind for entry in traffic.entries} - labelled
+        assert others <= {
+            "hello", "hello-proof", "announcement", "checkpoint", "plan-accepted",
+            "secagg-advertise", "secagg-shares", "secagg-confirm",
+        }  # fmt: skip  # in clear, and of the protocol
+        assert traffic.unaccounted_bytes == 0
+        assert traffic.unexplained_bytes == 0
+        assert traffic.connections == 1
+
+
 def smuggled(size: int) -> Envelope:
     """An answer of `size` bytes that no door sealed and no ledger holds."""
     return encode(Statistics(NOBODY_ASKED, TensorSet({"rows": torch.zeros(size, dtype=torch.uint8)})))
@@ -229,7 +258,7 @@ async def beneath_the_link(link: StreamLink, envelope: Envelope) -> None:
 
 
 def traffic_with(fleet: MakeFleet, model: nn.Module, smuggle: Smuggle, envelope: Envelope) -> list[Traffic]:
-    """Return what left both workers when the first one let out `envelope` on a way of its own.
+    """Return what left the workers when the first one let out `envelope` on a way of its own.
 
     The answers after it follow it on the same stream, so that it arrived when they did.
     """
@@ -247,7 +276,7 @@ def test_what_leaves_on_another_way_than_the_door_shows_at_the_link_and_on_the_w
     fleet: MakeFleet, smuggle: Smuggle, model: MakeModel, size: int
 ) -> None:
     envelope = smuggled(size)
-    dishonest, honest = traffic_with(fleet, model(), smuggle, envelope)
+    dishonest, honest, _ = traffic_with(fleet, model(), smuggle, envelope)
     assert dishonest.unaccounted_bytes == envelope_bytes(envelope) > size
     assert dishonest.unexplained_bytes > 0
     assert (honest.unaccounted_bytes, honest.unexplained_bytes) == (0, 0)
@@ -256,7 +285,7 @@ def test_what_leaves_on_another_way_than_the_door_shows_at_the_link_and_on_the_w
 @both_ways
 def test_one_byte_on_another_way_shows_at_the_link_though_not_on_the_wire(fleet: MakeFleet) -> None:
     envelope = smuggled(1)
-    dishonest, _ = traffic_with(fleet, small(), past_the_door, envelope)
+    dishonest, *_ = traffic_with(fleet, small(), past_the_door, envelope)
     assert dishonest.unaccounted_bytes == envelope_bytes(envelope) < 100
     assert dishonest.unexplained_bytes == 0
 

@@ -113,7 +113,7 @@ def masked(among, epsilon=None):
     return Protection(masked_among=among, epsilon=epsilon)
 
 
-@pytest.mark.parametrize("release", ["update", "metrics"])
+@pytest.mark.parametrize("release", ["update", "metrics", "statistics"])
 def test_a_sum_leaves_when_enough_workers_are_in_it(release):
     rules = {ROWS: [SecureSum(5)]}
     ask = replace(UPDATE, release=release, protection=masked(5))
@@ -137,9 +137,25 @@ def test_a_sum_with_a_limit_on_its_loss_has_to_be_noised_too():
     )
 
 
-def test_statistics_are_in_no_secure_sum():
-    ask = replace(UPDATE, release="statistics", kinds=("sum",), protection=masked(9, 0.1))
-    assert decide(ask, {ROWS: [SecureSum()]}) == Deny(("secure-sum: covers update, metrics, not statistics",))
+@pytest.mark.parametrize("rule", [PlainUpdate(("me",)), Metrics(), Statistics()])
+def test_what_leaves_in_a_sum_leaves_under_no_rule_for_what_is_in_clear(rule):
+    release = {PlainUpdate: "update", Metrics: "metrics", Statistics: "statistics"}[type(rule)]
+    kinds = () if release == "update" else rule.kinds
+    ask = replace(UPDATE, release=release, kinds=kinds)
+    assert decide(ask, {ROWS: [rule]}) == Permit(rule)
+    assert decide(replace(ask, protection=masked(9)), {ROWS: [rule]}) == Deny(
+        (f"{rule.name}: covers what leaves in clear, and this would leave in a sum",)
+    )
+
+
+def test_an_approval_of_a_sum_is_none_of_what_leaves_in_clear():
+    request = replace(REQUEST, masked_among=5)
+    standing = Standing(now=0.0, grants=(Grant(request, cite(Approval()), 1, 60.0),))
+    ask = replace(UPDATE, request=request, purpose=request.purpose, protection=masked(5))
+    assert isinstance(decide(ask, {ROWS: [Approval()]}, standing), Permit)
+    assert isinstance(decide(replace(ask, protection=masked(4)), {ROWS: [Approval()]}, standing), Deny)
+    assert isinstance(decide(replace(ask, protection=Protection()), {ROWS: [Approval()]}, standing), Deny)
+    assert isinstance(decide(replace(ask, request=REQUEST), {ROWS: [Approval()]}, standing), Deny)
 
 
 @pytest.mark.parametrize("release", ["update", "metrics", "statistics"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ from fedpriv.ids import DatasetName, JobId, PeerName, PlanDigest, WorkerName
 from fedpriv.labels import Label, Origin, private
 from fedpriv.ledger.entries import message_digest
 from fedpriv.policy.decision import Recipient
-from fedpriv.policy.rules import Metrics, PlainUpdate, Rule, Statistics
+from fedpriv.policy.rules import Metrics, PlainUpdate, Rule, SecureSum, Statistics
 from fedpriv.sealed import Sealed
+from fedpriv.secagg.descriptor import Descriptor
+from fedpriv.secagg.messages import Invite
+from fedpriv.secagg.vector import Part, with_counts
 from fedpriv.storage.hashing import chunk_digests
 from fedpriv.updates import TensorSet
 from fedpriv.wire.codec import decode
@@ -229,3 +233,57 @@ def test_a_disk_that_is_full_stops_the_release_and_what_it_reserved_is_given_bac
     out.give_up(admitted, charged=False)
     assert released(out, update())
     out.journal.close()
+
+
+def into_a_sum(least: int = 3) -> Train:
+    descriptor = Descriptor(
+        federation="clinics",
+        roster=bytes(32),
+        round=9,
+        model=bytes(32),
+        plan=bytes(32),
+        vector=with_counts([Part("tensor/w", (3,), 1.0)]),
+        modulus_bits=32,
+        workers=5,
+        threshold=least,
+        minimum_cohort=least,
+    )
+    return replace(ORDER, invite=Invite(descriptor))
+
+
+def test_an_answer_in_clear_to_an_order_into_a_sum_stays_here() -> None:
+    out, order = door(rules=(SecureSum(),)), into_a_sum()
+    admitted = out.admit(order, foreseen(update()), ME)
+    assert isinstance(admitted, Admitted)
+    with pytest.raises(ReleaseDenied, match="secure-sum: it would leave in clear, and 3 is the least"):
+        out.release(update(), order, foreseen(update()), ME, admitted)
+    assert list(out.journal.entries()) == []
+
+
+def test_a_rule_for_clear_updates_does_not_let_one_out_that_was_ordered_into_a_sum() -> None:
+    out, order = door(rules=(PlainUpdate(("me",)), SecureSum())), into_a_sum()
+    masked = Forecast("secagg-masked", (), (), 40, 1000, {}, LABEL)
+    admitted = out.admit(order, masked, ME)
+    assert isinstance(admitted, Admitted)
+    with pytest.raises(ReleaseDenied, match="the forecast of this order is 'secagg-masked'"):
+        out.release(update(), order, masked, ME, admitted)
+    assert list(out.journal.entries()) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "least", "admits"),
+    [
+        (SecureSum(), 3, True),
+        (SecureSum(5), 4, False),
+        (SecureSum(5), 5, True),
+        (SecureSum(3, 1.0), 5, False),
+        (PlainUpdate(("me",)), 5, False),
+    ],
+)
+def test_an_order_into_a_sum_is_admitted_by_a_rule_for_sums_of_so_many(rule: Rule, least: int, admits: bool) -> None:
+    out, order = door(rules=(rule,)), into_a_sum(least)
+    if admits:
+        assert isinstance(out.admit(order, foreseen(update()), ME), Admitted)
+    else:
+        with pytest.raises(ReleaseDenied):
+            out.admit(order, foreseen(update()), ME)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from fedpriv.ids import JobId, PlanDigest
 from fedpriv.plans.plan import Plan
 from fedpriv.policy.requests import ReleaseRequest
+from fedpriv.secagg.messages import FromCoordinator
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import (
     Announcement,
@@ -21,6 +22,7 @@ from fedpriv.wire.messages import (
     OfferPlan,
     PlanAccepted,
 )
+from fedpriv.wire.rounds import Summable
 from fedpriv.wire.values import (
     AskObjects,
     AskRelease,
@@ -32,7 +34,7 @@ from fedpriv.wire.values import (
     Put,
 )
 from fedpriv_worker.forecast import Forecast
-from fedpriv_worker.orders import Answer, Order
+from fedpriv_worker.orders import Answer, Order, masked_among
 
 # --- what an execution came to ---------------------------------------------------------------------------------------
 
@@ -119,6 +121,11 @@ class Execute:
         """The number that the peer gave the request."""
         return self.order.request
 
+    @property
+    def invited(self) -> bool:
+        """Whether the answer goes into a sum."""
+        return masked_among(self.order) > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -147,6 +154,22 @@ class Release:
     message: Answer
     order: Order
     forecast: Forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Contribute:
+    """Put what an order came to into the sum that the order invited to; it leaves masked, or not at all."""
+
+    outcome: Trained | Evaluated | Summed
+    order: Summable
+    forecast: Forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Hear:
+    """Pass a message of a round of secure aggregation on to this worker's part in it."""
+
+    message: FromCoordinator
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +219,8 @@ Action: TypeAlias = (
     | Note
     | Tell
     | Release
+    | Contribute
+    | Hear
     | Acknowledge
     | Point
     | Publish

@@ -10,16 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
 
 from fedpriv import settings
-from fedpriv.errors import UsageError
+from fedpriv.errors import ConfigError, UsageError
 from fedpriv.ids import checked_name
 from fedpriv.ledger.checkpoint import Algorithm, parse_verifier_key
 from fedpriv.policy.rules import Rule, parse_rules
 from fedpriv.privacy.budget import Budget
+from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, LEAST_WORKERS
+from fedpriv.storage.rosters import key_of
 from fedpriv_worker.datasets import FeaturesDtype
+from fedpriv_worker.enrolment import OwnerTerms
 from fedpriv_worker.promises import RowCount, check_promises
 
 FILE = "worker.toml"
@@ -151,6 +155,39 @@ class HttpWitness:
         parse_verifier_key(self.vkey, Algorithm.COSIGNATURE)
 
 
+def parse_key(value: object, where: str) -> bytes:
+    """Return a public key from its base64; raise `ConfigError` for another text."""
+    return key_of(value if isinstance(value, str) else "", where)
+
+
+def parse_share(value: object, where: str) -> Fraction:
+    """Return a share as an exact fraction, 1/3 for 0.333333; raise `ConfigError` for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ConfigError(f"{where} must be a share of at least 0 and below 1, such as 0.333333")
+    return Fraction(value).limit_denominator(1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class SecureAggregation:
+    """On what terms the worker takes part in sums: whose roster counts, and what its owner insists on.
+
+    `administrator` is the public key that signs rosters; the rest is as in `enrolment.OwnerTerms`.
+    """
+
+    administrator: bytes = field(metadata=settings.key("administrator", parse=parse_key))
+    minimum_cohort: int = LEAST_WORKERS
+    colluding: Fraction = field(default=DEFAULT_COLLUDING, metadata=settings.key("colluding", parse=parse_share))
+    maximum_weight: int | None = None
+
+    def __post_init__(self) -> None:
+        self.terms.check()
+
+    @property
+    def terms(self) -> OwnerTerms:
+        """What a coordinator cannot ask for less than."""
+        return OwnerTerms(self.minimum_cohort, self.colluding, self.maximum_weight)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one peer may use here.
@@ -179,6 +216,7 @@ class WorkerConfig:
     dial: Dial | None = None
     listen: Listen | None = None
     limits: Limits = Limits()
+    secure_aggregation: SecureAggregation | None = None
     datasets: tuple[DatasetConfig, ...] = field(default=(), metadata=settings.key("dataset"))
     witnesses: tuple[HttpWitness, ...] = field(default=(), metadata=settings.key("witness"))
 

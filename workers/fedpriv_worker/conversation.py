@@ -32,8 +32,12 @@ from fedpriv.wire.plans import encode_plan
 from fedpriv_worker.actions import (
     Acknowledge,
     Action,
+    Answered,
+    Broken,
     Close,
+    Contribute,
     Execute,
+    Hear,
     KeepCosignature,
     Loaded,
     Note,
@@ -45,12 +49,14 @@ from fedpriv_worker.actions import (
     Tell,
     Validate,
 )
+from fedpriv_worker.aggregation import Aggregation
 from fedpriv_worker.attached import Attached
+from fedpriv_worker.enrolment import Enrolment
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.leases import Leases
 from fedpriv_worker.pace import Paces, pace_of
 from fedpriv_worker.publishing import Publisher
-from fedpriv_worker.release import Admitted
+from fedpriv_worker.release import Admitted, Door
 from fedpriv_worker.session import (
     Facts,
     Session,
@@ -96,9 +102,21 @@ class Host(Protocol):
     reached: Reached
     paces: Paces
     closing: bool
+    door: Door
+    enrolment: Enrolment | None
 
-    async def carry_out(self, action: Validate | Execute, recipient: Recipient, stopped: Callable[[], bool]) -> Carried:
-        """Reserve for one request and carry it out; raise `StorageFailed`."""
+    async def carry_out(
+        self,
+        action: Validate | Execute,
+        recipient: Recipient,
+        stopped: Callable[[], bool],
+        admitted: Admitted | None = None,
+    ) -> Carried:
+        """Carry out one request, for which is reserved first unless it was `admitted`; raise `StorageFailed`."""
+        ...
+
+    async def admit(self, action: Execute, recipient: Recipient) -> Admitted | Carried:
+        """Reserve for one order; return what came of it instead where it is not to be carried out."""
         ...
 
     async def aside(self, work: Callable[[], T]) -> T:
@@ -135,6 +153,7 @@ class Conversation:
         self._recipient = recipient
         self._executing: dict[asyncio.Task[Carried], int] = {}
         self._attached = Attached(worker, link, recipient)
+        self._aggregation = Aggregation(worker, link, recipient)
         self._open = True
         self._over = False
 
@@ -164,19 +183,24 @@ class Conversation:
             self._over = True
             self._worker.leave(self._executing)
             receiving.cancel()
-            await asyncio.gather(receiving, self._attached.close(), return_exceptions=True)
+            ends = self._attached.close(), self._aggregation.close()
+            await asyncio.gather(receiving, *ends, return_exceptions=True)
 
     async def _conclude(self, session: Session, task: asyncio.Task[Carried]) -> Session:
         """Return the session after a request was carried out, its answer sent and what it reserved settled."""
         number = self._executing.pop(task)
         carried = task.result()
+        requested = session.running[number]
         session, actions = executed(self._worker.with_bars(session), number, carried.outcome)
         if isinstance(carried.outcome, Loaded):
             self._link.raw.maximum_message_bytes = largest_message(session.plans.values())
         if carried.again is not None:
             await self._send(carried.again)
-        if carried.admitted is not None and not any(isinstance(action, Release) for action in actions):
-            await self._worker.give_up(carried.admitted)  # its peer lost the right to it meanwhile
+        if not any(isinstance(action, Release | Contribute) for action in actions):
+            if isinstance(requested, Execute) and not isinstance(carried.outcome, Answered):
+                await self._aggregation.leave(requested.order)
+            if carried.admitted is not None:
+                await self._worker.give_up(carried.admitted)  # its peer lost the right to it meanwhile
         await self._perform(actions, carried.admitted)
         return session
 
@@ -199,15 +223,16 @@ class Conversation:
         worker = self._worker
         match action:
             case Validate() | Execute():
-                task = asyncio.create_task(worker.carry_out(action, self._recipient, self._nobody_waits))
-                self._executing[task] = action.number
+                self._executing[asyncio.create_task(self._carry_out(action))] = action.number
             case Note():
                 raise AssertionError("an order is noted before anything is done about it")
             case Tell():
-                self._report(action)
+                _report(action, self._recipient)
                 await self._link.send(await worker.seal(action, self._recipient, None))
             case Release():
                 await self._send(await worker.seal(action, self._recipient, admitted))
+            case Contribute() | Hear():
+                await self._sum(action, admitted)
             case Acknowledge(job, round_number):
                 await worker.aside(lambda: worker.journal.acknowledge(self._recipient.name, job, round_number))
             case Point(message, plans):
@@ -216,6 +241,33 @@ class Conversation:
                 await self._witness(action)
             case Close():
                 self._open = False
+
+    async def _carry_out(self, action: Validate | Execute) -> Carried:
+        """Carry out one request; an order that invites to a sum only for as long as this worker takes part in it."""
+        worker = self._worker
+        if isinstance(action, Validate) or not action.invited:
+            return await worker.carry_out(action, self._recipient, self._nobody_waits)
+        order, admitted = action.order, await worker.admit(action, self._recipient)
+        if isinstance(admitted, Carried):
+            return admitted
+        code = await self._aggregation.join(action, admitted)
+        if not self._aggregation.takes_part(order):
+            await worker.give_up(admitted)
+            return Carried(Answered() if code is None else Broken(code))
+
+        def stopped() -> bool:
+            return self._nobody_waits() or not self._aggregation.takes_part(order)
+
+        return await worker.carry_out(action, self._recipient, stopped, admitted)
+
+    async def _sum(self, action: Contribute | Hear, admitted: Admitted | None) -> None:
+        """Go on with the round of secure aggregation."""
+        match action:
+            case Contribute():
+                assert admitted is not None  # nothing is computed that was not admitted
+                await self._aggregation.contribute(action, admitted)
+            case Hear(message):
+                await self._aggregation.hear(message)
 
     async def _witness(self, action: Publish | ShowCheckpoint | KeepCosignature) -> None:
         """Publish the ledger, show it, or keep what the peer says of it."""
@@ -278,8 +330,9 @@ class Conversation:
                 _TURNED_AWAY[reason].format(name=self._worker.facts.worker),
             )
 
-    def _report(self, action: Tell) -> None:
-        """Log a refusal, so that the owner sees what was asked and not given."""
-        if isinstance(action.message, Failure):
-            failure = action.message
-            log.warning("request %d of %s refused: %s", failure.request, self._recipient.name, failure.code.name)
+
+def _report(action: Tell, recipient: Recipient) -> None:
+    """Log a refusal, so that the owner sees what was asked and not given."""
+    if isinstance(action.message, Failure):
+        failure = action.message
+        log.warning("request %d of %s refused: %s", failure.request, recipient.name, failure.code.name)

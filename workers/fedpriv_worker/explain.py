@@ -28,6 +28,7 @@ from fedpriv_worker.holdings import Holding, Verdict, judge
 from fedpriv_worker.listing import listed
 
 MOST_OPERATIONS = 5
+IN_SUMS, MASKED, UNMASK = "secagg-", "secagg-masked", "secagg-unmask"
 NO_RULES = "rules are not in the state folder: name the worker.toml that has them with --config"
 
 READING: dict[str, str] = {
@@ -41,6 +42,12 @@ READING: dict[str, str] = {
     "of one, a copy of rows tells everything, and weights of the caller's choosing can pick one row out.",
     "mock": "The stand-in is what you wrote: it reveals what you put into it, and nothing else of the rows.",
 }
+
+IN_A_SUM = (
+    "Of this worker alone, nothing: its numbers leave masked, and the masks come off the sum over all workers alone. "
+    "The sum itself can say something of one worker to whoever knows what the others put in, and so can two sums that "
+    "differ by one worker."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,8 @@ class Explanation:
     @property
     def weight(self) -> str | None:
         """How exactly the weight of an update tells the row count: "exact", "rounded" or "uniform"; None for others."""
-        if "update" not in self.recorded.request.releases or self.holding is None:
+        request = self.recorded.request
+        if "update" not in request.releases or request.masked_among or self.holding is None:
             return None
         verdicts = self.verdicts or ()
         rule = next((each.permit.rule for each in verdicts if each.release == "update" and each.permit), None)
@@ -158,12 +166,15 @@ def what_left(
     for entry in entries:
         draft = entry.draft
         same = (draft.peer, draft.plan, draft.purpose) == (request.recipient.name, request.plan, request.purpose)
-        if not (same and label in draft.labels) or (not request.plan and draft.kind != kind):
+        masked = draft.kind.startswith(IN_SUMS)
+        if not (same and label in draft.labels) or masked != (request.masked_among > 0):
+            continue
+        if not request.plan and draft.kind != kind and not masked:
             continue
         messages, total, again = messages + 1, total + draft.bytes, again + (draft.source >= 0)
-        if draft.kind != kind:
+        if draft.kind not in (kind, UNMASK if masked else kind):
             outside.append((entry.seq, f"is of the kind {draft.kind}, not {kind}"))
-        elif foreseen is not None and draft.bytes > most_bytes:
+        elif foreseen is not None and draft.kind == kind and draft.bytes > most_bytes:
             outside.append((entry.seq, f"has {draft.bytes:,} bytes, {most_bytes:,} at most were foreseen"))
     return Left(messages, again, total, tuple(outside))
 
@@ -183,10 +194,11 @@ def facts(explanation: Explanation) -> dict[str, Any]:
         "kinds": list(request.kinds),
         "epochs": request.epochs,
         "batch_size": request.batch_size,
+        "masked_among": request.masked_among,
         "plan": None if plan is None else _plan_facts(plan, request),
         "problem": explanation.problem,
         "forecast": None if foreseen is None else _forecast_facts(foreseen, explanation.weight),
-        "reading": {release: READING[release] for release in request.releases if release in READING},
+        "reading": reading_of(request),
         "rules": [_verdict_facts(verdict) for verdict in explanation.verdicts or ()],
         "approval": grant_facts(recorded, explanation.used),
         "denied_because": recorded.why if recorded.state == "denied" else "",
@@ -197,6 +209,12 @@ def facts(explanation: Explanation) -> dict[str, Any]:
             "outside_forecast": [{"entry": entry, "why": why} for entry, why in explanation.left.outside],
         },
     }
+
+
+def reading_of(request: ReleaseRequest) -> dict[str, str]:
+    """Return what the recipient can read from each part of what it asks for."""
+    known = {release: READING[release] for release in request.releases if release in READING}
+    return dict.fromkeys(known, IN_A_SUM) if request.masked_among else known
 
 
 def grant_facts(recorded: Recorded, used: int) -> dict[str, Any] | None:
@@ -247,6 +265,8 @@ def _foreseen(
 
 
 def _kind(request: ReleaseRequest) -> str:
+    if request.masked_among:
+        return MASKED
     if "update" in request.releases:
         return "update"
     return "evaluation" if "metrics" in request.releases else (*request.releases, "nothing")[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from fedpriv.errors import ReleaseDenied
@@ -18,6 +19,9 @@ from fedpriv.labels import PUBLIC, Label
 from fedpriv.plans.labelling import output_labels
 from fedpriv.plans.plan import InputRole, OutputRole, Plan
 from fedpriv.policy.requests import ReleaseRequest
+from fedpriv.secagg.descriptor import DIGEST_BYTES
+from fedpriv.secagg.keys import SIGNATURE_BYTES
+from fedpriv.secagg.messages import Masked
 from fedpriv.updates import DTYPES, TensorSet, TensorSpec
 from fedpriv.wire import codec
 from fedpriv.wire.framing import framed_bytes
@@ -32,6 +36,8 @@ from fedpriv_worker.orders import spec_of_value
 
 ENTRY_KEY_BYTES = 32
 """Length of the digest key that travels with an envelope, part of its size on the wire."""
+WORD_BYTES = 8
+"""Length of one masked number in the larger of the two rings."""
 _LARGEST = (1 << 64) - 1
 _PRIVATE = (InputRole.FEATURES, InputRole.TARGET)
 
@@ -40,8 +46,9 @@ _PRIVATE = (InputRole.FEATURES, InputRole.TARGET)
 class Forecast:
     """The one message that answers an order: its kind, its contents by name and shape, and its size in bytes.
 
-    `payload_bytes` is exact, `most_bytes` a bound on the whole message as it travels, frames included. `labels` say of
-    each output of the plan what it derives from, `label` what the whole answer does.
+    `payload_bytes` is exact, `most_bytes` a bound on the whole message as it travels, frames included; of words in a
+    sum, which show neither names nor shapes, both are bounds. `labels` say of each output of the plan what it derives
+    from, `label` what the whole answer does.
     """
 
     kind: str
@@ -80,6 +87,8 @@ def forecast(
     """
     releases = set(request.releases)
     labels = {} if "value" in releases else _labels(plan, origin)  # a lineage: made already, not to be run
+    if request.masked_among:
+        return _masked(plan, request, features, labels, origin)
     match sorted(releases):
         case ["update"] | ["metrics", "update"] if plan is not None:
             metrics = request.kinds if "metrics" in releases else ()
@@ -120,6 +129,23 @@ def _forecast(
     most = framed_bytes(header_bytes, payload_bytes, entry=0, entry_key_bytes=ENTRY_KEY_BYTES)
     label = origin.join(*labels.values())
     return Forecast(kind, tensors, metrics, payload_bytes, most, labels, label)
+
+
+def _masked(
+    plan: Plan | None, request: ReleaseRequest, features: int, labels: Mapping[str, Label], origin: Label
+) -> Forecast:
+    """Return the forecast of masked words: a number for every one of the answer, its weight, and what was clipped."""
+    if plan is None:
+        numbers = sum(1 if kind == "count" else features for kind in request.kinds)
+    else:
+        changed = changed_specs(plan) if "update" in request.releases else ()
+        numbers = sum(spec.elements for spec in changed) + len(request.kinds)
+    payload_bytes = WORD_BYTES * (numbers + 2)
+    empty = Masked(bytes(DIGEST_BYTES), np.zeros(0, np.uint64), bytes(SIGNATURE_BYTES))
+    header_bytes = len(codec.encode(empty).header)
+    most = framed_bytes(header_bytes, payload_bytes, entry=0, entry_key_bytes=ENTRY_KEY_BYTES)
+    label = origin.join(*labels.values())
+    return Forecast(codec.kind_of(empty), (), request.kinds, payload_bytes, most, labels, label)
 
 
 def _longest(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.labels import Label, private
-from fedpriv.policy.decision import Ask, Permit, Release, Standing, decide
+from fedpriv.policy.decision import Ask, Permit, Protection, Release, Standing, decide
 from fedpriv.policy.requests import Grant, ReleaseRequest
 from fedpriv.policy.rules import Approval, Rule, cite
 from fedpriv.privacy.budget import Budget
@@ -78,13 +78,14 @@ def declared(config: DatasetConfig) -> Holding:
 def judge(
     request: ReleaseRequest, worker: WorkerName, rules: Sequence[Rule], standing: Standing
 ) -> tuple[Verdict, ...]:
-    """Return what `rules` say of each part of `request`, were it carried out in clear."""
+    """Return what `rules` say of each part of `request`, were it carried out as it asks: in clear, or in a sum."""
     label = private(request.dataset, PeerName(worker))
+    hidden = Protection(masked_among=request.masked_among)
     verdicts = []
     for release in RELEASES:
         if release in request.releases:
             kinds = request.kinds if release in _WITH_KINDS else ()
-            ask = Ask(release, label, request.recipient, kinds, request.purpose, request)
+            ask = Ask(release, label, request.recipient, kinds, request.purpose, request, hidden)
             found = decide(ask, {request.dataset: tuple(rules)}, standing)
             if isinstance(found, Permit):
                 verdicts.append(Verdict(release, found))

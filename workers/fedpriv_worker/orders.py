@@ -14,10 +14,10 @@ from fedpriv import canonical
 from fedpriv.errors import ReleaseDenied
 from fedpriv.ids import DatasetName, JobId, PlanDigest
 from fedpriv.labels import Label
-from fedpriv.policy.decision import Ask, Recipient, Release
+from fedpriv.policy.decision import IN_CLEAR, Ask, Protection, Recipient, Release
 from fedpriv.policy.requests import ReleaseRequest
-from fedpriv.storage.hashing import chunk_digests
-from fedpriv.updates import DTYPES, TensorSet, TensorSpec
+from fedpriv.storage.hashing import tensors_digest
+from fedpriv.updates import DTYPES, TensorSpec
 from fedpriv.wire.messages import (
     AskMock,
     AskStatistics,
@@ -77,6 +77,15 @@ def place_of(order: Owed) -> Place:
             return Place(NO_JOB, NO_ROUND, "", "")
 
 
+def masked_among(order: Owed) -> int:
+    """Return the least number of workers in whose sum the answer leaves, 0 where it leaves in clear.
+
+    It is no claim of the coordinator's: with fewer, this worker's own part in the protocol (`secagg.checks`) ends.
+    """
+    invite = order.invite if isinstance(order, Train | Evaluate | AskStatistics) else None
+    return 0 if invite is None else invite.descriptor.least
+
+
 def request_of(order: Owed, recipient: Recipient) -> ReleaseRequest:
     """Return what `order` asks to be let out, as its owner is shown it: the same in every round of a job."""
     place = place_of(order)
@@ -93,7 +102,9 @@ def request_of(order: Owed, recipient: Recipient) -> ReleaseRequest:
             releases, kinds = ("value",), (kind_of_value(order.spec),)
     epochs = order.epochs if isinstance(order, Train) else 0
     batch_size = order.batch_size if isinstance(order, Train | Evaluate) else 0
-    return ReleaseRequest(recipient, order.dataset, releases, kinds, place.plan, place.purpose, epochs, batch_size)
+    return ReleaseRequest(
+        recipient, order.dataset, releases, kinds, place.plan, place.purpose, epochs, batch_size, masked_among(order)
+    )
 
 
 def kind_of_value(spec: TensorSpec) -> str:
@@ -126,11 +137,14 @@ def asks_of(order: Owed, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
             parts = (("mock", ()),)
         case Claim(spec=spec):
             parts = (("value", (kind_of_value(spec),)),)
-    return _asks(parts, order, label, recipient)
+    return _asks(parts, order, label, recipient, Protection(masked_among=masked_among(order)))
 
 
 def asks_in(message: Answer, order: Owed, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
-    """Return every permission that sending `message` in answer to `order` needs, read from the message itself."""
+    """Return every permission that sending `message` in answer to `order` needs, read from the message itself.
+
+    It goes in clear, whatever was ordered.
+    """
     match message:
         case Update(metrics=metrics):
             parts: _Parts = (("update", ()), ("metrics", tuple(metrics))) if metrics else (("update", ()),)
@@ -142,29 +156,19 @@ def asks_in(message: Answer, order: Owed, label: Label, recipient: Recipient) ->
             parts = (("mock", ()),)
         case Value(values=values):
             parts = (("value", tuple(map(kind_of_value, values.specs))),)
-    return _asks(parts, order, label, recipient)
+    return _asks(parts, order, label, recipient, IN_CLEAR)
 
 
-def _asks(parts: _Parts, order: Owed, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
+def _asks(parts: _Parts, order: Owed, label: Label, recipient: Recipient, hidden: Protection) -> tuple[Ask, ...]:
     request = request_of(order, recipient)
-    return tuple(Ask(release, label, recipient, kinds, request.purpose, request) for release, kinds in parts)
+    return tuple(Ask(release, label, recipient, kinds, request.purpose, request, hidden) for release, kinds in parts)
 
 
 def model_digest(order: Owed) -> bytes:
-    """Return the digest, 32 bytes, of the model that came with `order`; empty where none did.
-
-    It covers names, dtypes, shapes and the digests of every 1 MiB of all values together.
-    """
+    """Return the digest, 32 bytes, of the model that came with `order`; empty where none did."""
     if not isinstance(order, Train | Evaluate):
         return b""
-    return tensors_digest(order.model)
-
-
-def tensors_digest(tensors: TensorSet) -> bytes:
-    """Return a digest of `tensors`, 32 bytes: their specifications and their values."""
-    specs: list[canonical.Field] = [[spec.name, spec.dtype, list(spec.shape)] for spec in tensors.specs]
-    chunks = chunk_digests([tensor_bytes(tensor) for _, tensor in tensors])
-    return canonical.digest("fedpriv/model/v1", specs, chunks)
+    return tensors_digest(order.model.specs, [tensor_bytes(tensor) for _, tensor in order.model])
 
 
 def order_digest(order: Owed, recipient: Recipient, model: bytes) -> bytes:
@@ -192,4 +196,6 @@ def order_digest(order: Owed, recipient: Recipient, model: bytes) -> bytes:
         case AskMock() | Claim():
             pass
     stands: list[canonical.Field] = [place.job, place.round, place.plan, place.purpose]
+    if isinstance(order, Train | Evaluate | AskStatistics) and order.invite is not None:
+        stands.append(order.invite.sid)
     return canonical.digest("fedpriv/order/v1", where, stands, settings, model)

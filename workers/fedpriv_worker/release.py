@@ -1,14 +1,17 @@
 """The door: everything that leaves a worker leaves through here.
 
     admit: decide -> reserve, durably     compute     release: decide -> make fresh -> record, durably -> seal
+                                                      mask: decide -> mask -> record, durably -> seal
+                                                      unmask: check -> decide -> record, durably -> seal
 
 It promises that a value derived from private data leaves only if a rule of the owner permits it, to the peer that the
 handshake proved, at this moment, whatever was decided before; that what it uses up was reserved before it was computed
 and is settled in the transaction that records it; that no more leaves than the rule says and than was foreseen; that
 the ledger entry, with the exact number of bytes that go on the wire, is durable before the first of them can be sent;
-that an order which was answered once gets the identical bytes again; and that what derives from nothing private is
-still recorded. `Sealed` is made in this file and nowhere else, and a worker's link sends nothing else. It does not
-compute, and it does not send.
+that an order which was answered once gets the identical bytes again; that what was ordered into a sum leaves masked,
+once, or not at all, and the shares that unmask the sum only when this worker's own checks passed; and that what derives
+from nothing private is still recorded. `Sealed` is made in this file and nowhere else, and a worker's link sends
+nothing else. It does not compute, and it does not send.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ from fedpriv.policy.decision import NOTHING_STANDS, Ask, Deny, Permit, Recipient
 from fedpriv.policy.rules import Rule, cite, rounded_rows, weight_of
 from fedpriv.privacy.reservations import DAY_SECONDS, Limit, Reservation, State
 from fedpriv.sealed import Envelope, Sealed
+from fedpriv.secagg import client
+from fedpriv.secagg.messages import Abort, Advertise, Agreement, Confirm, Masked, Shares, Unmask
 from fedpriv.updates import TensorSet, TensorSpec
 from fedpriv.wire import codec
 from fedpriv.wire.framing import framed_bytes
@@ -44,12 +49,9 @@ from fedpriv.wire.messages import (
     Statistics,
     Update,
 )
-from fedpriv.wire.values import (
-    Objects,
-    SessionOpen,
-    Ticket,
-    Value,
-)
+from fedpriv.wire.rounds import Summable
+from fedpriv.wire.values import Objects, SessionOpen, Ticket, Value
+from fedpriv_worker.contribution import Contribution
 from fedpriv_worker.forecast import ENTRY_KEY_BYTES, Forecast
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.orders import (
@@ -66,8 +68,20 @@ from fedpriv_worker.outbox import DURABLE_BYTES, Kept
 from fedpriv_worker.recording import Settlement
 from fedpriv_worker.session import Facts
 
+Protocol: TypeAlias = Advertise | Shares | Confirm | Abort
+"""Of a round of secure aggregation: public keys, sealed shares of fresh secrets, signatures. Nothing of the rows."""
 Public: TypeAlias = (
-    Hello | HelloProof | Announcement | PlanAccepted | Checkpoint | SessionOpen | Objects | Ticket | Failure | Goodbye
+    Hello
+    | HelloProof
+    | Announcement
+    | PlanAccepted
+    | Checkpoint
+    | SessionOpen
+    | Objects
+    | Ticket
+    | Failure
+    | Goodbye
+    | Protocol
 )
 
 UNIDENTIFIED = "unidentified"
@@ -96,7 +110,8 @@ class Door:
     def tell(self, message: Public, recipient: Recipient | None) -> Sealed:
         """Seal a message that derives from no private data; `recipient` is None before the peer is known."""
         name = UNIDENTIFIED if recipient is None else recipient.name
-        return self._record(message, Draft(peer=name, method="Attach", kind=codec.kind_of(message), bytes=0), None)
+        sid = message.sid.hex() if isinstance(message, Protocol) else ""
+        return self._record(message, Draft(peer=name, method="Attach", kind=codec.kind_of(message), bytes=0, sid=sid))
 
     def admit(self, order: Owed, foreseen: Forecast, recipient: Recipient) -> Admitted | Sealed:
         """Reserve what carrying out `order` will use up, durably; return its answer instead where there was one.
@@ -121,27 +136,84 @@ class Door:
         self, message: Answer, order: Owed, foreseen: Forecast, recipient: Recipient, admitted: Admitted
     ) -> Sealed:
         """Seal a value that derives from private data; raise `ReleaseDenied` unless rules permit all of it."""
-        standing = self.journal.standing(order.dataset, without=admitted.number)
-        permits = self._permitted(asks_in(message, order, foreseen.label, recipient), standing)
-        if not set(_limits(permits)) <= set(admitted.reservation.limits):
-            raise ReleaseDenied(f"this {codec.kind_of(message)} stays here: the rules changed while it was computed")
+        permits = self._permitted_still(asks_in(message, order, foreseen.label, recipient), order, admitted)
         message = self._reduced(message, order, [permit.rule for permit in permits])
-        place = place_of(order)
-        draft = Draft(
+        draft = self._draft(message, order, foreseen, recipient, admitted, permits)
+        return self._record(message, draft, admitted, foreseen)
+
+    def mask(
+        self,
+        state: client.Ready,
+        own: Contribution,
+        order: Summable,
+        foreseen: Forecast,
+        recipient: Recipient,
+        admitted: Admitted,
+    ) -> tuple[client.State, Sealed]:
+        """Mask this worker's own words and seal them; raise `ReleaseDenied`, with nothing masked, unless rules permit.
+
+        They are kept for nobody: what was lost on its way is never masked or sent again.
+        """
+        permits = self._permitted_still(asks_of(order, foreseen.label, recipient), order, admitted)
+        step = client.submit(state, own.words)
+        assert isinstance(step.message, Masked)  # all that `submit` makes
+        draft = self._draft(step.message, order, foreseen, recipient, admitted, permits)
+        return step.state, self._record(step.message, draft, admitted, foreseen)
+
+    def unmask(
+        self,
+        state: client.Confirmed,
+        agreement: Agreement,
+        order: Summable,
+        foreseen: Forecast,
+        recipient: Recipient,
+        admitted: Admitted,
+    ) -> tuple[client.State, Sealed]:
+        """Seal the shares that unmask the sum, or the abort of whoever was not shown that all agree on who is in it.
+
+        Raise `ReleaseDenied`, with no share made, where the owner's rules would not let the sum out any more.
+        """
+        permits = self._permitted_still(asks_of(order, foreseen.label, recipient), order, admitted)
+        step = client.receive(state, agreement)
+        if isinstance(step.message, Unmask):
+            draft = self._draft(step.message, order, foreseen, recipient, admitted, permits)
+            return step.state, self._record(step.message, draft)
+        assert isinstance(step.message, Abort)  # the other way that this ends
+        return step.state, self.tell(step.message, recipient)
+
+    def _permitted_still(self, asks: Iterable[Ask], order: Owed, admitted: Admitted) -> list[Permit]:
+        """Return the permissions by the rules as they are now; raise `ReleaseDenied` where they are not as before."""
+        permits = self._permitted(asks, self.journal.standing(order.dataset, without=admitted.number))
+        if not set(_limits(permits)) <= set(admitted.reservation.limits):
+            raise ReleaseDenied("the answer to this order stays here: the rules changed while it was computed")
+        return permits
+
+    def _draft(
+        self,
+        message: Answer | Masked | Unmask,
+        order: Owed,
+        foreseen: Forecast,
+        recipient: Recipient,
+        admitted: Admitted,
+        permits: Iterable[Permit],
+    ) -> Draft:
+        """Return what the ledger says of a release, all but its size."""
+        permits, place = tuple(permits), place_of(order)
+        return Draft(
             peer=recipient.name,
             method="Attach",
             kind=codec.kind_of(message),
             bytes=0,
             labels=tuple(sorted(f"{origin.dataset}/{origin.principal}" for origin in foreseen.label.origins)),
-            policy=" ".join(cite(permit.rule) for permit in permits if permit.rule is not None),
+            policy=" ".join(dict.fromkeys(cite(permit.rule) for permit in permits if permit.rule is not None)),
             approval=" ".join(sorted({permit.grant.digest for permit in permits if permit.grant is not None})),
             plan=place.plan,
             model=admitted.model,
+            sid=message.sid.hex() if isinstance(message, Masked | Unmask) else "",
             round=place.round,
             purpose=place.purpose,
             legal_basis=self.facts.legal_basis.get(order.dataset, ""),
         )
-        return self._record(message, draft, admitted, foreseen)
 
     def give_back(self, message: Value, label: Label, recipient: Recipient) -> Sealed:
         """Seal a value that its recipient asked back; raise `ReleaseDenied` unless nothing private is in it."""
@@ -149,7 +221,7 @@ class Door:
         ask = Ask("value", label, recipient, tuple(map(kind_of_value, specs)))
         self._permitted([ask], NOTHING_STANDS)
         own = replace(message, values=_fresh(message.values))
-        return self._record(own, Draft(peer=recipient.name, method="Attach", kind=codec.kind_of(own), bytes=0), None)
+        return self._record(own, Draft(peer=recipient.name, method="Attach", kind=codec.kind_of(own), bytes=0))
 
     def give_up(self, admitted: Admitted, *, charged: bool) -> None:
         """End an order that nothing left for; it stays `charged` where even its failure tells something."""
@@ -218,7 +290,11 @@ class Door:
         return float(max(1, rounded_rows(rows)))
 
     def _record(
-        self, message: Public | Answer, draft: Draft, admitted: Admitted | None, foreseen: Forecast | None = None
+        self,
+        message: Public | Answer | Masked | Unmask,
+        draft: Draft,
+        admitted: Admitted | None = None,
+        foreseen: Forecast | None = None,
     ) -> Sealed:
         """Write the ledger entry of `message`, wait until it is durable, and only then seal the bytes."""
         envelope = codec.encode(message)
@@ -226,11 +302,11 @@ class Door:
         total = framed_bytes(len(envelope.header), envelope.payload_bytes, entry=0, entry_key_bytes=ENTRY_KEY_BYTES)
         if foreseen is not None:
             foreseen.check(draft.kind, _specs(message), total)
-        settles = None
+        settles, again = None, not isinstance(message, Masked)
         if admitted is not None and admitted.number is not None:
-            settles = Settlement(admitted.number, keep=length <= DURABLE_BYTES)
+            settles = Settlement(admitted.number, keep=again and length <= DURABLE_BYTES)
         receipt = self.journal.append(replace(draft, bytes=total), envelope.header, envelope.payload, settles=settles)
-        if admitted is not None:
+        if admitted is not None and again:
             held = admitted.reservation
             kept = Kept(
                 held.recipient, held.job, held.round, receipt.seq, envelope.header, envelope.payload,
@@ -251,7 +327,7 @@ def _limits(permits: Iterable[Permit]) -> tuple[Limit, ...]:
     return tuple(limits.values())
 
 
-def _specs(message: Public | Answer) -> tuple[TensorSpec, ...]:
+def _specs(message: Public | Answer | Masked | Unmask) -> tuple[TensorSpec, ...]:
     match message:
         case Update(delta=tensors) | Statistics(values=tensors) | Mock(values=tensors) | Value(values=tensors):
             return tensors.specs

@@ -22,6 +22,7 @@ from fedpriv.plans.plan import Plan
 from fedpriv.policy.decision import NOTHING_STANDS, Deny, Permit, Recipient, Standing, decide, may_compute, may_receive
 from fedpriv.policy.requests import ReleaseRequest
 from fedpriv.policy.rules import Rule, cite
+from fedpriv.secagg.messages import Agreement, Delivery, Roll, Survivors
 from fedpriv.updates import TensorSpec
 from fedpriv.wire.messages import (
     Announcement,
@@ -61,8 +62,10 @@ from fedpriv_worker.actions import (
     Answered,
     Broken,
     Close,
+    Contribute,
     Evaluated,
     Execute,
+    Hear,
     KeepCosignature,
     Loaded,
     Note,
@@ -145,6 +148,8 @@ def handle(  # noqa: PLR0911 - one for each kind of message
             return session, (Point(message, session.plans),)
         case OpenSession():
             return _asked_for_values(session, message)
+        case Roll() | Delivery() | Survivors() | Agreement():
+            return session, (Hear(message),)
         case AskCheckpoint():
             return _asked_for_the_checkpoint(session, message)
         case CloseRound() | Cosigned() | Goodbye():
@@ -287,7 +292,12 @@ def _succeeded(
         plan = action.request.plan
         session = replace(session, plans={**session.plans, plan.digest: plan})
         return session, (Tell(PlanAccepted(action.request.request, plan.digest)),)
-    return session, (Release(_answer(action.order, outcome), action.order, action.forecast),)
+    order = action.order
+    if action.invited:
+        assert isinstance(outcome, Trained | Evaluated | Summed), outcome
+        assert isinstance(order, Train | Evaluate | AskStatistics), order
+        return session, (Contribute(outcome, order, action.forecast),)
+    return session, (Release(_answer(order, outcome), order, action.forecast),)
 
 
 def _answer(order: Order, outcome: Loaded | Trained | Evaluated | Summed | StoodIn) -> Answer:

@@ -39,6 +39,15 @@ key = "key.pem"
 # url = "https://witness.example/ledgers"
 # vkey = "witness.example+3c436f90+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"
 
+# Take part in sums over several workers, under the rule "secure-sum". The key is the administrator's, from
+# `fedpriv certs administrator`: get it from a person, not from a coordinator. Then, here: fedpriv worker roster show,
+# and once the administrator signed a roster: fedpriv worker roster accept roster.toml
+# [secure_aggregation]
+# administrator = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+# minimum_cohort = 3                   # in a sum of fewer this worker takes no part, whatever a rule says
+# colluding = 0.333333                 # share of the workers that may work together with the coordinator
+# maximum_weight = 10000               # what this worker weighs in a mean at most; otherwise as many as it has rows
+
 # What one peer may use here at once; more than that is refused before anything is allocated.
 # [limits]
 # memory_gib = 4.0                     # one batch of a plan, and all values behind a peer's pointers
@@ -77,11 +86,12 @@ key = "key.pem"
 #   # {{ rule = "metrics", kinds = ["loss", "accuracy"], recipients = ["coordinator-1"] }},
 #   # Coordinators and researchers read the stand-in, never the rows.
 #   # {{ rule = "mock" }},
-#   # Only the sum over several workers leaves, never one worker's update; with maximum_epsilon, a noised sum.
-#   # {{ rule = "secure-sum", minimum_workers = 3, maximum_epsilon = 3.0 }},
+#   # Only sums over several workers leave (updates, metrics, statistics), never what is in them of this one.
+#   # {{ rule = "secure-sum", minimum_workers = 3 }},
 #   # Only what was noised here leaves, billed to the budget; maximum_epsilon is for one job, all its rounds.
 #   # {{ rule = "differential-privacy", maximum_epsilon = 3.0 }},
-#   # (The last two wait: no job of this version masks or noises, so they let nothing out yet.)
+#   # (The last one waits: no job of this version noises, so it lets nothing out yet; nor does "secure-sum" with
+#   # a maximum_epsilon.)
 #
 #   # Any rule may also name its recipients; a purpose, and it then holds only for jobs that state exactly that one;
 #   # and how often it may let something out within 24 hours:

@@ -15,8 +15,8 @@ from fedpriv import legible
 from fedpriv.plans.plan import InputRole, Plan
 from fedpriv.policy.requests import Grant
 from fedpriv.policy.rules import Approval, in_words
-from fedpriv_worker.explain import MOST_OPERATIONS, READING, Explanation, most_frequent, parameters_of
-from fedpriv_worker.forecast import Forecast
+from fedpriv_worker.explain import MASKED, MOST_OPERATIONS, Explanation, most_frequent, parameters_of, reading_of
+from fedpriv_worker.forecast import WORD_BYTES, Forecast
 from fedpriv_worker.holdings import Verdict
 from fedpriv_worker.lineage import plans_in
 from fedpriv_worker.listing import MOST_WORDS, in_order, results_of, short, sized, source, steps_of
@@ -109,7 +109,9 @@ def _parts(explanation: Explanation) -> str:
         "mock": "the stand-in",
         "value": f"one value{kinds}",
     }
-    return " and ".join(names.get(each, quoted(each)) for each in sorted(request.releases, reverse=True))
+    parts = " and ".join(names.get(each, quoted(each)) for each in sorted(request.releases, reverse=True))
+    among = request.masked_among
+    return f"{parts}, masked, in a sum over at least {count(among, 'worker')}," if among else parts
 
 
 def _computed(explanation: Explanation) -> Iterator[str]:
@@ -181,10 +183,15 @@ def _leaving(explanation: Explanation) -> Iterator[str]:
         yield f"  Not known: {explanation.problem}."
         return
     tensors = foreseen.tensors
-    if tensors:
+    if foreseen.kind == MASKED:
+        most = count(foreseen.payload_bytes // WORD_BYTES, "number")
+        yield f"  One vector of at most {most}, masked: updates, metrics, its weight, and how many were clipped."
+        yield "  Beside it public keys, sealed shares of fresh secrets, signatures, and, at the end, the shares that"
+        yield "  unmask the sum; each is an entry of the ledger."
+    elif tensors:
         yield f"  One message with {count(len(tensors), 'tensor')}, {count(foreseen.payload_bytes, 'byte')} of numbers:"
         yield from _tensors(foreseen)
-    if foreseen.metrics:
+    if foreseen.metrics and foreseen.kind != MASKED:
         named = ", ".join(map(quoted, foreseen.metrics))
         yield f"  {'Beside that, one' if tensors else 'One'} number for each of {named}."
     if explanation.weight is not None:
@@ -206,8 +213,11 @@ def _tensors(foreseen: Forecast) -> Iterator[str]:
 
 
 def _reading(explanation: Explanation) -> Iterator[str]:
-    for release in sorted(explanation.recorded.request.releases, reverse=True):
-        yield f"  {READING.get(release, 'Nothing: this version has no answer to it.')}"
+    request = explanation.recorded.request
+    known = reading_of(request)
+    said = (known.get(each, "Nothing: this version has no answer to it.") for each in sorted(request.releases)[::-1])
+    for text in dict.fromkeys(said):
+        yield f"  {text}"
 
 
 def _rules(explanation: Explanation) -> Iterator[str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -36,6 +37,7 @@ from fedpriv_worker.actions import (
 from fedpriv_worker.config import HttpWitness
 from fedpriv_worker.conversation import Carried, Conversation
 from fedpriv_worker.datasets import Dataset
+from fedpriv_worker.enrolment import Enrolment
 from fedpriv_worker.executor import Executor, stand_in
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.leases import Leases
@@ -76,7 +78,9 @@ class Worker:
         witnesses: Sequence[HttpWitness] = (),
         quota: PointerQuota | None = None,
         reached: Reached = unwatched,
+        enrolment: Enrolment | None = None,
     ) -> None:
+        """Hold `datasets`; without an `enrolment` the worker takes part in no secure aggregation."""
         self.name = name
         self.facts = _facts(name, datasets)
         self.journal = journal
@@ -84,7 +88,8 @@ class Worker:
         self.reached = reached
         self.paces = Paces()
         self.closing = False
-        self._door = Door(self.facts, journal)
+        self.door = Door(self.facts, journal)
+        self.enrolment = enrolment
         self._executor = executor
         self._quota = quota or PointerQuota()
         self._credentials = credentials
@@ -102,7 +107,7 @@ class Worker:
         self._links.add(link)
         try:
             await self.paces.keep(raw.tls_certificate, GREETING if raw.tls_certificate else None)
-            peer = await greet(side, link, self._credentials, self._seal_greeting)
+            peer = await greet(side, link, self._credentials, partial(_sealed_greeting, self.door))
             if sum(each.raw is not raw and each.is_with(peer.name) for each in self._links) >= MAXIMUM_SESSIONS:
                 log.warning("%s has %d sessions already; another one is refused", peer.name, MAXIMUM_SESSIONS)
                 return
@@ -116,14 +121,27 @@ class Worker:
             self._links.discard(link)
             await link.close()
 
-    async def carry_out(self, action: Validate | Execute, recipient: Recipient, stopped: Callable[[], bool]) -> Carried:
-        """Reserve for one request and carry it out, in a thread, one at a time; raise `StorageFailed`."""
+    async def carry_out(
+        self,
+        action: Validate | Execute,
+        recipient: Recipient,
+        stopped: Callable[[], bool],
+        admitted: Admitted | None = None,
+    ) -> Carried:
+        """Carry out one request, in a thread, one at a time; reserve for it first unless that was `admitted`.
+
+        Raise `StorageFailed`.
+        """
         loop = asyncio.get_running_loop()
         async with self._executing:
-            carried = await loop.run_in_executor(self._pool, self._carried, action, recipient, stopped)
+            carried = await loop.run_in_executor(self._pool, self._carried, action, recipient, stopped, admitted)
             if isinstance(action, Execute) and isinstance(carried.outcome, Broken) and carried.outcome.on_values:
                 self.bar(recipient, frozenset({action.order.dataset}))  # also a peer that hung up before it hears
             return carried
+
+    async def admit(self, action: Execute, recipient: Recipient) -> Admitted | Carried:
+        """Reserve for one order; return what came of it instead where it is not to be carried out."""
+        return await self.aside(lambda: _admitted(self.door, action, recipient))
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Do `work` on the journal, off the loop's thread when that waits for a disk."""
@@ -136,7 +154,7 @@ class Worker:
     async def give_up(self, admitted: Admitted) -> None:
         """Give back what an order reserved whose answer nobody gets."""
         with suppress(StorageFailed):  # it then stays charged
-            await self.aside(lambda: self._door.give_up(admitted, charged=False))
+            await self.aside(lambda: self.door.give_up(admitted, charged=False))
 
     def leave(self, carried: Iterable[asyncio.Task[Carried]]) -> None:
         """Let requests end that nobody waits for any more, then give back what they had reserved."""
@@ -169,21 +187,22 @@ class Worker:
             self._own_pool.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.journal.close)
 
-    def _carried(self, action: Validate | Execute, recipient: Recipient, stopped: Callable[[], bool]) -> Carried:
+    def _carried(
+        self,
+        action: Validate | Execute,
+        recipient: Recipient,
+        stopped: Callable[[], bool],
+        before: Admitted | None,
+    ) -> Carried:
         if isinstance(action, Validate):
             return Carried(self._executor.carry_out(action.request, action.request.plan, stopped))
-        try:
-            admitted = self._door.admit(action.order, action.forecast, recipient)
-        except ReleaseDenied as denial:
-            log.warning("request %d of %s denied: %s", action.number, recipient.name, denial)
-            lost = isinstance(denial, ReleaseLost)
-            return Carried(Broken(ErrorCode.RELEASE_LOST if lost else ErrorCode.RELEASE_DENIED))
-        if isinstance(admitted, Sealed):
-            return Carried(Answered(), again=admitted)
+        admitted = _admitted(self.door, action, recipient) if before is None else before
+        if isinstance(admitted, Carried):
+            return admitted
         outcome = self._executor.carry_out(action.order, action.plan, stopped)
         self.reached(Step.COMPUTED)
         if isinstance(outcome, Broken):
-            self._door.give_up(admitted, charged=outcome.on_values)
+            self.door.give_up(admitted, charged=outcome.on_values)
             return Carried(outcome)
         return Carried(outcome, admitted)
 
@@ -195,27 +214,39 @@ class Worker:
     def _values(self, recipient: Recipient, mark: bytes) -> Pointing:
         """Return an empty session of values."""
         table = Table(self._quota, self._barred.get(recipient.name, frozenset()))
-        return Pointing(self.facts, self._door, self.journal, self._executor, recipient, mark, table)
-
-    def _seal_greeting(self, message: Message) -> Sealed:
-        if not isinstance(message, Hello | HelloProof):
-            raise WireError(f"a {type(message).__name__} is no part of the handshake")
-        return self._door.tell(message, None)
+        return Pointing(self.facts, self.door, self.journal, self._executor, recipient, mark, table)
 
     def _through_the_door(self, action: Tell | Release, recipient: Recipient, admitted: Admitted | None) -> Sealed:
         if isinstance(action, Tell):
-            return self._door.tell(action.message, recipient)
+            return self.door.tell(action.message, recipient)
         assert admitted is not None  # nothing is computed that was not admitted
         try:
-            return self._door.release(action.message, action.order, action.forecast, recipient, admitted)
+            return self.door.release(action.message, action.order, action.forecast, recipient, admitted)
         except (ReleaseDenied, UsageError) as denial:
             log.warning("release for request %d denied: %s", action.order.request, denial)
-            self._door.give_up(admitted, charged=False)
-            return self._door.tell(Failure(action.order.request, ErrorCode.RELEASE_DENIED), recipient)
+            self.door.give_up(admitted, charged=False)
+            return self.door.tell(Failure(action.order.request, ErrorCode.RELEASE_DENIED), recipient)
         except StorageFailed:
             with suppress(StorageFailed):  # it then stays charged
-                self._door.give_up(admitted, charged=False)
+                self.door.give_up(admitted, charged=False)
             raise
+
+
+def _admitted(door: Door, action: Execute, recipient: Recipient) -> Admitted | Carried:
+    """Reserve for one order; a denial is logged, and the peer gets a code."""
+    try:
+        admitted = door.admit(action.order, action.forecast, recipient)
+    except ReleaseDenied as denial:
+        log.warning("request %d of %s denied: %s", action.number, recipient.name, denial)
+        lost = isinstance(denial, ReleaseLost)
+        return Carried(Broken(ErrorCode.RELEASE_LOST if lost else ErrorCode.RELEASE_DENIED))
+    return Carried(Answered(), again=admitted) if isinstance(admitted, Sealed) else admitted
+
+
+def _sealed_greeting(door: Door, message: Message) -> Sealed:
+    if not isinstance(message, Hello | HelloProof):
+        raise WireError(f"a {type(message).__name__} is no part of the handshake")
+    return door.tell(message, None)
 
 
 def _facts(name: WorkerName, datasets: Sequence[Dataset]) -> Facts:

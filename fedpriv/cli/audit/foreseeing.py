@@ -1,8 +1,8 @@
 """Whether what left is no larger than what its orders foresaw: entries against the plans that the worker kept.
 
-Possible only in a worker's state folder, where orders are kept with their plans. Updates and evaluations are compared,
-each with the orders of the same recipient, data set and plan; other kinds, and orders that made room for later ones,
-are counted as not compared. It is the only part of `audit` that needs torch.
+Possible only in a worker's state folder, where orders are kept with their plans. Updates, evaluations and masked words
+are compared, each with the orders of the same recipient, data set and plan; other kinds, and orders that made room for
+later ones, are counted as not compared. It is the only part of `audit` that needs torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LARGEST_REQUEST = 8 << 20
 """More bytes than a request has with its plan."""
 _EXTENT = """SELECT count(*), coalesce(sum(
     length(plan) + length(request) + length(rule) + length(why) + length(approval)), 0) FROM requests"""
-COMPARED = frozenset({"update", "evaluation"})
+COMPARED = frozenset({"update", "evaluation", "secagg-masked"})
 
 _Order = tuple[str, str, str, str]
 

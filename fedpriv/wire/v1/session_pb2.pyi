@@ -31,6 +31,7 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CODE_OVER_VALUES: _ClassVar[ErrorCode]
     ERROR_CODE_OVER_REQUESTS: _ClassVar[ErrorCode]
     ERROR_CODE_OVER_STEPS: _ClassVar[ErrorCode]
+    ERROR_CODE_NOT_ENROLLED: _ClassVar[ErrorCode]
 
 class GoodbyeReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -58,6 +59,7 @@ ERROR_CODE_OVER_WORK: ErrorCode
 ERROR_CODE_OVER_VALUES: ErrorCode
 ERROR_CODE_OVER_REQUESTS: ErrorCode
 ERROR_CODE_OVER_STEPS: ErrorCode
+ERROR_CODE_NOT_ENROLLED: ErrorCode
 GOODBYE_REASON_UNSPECIFIED: GoodbyeReason
 GOODBYE_REASON_NOT_EXPECTED: GoodbyeReason
 GOODBYE_REASON_NAME_TAKEN: GoodbyeReason
@@ -78,7 +80,7 @@ class Frame(_message.Message):
     def __init__(self, header_bytes: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., entry: _Optional[int] = ..., entry_key: _Optional[bytes] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("hello", "hello_proof", "announcement", "offer_plan", "train", "evaluate", "ask_statistics", "close_round", "plan_accepted", "update", "evaluation", "statistics", "failure", "goodbye", "ask_checkpoint", "checkpoint", "cosigned", "ask_mock", "mock", "calls", "put", "open_dataset", "fetch", "value", "ask_objects", "objects", "ask_release", "ticket", "collect", "open_session", "session_open")
+    __slots__ = ("hello", "hello_proof", "announcement", "offer_plan", "train", "evaluate", "ask_statistics", "close_round", "plan_accepted", "update", "evaluation", "statistics", "failure", "goodbye", "ask_checkpoint", "checkpoint", "cosigned", "ask_mock", "mock", "calls", "put", "open_dataset", "fetch", "value", "ask_objects", "objects", "ask_release", "ticket", "collect", "open_session", "session_open", "secagg")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HELLO_PROOF_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +112,7 @@ class Header(_message.Message):
     COLLECT_FIELD_NUMBER: _ClassVar[int]
     OPEN_SESSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_OPEN_FIELD_NUMBER: _ClassVar[int]
+    SECAGG_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     hello_proof: HelloProof
     announcement: Announcement
@@ -141,7 +144,8 @@ class Header(_message.Message):
     collect: _pointer_pb2.Collect
     open_session: _pointer_pb2.OpenSession
     session_open: _pointer_pb2.SessionOpen
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., offer_plan: _Optional[_Union[OfferPlan, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., ask_statistics: _Optional[_Union[AskStatistics, _Mapping]] = ..., close_round: _Optional[_Union[CloseRound, _Mapping]] = ..., plan_accepted: _Optional[_Union[PlanAccepted, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ask_checkpoint: _Optional[_Union[AskCheckpoint, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., cosigned: _Optional[_Union[Cosigned, _Mapping]] = ..., ask_mock: _Optional[_Union[AskMock, _Mapping]] = ..., mock: _Optional[_Union[Mock, _Mapping]] = ..., calls: _Optional[_Union[_pointer_pb2.Calls, _Mapping]] = ..., put: _Optional[_Union[_pointer_pb2.Put, _Mapping]] = ..., open_dataset: _Optional[_Union[_pointer_pb2.OpenDataset, _Mapping]] = ..., fetch: _Optional[_Union[_pointer_pb2.Fetch, _Mapping]] = ..., value: _Optional[_Union[_pointer_pb2.Value, _Mapping]] = ..., ask_objects: _Optional[_Union[_pointer_pb2.AskObjects, _Mapping]] = ..., objects: _Optional[_Union[_pointer_pb2.Objects, _Mapping]] = ..., ask_release: _Optional[_Union[_pointer_pb2.AskRelease, _Mapping]] = ..., ticket: _Optional[_Union[_pointer_pb2.Ticket, _Mapping]] = ..., collect: _Optional[_Union[_pointer_pb2.Collect, _Mapping]] = ..., open_session: _Optional[_Union[_pointer_pb2.OpenSession, _Mapping]] = ..., session_open: _Optional[_Union[_pointer_pb2.SessionOpen, _Mapping]] = ...) -> None: ...
+    secagg: bytes
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., offer_plan: _Optional[_Union[OfferPlan, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., ask_statistics: _Optional[_Union[AskStatistics, _Mapping]] = ..., close_round: _Optional[_Union[CloseRound, _Mapping]] = ..., plan_accepted: _Optional[_Union[PlanAccepted, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ask_checkpoint: _Optional[_Union[AskCheckpoint, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., cosigned: _Optional[_Union[Cosigned, _Mapping]] = ..., ask_mock: _Optional[_Union[AskMock, _Mapping]] = ..., mock: _Optional[_Union[Mock, _Mapping]] = ..., calls: _Optional[_Union[_pointer_pb2.Calls, _Mapping]] = ..., put: _Optional[_Union[_pointer_pb2.Put, _Mapping]] = ..., open_dataset: _Optional[_Union[_pointer_pb2.OpenDataset, _Mapping]] = ..., fetch: _Optional[_Union[_pointer_pb2.Fetch, _Mapping]] = ..., value: _Optional[_Union[_pointer_pb2.Value, _Mapping]] = ..., ask_objects: _Optional[_Union[_pointer_pb2.AskObjects, _Mapping]] = ..., objects: _Optional[_Union[_pointer_pb2.Objects, _Mapping]] = ..., ask_release: _Optional[_Union[_pointer_pb2.AskRelease, _Mapping]] = ..., ticket: _Optional[_Union[_pointer_pb2.Ticket, _Mapping]] = ..., collect: _Optional[_Union[_pointer_pb2.Collect, _Mapping]] = ..., open_session: _Optional[_Union[_pointer_pb2.OpenSession, _Mapping]] = ..., session_open: _Optional[_Union[_pointer_pb2.SessionOpen, _Mapping]] = ..., secagg: _Optional[bytes] = ...) -> None: ...
 
 class NamedNumber(_message.Message):
     __slots__ = ("name", "value")
@@ -216,7 +220,7 @@ class OfferPlan(_message.Message):
     def __init__(self, request: _Optional[int] = ..., plan: _Optional[bytes] = ...) -> None: ...
 
 class Train(_message.Message):
-    __slots__ = ("request", "job", "round", "dataset", "plan", "epochs", "batch_size", "shuffle", "drop_last", "seed", "hyperparameters", "metrics", "purpose", "model")
+    __slots__ = ("request", "job", "round", "dataset", "plan", "epochs", "batch_size", "shuffle", "drop_last", "seed", "hyperparameters", "metrics", "purpose", "model", "invite")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -231,6 +235,7 @@ class Train(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    INVITE_FIELD_NUMBER: _ClassVar[int]
     request: int
     job: str
     round: int
@@ -245,10 +250,11 @@ class Train(_message.Message):
     metrics: _containers.RepeatedScalarFieldContainer[str]
     purpose: str
     model: _tensor_pb2.TensorSet
-    def __init__(self, request: _Optional[int] = ..., job: _Optional[str] = ..., round: _Optional[int] = ..., dataset: _Optional[str] = ..., plan: _Optional[bytes] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shuffle: _Optional[bool] = ..., drop_last: _Optional[bool] = ..., seed: _Optional[int] = ..., hyperparameters: _Optional[_Iterable[_Union[NamedNumber, _Mapping]]] = ..., metrics: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., model: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ...) -> None: ...
+    invite: bytes
+    def __init__(self, request: _Optional[int] = ..., job: _Optional[str] = ..., round: _Optional[int] = ..., dataset: _Optional[str] = ..., plan: _Optional[bytes] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shuffle: _Optional[bool] = ..., drop_last: _Optional[bool] = ..., seed: _Optional[int] = ..., hyperparameters: _Optional[_Iterable[_Union[NamedNumber, _Mapping]]] = ..., metrics: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., model: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ..., invite: _Optional[bytes] = ...) -> None: ...
 
 class Evaluate(_message.Message):
-    __slots__ = ("request", "job", "round", "dataset", "plan", "batch_size", "metrics", "purpose", "model")
+    __slots__ = ("request", "job", "round", "dataset", "plan", "batch_size", "metrics", "purpose", "model", "invite")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -258,6 +264,7 @@ class Evaluate(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    INVITE_FIELD_NUMBER: _ClassVar[int]
     request: int
     job: str
     round: int
@@ -267,19 +274,22 @@ class Evaluate(_message.Message):
     metrics: _containers.RepeatedScalarFieldContainer[str]
     purpose: str
     model: _tensor_pb2.TensorSet
-    def __init__(self, request: _Optional[int] = ..., job: _Optional[str] = ..., round: _Optional[int] = ..., dataset: _Optional[str] = ..., plan: _Optional[bytes] = ..., batch_size: _Optional[int] = ..., metrics: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., model: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ...) -> None: ...
+    invite: bytes
+    def __init__(self, request: _Optional[int] = ..., job: _Optional[str] = ..., round: _Optional[int] = ..., dataset: _Optional[str] = ..., plan: _Optional[bytes] = ..., batch_size: _Optional[int] = ..., metrics: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., model: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ..., invite: _Optional[bytes] = ...) -> None: ...
 
 class AskStatistics(_message.Message):
-    __slots__ = ("request", "dataset", "kinds", "purpose")
+    __slots__ = ("request", "dataset", "kinds", "purpose", "invite")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     KINDS_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    INVITE_FIELD_NUMBER: _ClassVar[int]
     request: int
     dataset: str
     kinds: _containers.RepeatedScalarFieldContainer[str]
     purpose: str
-    def __init__(self, request: _Optional[int] = ..., dataset: _Optional[str] = ..., kinds: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ...) -> None: ...
+    invite: bytes
+    def __init__(self, request: _Optional[int] = ..., dataset: _Optional[str] = ..., kinds: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., invite: _Optional[bytes] = ...) -> None: ...
 
 class CloseRound(_message.Message):
     __slots__ = ("job", "round")

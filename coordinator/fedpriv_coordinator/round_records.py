@@ -1,0 +1,101 @@
+"""Records of rounds: what became of each worker's part, the means, and the bytes that went each way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fedpriv.ids import WorkerName
+from fedpriv.learning.strategies import RoundSum
+from fedpriv.secagg.server_states import Finding
+from fedpriv.wire.messages import Evaluation
+from fedpriv_coordinator.course import Part
+from fedpriv_coordinator.experiment import RoundFinding, RoundRecord, WorkerRound
+
+Evaluations = Mapping[WorkerName, Evaluation | str]
+"""What each worker measured, or the metrics that it was asked for and why it gave none."""
+Traffic = Mapping[WorkerName, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What a round gathered before the next model is made of it; `reason` says why it was abandoned, "" if not.
+
+    `loss` is the mean training loss where only a sum is known.
+    """
+
+    parts: Mapping[WorkerName, Part]
+    sum: RoundSum
+    reason: str = ""
+    loss: float | None = None
+    saturated: int = 0
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the workers measured on their own validation rows: each one's, or no more than the means."""
+
+    evaluations: Evaluations = field(default_factory=dict)
+    means: Mapping[str, float] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+
+def record_of(
+    number: int, gathered: Gathered, measured: Measured, before: Traffic, after: Traffic, seconds: float
+) -> RoundRecord:
+    """Return the record of a round; bytes are what the counters gained since it began."""
+    workers = []
+    for worker, part in sorted(gathered.parts.items()):
+        received, sent = (now - then for now, then in zip(after[worker], before[worker], strict=True))
+        found = measured.evaluations.get(worker, "")
+        metrics, unmeasured = ({}, found) if isinstance(found, str) else (found.metrics, "")
+        workers.append(
+            WorkerRound(
+                worker, part.status, part.weight, received, sent, part.seconds, metrics, part.reason, unmeasured
+            )
+        )
+    folded = [part for part in gathered.parts.values() if part.status == "folded"]
+    losses = [(part.weight, part.loss) for part in folded if part.loss is not None]
+    return RoundRecord(
+        number=number,
+        outcome="abandoned" if gathered.reason else "complete",
+        seconds=seconds,
+        loss=_mean(losses) if gathered.loss is None else gathered.loss,
+        metrics={},
+        worker_metrics=measured.means or _means(measured.evaluations),
+        bytes_in=sum(each.bytes_in for each in workers),
+        bytes_out=sum(each.bytes_out for each in workers),
+        workers=tuple(workers),
+        findings=tuple(map(_finding, (*gathered.findings, *measured.findings))),
+        saturated=gathered.saturated,
+    )
+
+
+def _finding(finding: Finding) -> RoundFinding:
+    abort = finding.abort
+    return RoundFinding(
+        worker=finding.worker,
+        reason="" if finding.reason is None else finding.reason.value,
+        explanation=finding.explanation,
+        sid="" if abort is None else abort.sid.hex(),
+        subject="" if abort is None else abort.subject,
+        phase=-1 if abort is None else abort.round,
+        signature="" if abort is None else abort.signature.hex(),
+    )
+
+
+def _means(evaluations: Evaluations) -> dict[str, float]:
+    given = [each for each in evaluations.values() if isinstance(each, Evaluation)]
+    names = sorted({name for evaluation in given for name in evaluation.metrics})
+    return {name: mean for name in names if (mean := _mean(_weighted(given, name))) is not None}
+
+
+def _weighted(given: Iterable[Evaluation], name: str) -> list[tuple[float, float]]:
+    return [(each.weight, each.metrics[name]) for each in given if name in each.metrics]
+
+
+def _mean(weighted: Sequence[tuple[float, float]]) -> float | None:
+    """Return the weighted mean, or None of nothing."""
+    total = sum(weight for weight, _ in weighted)
+    return sum(weight * value for weight, value in weighted) / total if total > 0 else None

@@ -1,0 +1,153 @@
+"""How a run aggregates securely: what the researcher asks for, and the descriptor of a round that follows from it.
+
+Every worker holds the descriptor to what it knows and to its owner's terms, and the stricter wins: what is asked for
+here can only be more than an owner insists on. It sends nothing; `summing` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from fedpriv.clock import Clock
+from fedpriv.errors import UsageError
+from fedpriv.secagg import harary
+from fedpriv.secagg.checks import Terms
+from fedpriv.secagg.descriptor import Descriptor
+from fedpriv.secagg.graph import COMPLETE, DEFAULT_LOST, GraphKind, GraphSpec
+from fedpriv.secagg.ring import ring_for
+from fedpriv.secagg.roster import Roster
+from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, LEAST_WORKERS, least_threshold
+from fedpriv.secagg.vector import VectorSpec
+from fedpriv.storage.rosters import SignedRoster, load_roster
+
+Weights: TypeAlias = Literal["rows", "uniform"]
+ROUNDING = 10
+"""Announced row counts are rounded down to tens."""
+_DENOMINATOR = 1_000_000
+_MESSAGES_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SecureAggregation:
+    """Only sums over at least `minimum_workers` workers are seen, never what one of them contributed.
+
+    Updates are clipped to [-clip, clip] in each number and rounded to multiples of 2**-fraction_bits. With `weights`
+    "rows" a worker weighs as many rows as it has, up to `maximum_weight` (None: the most that any announces).
+    `colluding` is the share of workers that may work with the coordinator and `lost` the share that a Harary graph can
+    lose. `roster` is the administrator's file, or None among virtual workers, whose process makes one.
+    """
+
+    minimum_workers: int = LEAST_WORKERS
+    graph: Literal["complete", "harary"] = "complete"
+    weights: Weights = "rows"
+    maximum_weight: int | None = None
+    clip: float = 16.0
+    fraction_bits: int = 16
+    colluding: float = float(DEFAULT_COLLUDING)
+    lost: float = float(DEFAULT_LOST)
+    roster: str | Path | SignedRoster | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.minimum_workers < LEAST_WORKERS:
+            raise UsageError(
+                f"minimum_workers is {self.minimum_workers}; use {LEAST_WORKERS} or more: in a sum of two, each can "
+                "subtract its own"
+            )
+        if self.graph not in tuple(GraphKind) or self.weights not in ("rows", "uniform"):
+            raise UsageError(
+                f"graph is {self.graph!r} and weights {self.weights!r}; use 'complete' or 'harary', 'rows' or 'uniform'"
+            )
+        if self.maximum_weight is not None and self.maximum_weight < 1:
+            raise UsageError(f"maximum_weight is {self.maximum_weight}; use 1 or more, or leave it out")
+        if not (0 < self.clip <= 1 << 20 and 1 <= self.fraction_bits <= 32):
+            raise UsageError(
+                f"clip is {self.clip:g} and fraction_bits {self.fraction_bits}; use a clip above 0 and up to 2**20, "
+                "and 1 to 32 bits"
+            )
+        if not (0 <= self.colluding < 1 and 0 <= self.lost < 1):
+            raise UsageError(
+                f"colluding is {self.colluding:g} and lost {self.lost:g}; use shares of at least 0 and below 1"
+            )
+
+    @property
+    def colluding_share(self) -> Fraction:
+        """The colluding share as an exact fraction, 1/3 for 0.333333."""
+        return Fraction(self.colluding).limit_denominator(_DENOMINATOR)
+
+    @property
+    def terms(self) -> Terms:
+        """What the coordinator itself insists on."""
+        return Terms(self.minimum_workers, self.colluding_share)
+
+    def signed_roster(self) -> SignedRoster | None:
+        """Return the roster that was given, read from its file if it is one."""
+        return load_roster(Path(self.roster)) if isinstance(self.roster, str | Path) else self.roster
+
+    def weight_limit(self, announced: Iterable[int | None]) -> int:
+        """Return the largest weight of a round, given the rows that its workers announced (None: hidden, weighs 1)."""
+        if self.weights == "uniform":
+            return 1
+        most = max((rows for rows in announced if rows is not None), default=1)
+        return most + ROUNDING if self.maximum_weight is None else self.maximum_weight
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What one round sums: the digests of model and computation, the vector, and how long an answer may take."""
+
+    model: bytes
+    computation: bytes
+    vector: VectorSpec
+    deadline_seconds: float
+
+
+class Numbering:
+    """Numbers of rounds that never come again in a federation: milliseconds since 1970, or one more than the last."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last = -1
+
+    def next(self) -> int:
+        """Return a number above every one before, of this process and of earlier ones whose clock was not ahead."""
+        self._last = max(self._last + 1, int(self._clock.now() * 1000))
+        return self._last
+
+
+def describe(
+    asked: SecureAggregation, roster: Roster, workers: Sequence[str], number: int, quorum: int, subject: Subject
+) -> Descriptor:
+    """Return the descriptor of round `number` among `workers`, of whom `quorum` must be in the sum.
+
+    Raise `UsageError` where no ring or graph of ours does, saying how many bits or what share would.
+    """
+    count, whole = len(workers), float(subject.deadline_seconds)
+    patience = min(whole, _MESSAGES_SECONDS)
+    graph, threshold = _graph(asked, count)
+    return Descriptor(
+        federation=roster.federation,
+        roster=roster.digest,
+        round=number,
+        model=subject.model,
+        plan=subject.computation,
+        vector=subject.vector,
+        modulus_bits=ring_for(subject.vector.bits_needed(count)).bits,
+        workers=count,
+        threshold=threshold,
+        minimum_cohort=max(asked.minimum_workers, quorum),
+        graph=graph,
+        deadlines_seconds=(whole, patience, whole, patience, patience),  # floats: they travel as such, and are hashed
+    )
+
+
+def _graph(asked: SecureAggregation, count: int) -> tuple[GraphSpec, int]:
+    if asked.graph == "complete":
+        return COMPLETE, least_threshold(count, asked.colluding_share)
+    lost = Fraction(asked.lost).limit_denominator(_DENOMINATOR)
+    population = harary.Population.of(count, asked.colluding_share, lost)
+    choice = harary.search(population)
+    return GraphSpec(GraphKind.HARARY, choice.degree, population.lost), choice.threshold

@@ -1,0 +1,1 @@
+"""Attacks on what a worker released, as pure functions: what protection is measured against."""

@@ -1,0 +1,115 @@
+"""Exact integer noise: a table of 128-bit cumulative probabilities, driven by an AES-256-CTR stream.
+
+Each value takes 16 bits of the stream; where they do not decide it, 64 and if need be 128 bits are compared with the
+table's thresholds, so that what is sampled has exactly the table's probabilities. The stream's key is drawn anew, from
+the entropy that is given, for every call; outside the tests that is the operating system's. No generator of numpy or
+torch has a part in it. How long a call takes depends on the noise that it draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from fedpriv.entropy import Entropy, SeededEntropy
+from fedpriv.errors import UsageError
+from fedpriv.privacy import tables
+from fedpriv.privacy.tables import BITS, Table
+
+KEY_BYTES = 32
+_HIGH, _LOW = np.uint64(48), np.uint64(16)
+BLOCK = 1 << 16
+"""Values that are drawn at once: stream, slots and values of a block stay in the cache."""
+
+Integers = npt.NDArray[np.int32]
+Values = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerNoise:
+    """Independent integers of one distribution; `total_variation` is for each value drawn."""
+
+    table: Table = field(repr=False)
+    name: str
+    variance: float
+
+    @property
+    def total_variation(self) -> float:
+        """How far one value is from the named distribution; a release of d values is off by d times as much."""
+        return self.table.total_variation
+
+    def sample(self, count: int, entropy: Entropy) -> Integers:
+        """Return `count` values, int32."""
+        if count < 0:
+            raise UsageError(f"{count} values of noise are asked for; use 0 or more")
+        values = np.empty(count, np.int32)
+        stream = stream_of(entropy)
+        for start in range(0, count, BLOCK):
+            fill(self.table, values[start : start + BLOCK], stream)
+        return values
+
+
+def discrete_gaussian(variance: float) -> IntegerNoise:
+    """Return noise with P(k) proportional to exp(-k^2 / (2 variance)); `variance` up to 20,000^2 integer units."""
+    return IntegerNoise(tables.discrete_gaussian(variance), "discrete-gaussian", variance)
+
+
+def skellam(variance: float) -> IntegerNoise:
+    """Return Skellam noise of mean 0 and this variance, up to 20,000^2 integer units."""
+    return IntegerNoise(tables.skellam(variance), "skellam", variance)
+
+
+SAMPLERS: dict[str, Callable[[float], IntegerNoise]] = {"discrete-gaussian": discrete_gaussian, "skellam": skellam}
+
+
+def stream_of(entropy: Entropy) -> Entropy:
+    """Return an AES-256-CTR stream under a key that `entropy` gives now."""
+    return SeededEntropy(entropy.random_bytes(KEY_BYTES))
+
+
+def fill(table: Table, values: Integers, stream: Entropy) -> None:
+    """Fill `values` with independent values of `table`."""
+    slots = np.frombuffer(stream.random_bytes(2 * len(values)), np.uint16)
+    drawn = table.direct.take(slots, mode="clip")  # "clip" spares a check; every slot is in range
+    values[:] = drawn
+    places = np.flatnonzero(drawn >= table.open)
+    if len(places):
+        values[places] = _decided(table, slots, places, values[places] - table.open, stream)
+
+
+def _decided(
+    table: Table, slots: npt.NDArray[np.uint16], places: npt.NDArray[np.intp], numbers: Integers, stream: Entropy
+) -> Integers:
+    """Return a value for `slots` at `places` by 48 more bits, and where these agree with a threshold by 64 more.
+
+    `numbers` are those of the open slots in the table.
+    """
+    more = np.frombuffer(stream.random_bytes(8 * len(places)), np.uint64) >> _LOW
+    threshold = table.only[numbers]
+    values: Integers = table.first[numbers] + (more > threshold)
+    crowded = np.flatnonzero((threshold == 0) | (more == threshold))
+    if len(crowded):
+        drawn = (slots[places[crowded]].astype(np.uint64) << _HIGH) | more[crowded]
+        values[crowded] = table.least + _searched(table, drawn, stream)
+    return values
+
+
+def _searched(table: Table, drawn: npt.NDArray[np.uint64], stream: Entropy) -> npt.NDArray[np.intp]:
+    """Return how many thresholds are at or below each of `drawn`, once all its 128 bits are there."""
+    counts = np.searchsorted(table.leading, drawn, side="right")
+    for at in np.flatnonzero(table.leading[np.maximum(counts, 1) - 1] == drawn):
+        counts[at] = _by_all_bits(table, int(drawn[at]), int.from_bytes(stream.random_bytes(8), "big"))
+    return counts
+
+
+def _by_all_bits(table: Table, high: int, low: int) -> int:
+    """Return how many thresholds are at or below the 128 bits `high`, `low`."""
+    drawn = high << (BITS - 64) | low
+    start, stop = 0, len(table.thresholds)
+    while start < stop:
+        middle = (start + stop) // 2
+        start, stop = (middle + 1, stop) if table.thresholds[middle] <= drawn else (start, middle)
+    return start

@@ -1,0 +1,95 @@
+"""Who masks with whom, and who holds whose shares: everybody with everybody, or neighbours on a Harary graph.
+
+Every worker and the coordinator compute the same graph from the sorted members and `h1`. In a complete graph a worker
+also holds a share of itself, as in Bonawitz et al. 2017; on a Harary graph (Bell et al. 2020) only its neighbours do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+
+from fedpriv import canonical
+from fedpriv.entropy import SeededEntropy
+from fedpriv.errors import UsageError
+from fedpriv.ids import WorkerName
+from fedpriv.secagg.harary import Population
+
+DEFAULT_LOST = Fraction(1, 20)
+_DRAW_BYTES = 16
+
+
+class GraphKind(StrEnum):
+    """The two shapes of a round."""
+
+    COMPLETE = "complete"
+    HARARY = "harary"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """The graph of a descriptor; `degree` and `lost`, the most workers that may be lost in all, are 0 if complete."""
+
+    kind: GraphKind = GraphKind.COMPLETE
+    degree: int = 0
+    lost: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind is GraphKind.COMPLETE and (self.degree or self.lost):
+            raise UsageError("a complete graph has neither a degree nor a bound on lost workers; leave both out")
+        if self.kind is GraphKind.HARARY and (self.degree < 2 or self.degree % 2 or self.lost < 0):
+            raise UsageError(
+                f"a Harary graph of degree {self.degree} and {self.lost} lost; use an even degree from 2 on"
+            )
+
+    def population(self, invited: int, members: int, hostile: Fraction) -> Population:
+        """Return what a graph over `members` of `invited` must stand: every hostile one came, absent ones are lost."""
+        coming = min(members, int(hostile * invited))
+        return Population(members, coming, max(0, self.lost - (invited - members)))
+
+
+COMPLETE = GraphSpec()
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The graph over the sorted `members`: the point of each, its neighbours, and the holders of its shares."""
+
+    members: tuple[WorkerName, ...]
+    points: Mapping[WorkerName, int] = field(repr=False)
+    cycle: tuple[WorkerName, ...] = field(repr=False)  # empty where everybody is a neighbour
+    places: Mapping[WorkerName, int] = field(repr=False)
+    reach: int
+
+    def neighbours(self, worker: WorkerName) -> tuple[WorkerName, ...]:
+        """Return with whom `worker` shares masks, sorted; never itself."""
+        if not self.cycle:
+            return tuple(each for each in self.members if each != worker)
+        place, size = self.places[worker], len(self.cycle)
+        steps = [step for step in range(-self.reach, self.reach + 1) if step]
+        return tuple(sorted({self.cycle[(place + step) % size] for step in steps} - {worker}))
+
+    def holders(self, worker: WorkerName) -> tuple[WorkerName, ...]:
+        """Return who holds shares of `worker`, sorted: also those whose shares it holds, and who must agree with it."""
+        return self.neighbours(worker) if self.cycle else self.members
+
+
+def topology(spec: GraphSpec, members: Iterable[WorkerName], h1: bytes) -> Topology:
+    """Return the graph of `spec` over `members`; the order on a Harary cycle is drawn from `h1`."""
+    ordered = tuple(sorted(members))
+    points = {worker: place for place, worker in enumerate(ordered, start=1)}
+    if spec.kind is GraphKind.COMPLETE:
+        return Topology(ordered, points, (), {}, 0)
+    cycle = permuted(ordered, canonical.digest("fedpriv/graph/v1", h1))
+    return Topology(ordered, points, cycle, {worker: place for place, worker in enumerate(cycle)}, spec.degree // 2)
+
+
+def permuted(items: Sequence[WorkerName], seed: bytes) -> tuple[WorkerName, ...]:
+    """Return `items` in the order that `seed` draws: Fisher-Yates, 16 bytes a draw, bias below 2**-100."""
+    shuffled, stream = list(items), SeededEntropy(seed)
+    for last in range(len(shuffled) - 1, 0, -1):
+        other = int.from_bytes(stream.random_bytes(_DRAW_BYTES), "big") % (last + 1)
+        shuffled[last], shuffled[other] = shuffled[other], shuffled[last]
+    return tuple(shuffled)

@@ -1,0 +1,112 @@
+"""The degree k and threshold t of a Harary graph, from how many workers are hostile and how many may be lost.
+
+The search is that of Bell et al. (CCS 2020) in the semi-malicious model: no worker's neighbours hold a majority of
+hostile shares, the honest ones stay connected, and no secret is lost with those that drop out, but for a probability
+of 2**-security and 2**-correctness. A coordinator with colluding workers can try many permutations, so the default is
+2**-80: after 2**40 tries 2**-40 is left. Nothing more is claimed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from fedpriv.errors import UsageError
+
+SECURITY_BITS = 80
+CORRECTNESS_BITS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Workers of a round, how many of them at most are hostile, and how many honest ones may be lost."""
+
+    workers: int
+    hostile: int
+    lost: int
+
+    @classmethod
+    def of(cls, workers: int, hostile: Fraction, lost: Fraction) -> Population:
+        """Return floor(gamma n) hostile and floor(delta n) lost of n `workers`."""
+        return cls(workers, math.floor(hostile * workers), math.floor(lost * workers))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An even degree, and how many of a worker's neighbours reconstruct its secrets."""
+
+    degree: int
+    threshold: int
+
+
+def search(
+    population: Population,
+    *,
+    security_bits: int = SECURITY_BITS,
+    correctness_bits: int = CORRECTNESS_BITS,
+    semi_honest: bool = False,
+) -> Choice:
+    """Return the least degree that is safe and correct, and its threshold; A.2.
+
+    Raises `UsageError` where no graph thinner than the complete one is. `semi_honest` is for comparison with published
+    values only; no worker accepts it.
+    """
+    for degree in range(2, population.workers - 1, 2):
+        if not connected(population, degree, security_bits):
+            continue
+        below = _least_unsafe(population, degree, security_bits, semi_honest=semi_honest)
+        if _largest_correct(population, degree, correctness_bits) > below:
+            return Choice(degree, max(below + 1, 2))
+    raise UsageError(
+        f"no Harary graph is safe for {population.workers} workers of which {population.hostile} may be hostile and "
+        f"{population.lost} lost; use the complete graph"
+    )
+
+
+def least_safe_threshold(population: Population, degree: int, security_bits: int = SECURITY_BITS) -> int:
+    """Return the least threshold at which a semi-malicious coordinator learns both secrets of nobody."""
+    return max(_least_unsafe(population, degree, security_bits, semi_honest=False) + 1, 2)
+
+
+def connected(population: Population, degree: int, security_bits: int = SECURITY_BITS) -> bool:
+    """Return whether the honest workers that stay are one component, but for 2**-security; A.2, the union bound."""
+    n, removed = population.workers, population.hostile + population.lost
+    if degree > removed:
+        return True
+    if n - degree - 1 < 1 or removed - degree + 1 < 1:
+        return False
+    logarithm = math.log(n) + math.log(n - degree - 1) - math.log(2)
+    logarithm += math.lgamma(removed + 1) + math.lgamma(n - degree + 1)
+    logarithm -= math.lgamma(n + 1) + math.lgamma(removed - degree + 1)
+    return logarithm < -(security_bits + 1) * math.log(2)
+
+
+def _least_unsafe(population: Population, degree: int, bits: int, *, semi_honest: bool) -> int:
+    """Return t1: the least t that more hostile neighbours reach only with 2**-(bits + 1) / n, made semi-malicious."""
+    limit = math.ldexp(1 / population.workers, -(bits + 1))
+    tail, least = 0.0, degree
+    while (tail := tail + _hypergeometric(population.workers, population.hostile, degree, least)) <= limit:
+        least -= 1
+    return least if semi_honest else math.ceil((least + degree - 1.25) / 2)
+
+
+def _largest_correct(population: Population, degree: int, bits: int) -> int:
+    """Return t2: the largest t that fewer surviving neighbours miss only with 2**-bits / n."""
+    limit = math.ldexp(1 / population.workers, -bits)
+    staying = population.workers - population.lost
+    tail, largest = 0.0, 0
+    while (tail := tail + _hypergeometric(population.workers, staying, degree, largest)) <= limit:
+        largest += 1
+    return largest
+
+
+def _hypergeometric(n: int, marked: int, draws: int, count: int) -> float:
+    """Return Pr[HG(n, marked, draws) = count]."""
+    if not max(0, draws - (n - marked)) <= count <= min(draws, marked):
+        return 0.0
+    return math.exp(_choose(marked, count) + _choose(n - marked, draws - count) - _choose(n, draws))
+
+
+def _choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

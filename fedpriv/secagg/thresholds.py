@@ -1,0 +1,36 @@
+"""How many shares reconstruct, and how few workers may be left: the numbers that no coordinator may lower.
+
+With n workers of which c collude, t shares and `2t > n + c`, no two different stories about who is alive can both
+find t believers (A.2 of the specification; Bonawitz et al. 2017, section 6). A worker computes the least t itself.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+LEAST_WORKERS = 3
+ADVISED_WORKERS = 5
+DEFAULT_COLLUDING = Fraction(1, 3)
+
+
+def colluding(workers: int, share: Fraction = DEFAULT_COLLUDING) -> int:
+    """Return c, the most workers that may collude with the coordinator: fewer than `share` of them."""
+    return max(0, math.ceil(share * workers) - 1)
+
+
+def least_threshold(workers: int, share: Fraction = DEFAULT_COLLUDING) -> int:
+    """Return the least t with `2t > n + c`: `floor((n + c)/2) + 1`."""
+    return (workers + colluding(workers, share)) // 2 + 1
+
+
+def advice(workers: int) -> str:
+    """Return what to tell an owner about a cohort of this size, "" where there is nothing to say."""
+    if workers < LEAST_WORKERS:
+        return f"{workers} workers are too few: each could work out the others' sum; use {LEAST_WORKERS} or more"
+    if workers < ADVISED_WORKERS:
+        return (
+            f"with {workers} workers the round survives the loss of one, and only after its vector arrived; "
+            f"use {ADVISED_WORKERS} or more"
+        )
+    return ""

@@ -1,0 +1,69 @@
+"""What the owner of a virtual worker is shown of an order into a sum, and the roster that its process signs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import fedpriv as fp
+from fedpriv.entropy import SystemEntropy
+from fedpriv.errors import VerificationFailed
+from fedpriv.remote.enrolment import process_roster
+from fedpriv.secagg.reasons import Refused
+from fedpriv.secagg.roster import Member, Roster
+from fedpriv.storage.rosters import SignedRoster, new_identity
+
+NAMES = ("alice", "bob", "carol", "dave", "erin")
+LOSS = torch.nn.functional.binary_cross_entropy_with_logits
+
+
+@pytest.fixture
+def workers() -> Iterator[list[fp.VirtualWorker]]:
+    made = []
+    for at, name in enumerate(NAMES):
+        features = torch.randn(40, 4, generator=torch.Generator().manual_seed(at))
+        data = fp.Dataset("toy", features, features.sum(1) > 0, release=[fp.SecureSum()])
+        made.append(fp.VirtualWorker(name, [data]))
+    yield made
+    for worker in made:
+        worker.close()
+
+
+def test_an_owner_is_told_that_it_leaves_masked_and_what_that_means(workers: list[fp.VirtualWorker]) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+    with fp.Federation(workers) as federation:
+        how = fp.SecureAggregation()
+        federation.fit(model, dataset="toy", loss=LOSS, rounds=1, deadline_seconds=20, secure_aggregation=how)
+    (request,) = workers[0].requests()
+    text = " ".join(workers[0].explain(request["id"]).split())
+    assert "asks for an update of its model, masked, in a sum over at least 4 workers, of the data set" in text
+    assert "One vector of at most 7 numbers, masked" in text
+    assert "Of this worker alone, nothing" in text
+    assert "An update in clear" not in text
+    assert "Update: may leave under the rule secure-sum" in text
+    assert "The ledger has 2 messages to me" in text
+    assert "All of them are what was foreseen" in text
+
+
+def test_a_process_signs_rosters_that_only_rise_and_takes_no_other(workers: list[fp.VirtualWorker]) -> None:
+    first = process_roster(workers)
+    process_roster(workers[:3])
+    with pytest.raises(VerificationFailed, match="does not follow version"):
+        workers[0].enrol(first)
+    stranger = new_identity(SystemEntropy())
+    forged = SignedRoster.sign(Roster("this-process", 10**9, (Member("alice", workers[0].identity),)), stranger)
+    with pytest.raises(Refused, match="a signature of 'administrator' does not verify"):
+        workers[0].enrol(forged)
+
+
+def test_a_run_of_virtual_workers_can_be_followed_by_another(workers: list[fp.VirtualWorker]) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+    how = fp.SecureAggregation(weights="uniform", minimum_workers=4)
+    with fp.Federation(workers) as federation:
+        for _ in range(2):
+            terms = {"dataset": "toy", "loss": LOSS, "rounds": 1, "deadline_seconds": 20}
+            result = federation.fit(model, **terms, secure_aggregation=how)
+            assert result.history.rounds[0].outcome == "complete"

@@ -1,0 +1,109 @@
+"""This worker's place in a federation: its own identity, the roster that its owner accepted, and its owner's terms.
+
+The identity is an Ed25519 key that is made in the state folder and stays there. A roster counts only if the key of the
+administrator, which the owner pinned, signed it, and never one older than what was accepted before: a coordinator can
+neither add a worker to it nor bring back one that was taken off. It takes part in no round; `aggregation` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from fedpriv.errors import UsageError, VerificationFailed
+from fedpriv.secagg.checks import Expectation, Terms
+from fedpriv.secagg.keys import Identity
+from fedpriv.secagg.roster import Roster
+from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, LEAST_WORKERS
+from fedpriv.storage.rosters import SignedRoster
+from fedpriv.updates import TensorSpec
+from fedpriv.wire.rounds import Summable, computation, fixed_point_of, vector_of
+from fedpriv_worker.actions import Evaluated, Summed, Trained
+
+FUTURE_MILLISECONDS = 86_400_000
+"""How far a round's number, the time at which it began, may be ahead of this worker's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerTerms:
+    """What the owner insists on, beyond any one rule; a coordinator can ask for more, never for less.
+
+    `colluding` is the share of workers that may work together with the coordinator, `maximum_weight` the most that
+    this worker weighs in a mean; None for as many as it has rows.
+    """
+
+    minimum_cohort: int = LEAST_WORKERS
+    colluding: Fraction = DEFAULT_COLLUDING
+    maximum_weight: int | None = None
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise `UsageError` for terms that no round can meet or that protect nobody."""
+        if self.minimum_cohort < LEAST_WORKERS:
+            raise UsageError(
+                f"minimum_cohort is {self.minimum_cohort}; use {LEAST_WORKERS} or more: in a sum of two, each can "
+                "subtract its own"
+            )
+        if not 0 <= self.colluding < 1:
+            raise UsageError(f"colluding is {float(self.colluding):g}; use a share of at least 0 and below 1")
+        if self.maximum_weight is not None and self.maximum_weight < 1:
+            raise UsageError(f"maximum_weight is {self.maximum_weight}; use 1 or more, or leave it out")
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Who this worker is to others in a sum, and what its owner insists on; `roster` returns what is accepted now.
+
+    It raises `VerificationFailed` or `UsageError` where there is none that counts.
+    """
+
+    identity: Identity = field(repr=False)
+    roster: Callable[[], Roster] = field(repr=False)
+    terms: OwnerTerms = OwnerTerms()
+
+    def judged_by(self, last_round: int) -> Terms:
+        """Return the terms that a descriptor is held to, when `last_round` is the highest that was ever begun."""
+        return Terms(self.terms.minimum_cohort, self.terms.colluding, last_round)
+
+    def weight(self, outcome: Trained | Evaluated | Summed, *, uniform: bool) -> int:
+        """Return what an outcome weighs: its rows, the owner's most at most; 1 where it is `uniform`, and for sums."""
+        if uniform or isinstance(outcome, Summed):
+            return 1
+        most = self.terms.maximum_weight
+        return max(1, outcome.rows if most is None else min(outcome.rows, most))
+
+
+def expected(
+    order: Summable, roster: Roster, *, model: bytes, changed: tuple[TensorSpec, ...], features: int, now: float
+) -> Expectation:
+    """Return what the descriptor of the round has to say, worked out from the `order` itself; `now` in Unix seconds."""
+    assert order.invite is not None  # nobody asks without
+    descriptor = order.invite.descriptor
+    latest = int(now * 1000) + FUTURE_MILLISECONDS
+    return Expectation(
+        roster=roster,
+        round=min(descriptor.round, latest),
+        model=model,
+        plan=computation(order),
+        vector=vector_of(order, changed, features, fixed_point_of(descriptor)),
+    )
+
+
+def check_next(signed: SignedRoster, administrator: bytes, before: SignedRoster | None) -> None:
+    """Raise unless the administrator signed `signed`, for the same federation and later than what was accepted."""
+    signed.roster.check(signed.signature, administrator)
+    if before is None or before == signed:
+        return
+    if before.roster.federation != signed.roster.federation:
+        raise UsageError(
+            f"the roster is of federation {signed.roster.federation!r}, this worker is in "
+            f"{before.roster.federation!r}; use another state folder for another federation"
+        )
+    if signed.roster.version <= before.roster.version:
+        raise VerificationFailed(
+            f"roster version {signed.roster.version} does not follow version {before.roster.version}, which was "
+            "accepted already; an older one could bring back a worker that was taken off"
+        )

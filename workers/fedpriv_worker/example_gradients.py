@@ -1,0 +1,328 @@
+"""Clipped gradients of single examples, summed: the loss of one example from a plan, mapped over a batch by the worker.
+
+The plan is lowered for one row, so examples cannot mix whatever it says; `torch.vmap` maps that over rows. Where a step
+has a tap (`taps`), the norm of an example's gradient is a product of norms and the sum of clipped ones is one matrix
+product; other parameters are differentiated for each example. An example whose gradient is no finite number counts as
+zero. No noise is added here, and nothing that is returned may leave a worker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedpriv.errors import InputMismatch, PlanRefused, QuotaExceeded, StepFailed
+from fedpriv.plans.blocks import Block
+from fedpriv.plans.engine import Engine
+from fedpriv.plans.interpreter import Program
+from fedpriv.plans.operations import operation
+from fedpriv.plans.plan import InputRole, OutputRole, Plan
+from fedpriv.plans.validation import CheckedPlan, Quota
+from fedpriv_worker.flattening import Flat
+from fedpriv_worker.picking import picked
+from fedpriv_worker.taps import Tap, cut_open, untapped
+
+CHUNK_ROWS = 128
+"""Rows that are differentiated at once at most; also what bounds the rounding error of a sum in float32."""
+_PADDING = 16
+"""Rows are filled up to a multiple of this with zeros, which count for nothing: few lists serve all sample sizes."""
+_FLOAT_BYTES = 4
+_GIVEN = (InputRole.PARAMETER, InputRole.FROZEN)
+_BATCH_NORMS = ("batch_norm", "instance_norm")
+
+
+@dataclass(frozen=True, slots=True)
+class ClippedSum:
+    """The sum of clipped gradients, flat float32 in the order of the plan's parameters, and how many counted as zero.
+
+    Both are private: noise is still to be added to the one, and the other stays in the owner's own log.
+    """
+
+    total: Tensor
+    ignored: int
+
+
+class ExampleGradients:
+    """The loss plan of one example, made ready to be differentiated for many.
+
+    Raise `PlanRefused` for a plan that trains a statistic of the batch (BatchNorm), draws random numbers, has no loss
+    or no parameter, or takes more memory for one row than the owner grants.
+    """
+
+    def __init__(self, checked: CheckedPlan, *, tapped: bool = True) -> None:
+        _check(checked.plan)
+        program = Program(checked)
+        block = program.block(1, plain=True)
+        picked(block)
+        self._plan = checked.plan
+        self._constants = program.constants
+        self.taps = cut_open(block, checked.plan) if tapped else ()
+        self._rest = untapped(checked.plan, self.taps)
+        self._size = len(block.metas)
+        self._engine = Engine(block, {}, None, program.device)
+        self._flat: dict[int, Flat] = {}
+        self._mapped = torch.vmap(self._one, in_dims=(0, 0, 0, 0, None))
+        self.parameters = tuple(each for each in checked.plan.inputs if each.role is InputRole.PARAMETER)
+        self._offsets: dict[int, tuple[int, int]] = {}
+        end = 0
+        for at, each in enumerate(checked.plan.inputs):
+            if each.role is InputRole.PARAMETER:
+                start, end = end, end + torch.Size(each.shape).numel()
+                self._offsets[at] = (start, end)
+        self.dimension = end
+        self._rows = _rows_at_once(_row_bytes(block, checked.plan, self.taps, self._rest), checked.quota)
+        self._padding = min(_PADDING, self._rows)
+
+    def clipped_sum(self, given: Mapping[str, Tensor], features: Tensor, target: Tensor, clip: float) -> ClippedSum:
+        """Return the sum over rows of gradients, each scaled down to L2 norm `clip` where it is longer.
+
+        `given` holds every parameter and frozen tensor by name. No rows give zeros.
+        """
+        held = self._held(given)
+        if len(features) <= self._rows:
+            return ClippedSum(*self._chunk(held, features, target, clip))
+        total, ignored = torch.zeros(self.dimension, dtype=torch.float64), 0
+        for start in range(0, len(features), self._rows):
+            rows = slice(start, start + self._rows)
+            part, bad = self._chunk(held, features[rows], target[rows], clip)
+            total += part
+            ignored += bad
+        return ClippedSum(total, ignored)
+
+    def named(self, flat: Tensor) -> dict[str, Tensor]:
+        """Return views of `flat`, shape (dimension,), by parameter name."""
+        spans = zip(self.parameters, self._offsets.values(), strict=True)
+        return {each.name: flat[start:end].view(each.shape) for each, (start, end) in spans}
+
+    def _held(self, given: Mapping[str, Tensor]) -> list[Any]:
+        held: list[Any] = []
+        for each in self._plan.inputs:
+            value = given.get(each.name) if each.role in _GIVEN else None
+            if each.role in _GIVEN and (value is None or tuple(value.shape) != each.shape):
+                raise InputMismatch(f"input {each.name!r} needs a tensor of shape {each.shape}; give the whole model")
+            held.append(None if value is None else value.detach())
+        return held
+
+    def _one(
+        self, features: Tensor, target: Tensor, taps: Sequence[Tensor], rest: Sequence[Tensor], held: Sequence[Any]
+    ) -> tuple[Tensor, ...]:
+        """Run the plan on one example; return its loss and the operands of the taps."""
+        registers: list[Any] = [*held, *self._constants]
+        registers += [None] * (self._size - len(registers))
+        for at, each in enumerate(self._plan.inputs):
+            if each.role is InputRole.FEATURES:
+                registers[at] = features
+            elif each.role is InputRole.TARGET:
+                registers[at] = target
+        for at, value in zip(self._rest, rest, strict=True):
+            registers[at] = value
+        for tap, value in zip(self.taps, taps, strict=True):
+            registers[tap.register] = value
+        return tuple(self._engine.run(registers))
+
+    def _chunk(self, held: list[Any], features: Tensor, target: Tensor, clip: float) -> tuple[Tensor, int]:
+        rows = len(features)
+        if not rows:
+            return torch.zeros(self.dimension), 0
+        size = -(-rows // self._padding) * self._padding
+        if size != rows:
+            features, target = (_padded(each, size) for each in (features, target))
+        given = [features, target, *(each for each in held if each is not None)]
+        try:
+            if size not in self._flat:
+                self._flat[size] = Flat(self._slopes, [torch.zeros_like(each) for each in given])
+            found = self._flat[size].run(given)
+        except StepFailed:
+            raise
+        except Exception:  # noqa: BLE001  torch raises anything, and its text can quote values
+            raise StepFailed(step=-1, operation="") from None
+        count = len(self.taps)
+        with torch.inference_mode():
+            pieces: list[_Outer | _Whole] = [
+                _piece(tap, operand, slope)
+                for tap, operand, slope in zip(self.taps, found[:count], found[count:], strict=False)
+            ]
+            pieces += [_Whole(at, slope) for at, slope in zip(self._rest, found[2 * count :], strict=True)]
+            return self._summed(pieces, clip, rows)
+
+    def _slopes(self, features: Tensor, target: Tensor, *given: Tensor) -> list[Tensor]:
+        """Return the operands of all taps, their slopes, and the slopes of other parameters, each for each row."""
+        rows = len(features)
+        values = iter(given)
+        held: list[Any] = [next(values) if each.role in _GIVEN else None for each in self._plan.inputs]
+        taps = [torch.zeros(rows, *tap.shape, requires_grad=True) for tap in self.taps]
+        rest = [held[at].expand(rows, *held[at].shape).detach().requires_grad_() for at in self._rest]
+        with torch.enable_grad():
+            losses, *operands = self._mapped(features.unsqueeze(1), target.unsqueeze(1), taps, rest, held)
+            slopes = torch.autograd.grad(losses.sum(), [*taps, *rest], allow_unused=True, materialize_grads=True)
+        return [*operands, *slopes]
+
+    def _summed(self, pieces: list[_Outer | _Whole], clip: float, rows: int) -> tuple[Tensor, int]:
+        squares = pieces[0].squares()
+        for each in pieces[1:]:
+            squares = squares + each.squares()
+        factors = (clip * squares.rsqrt()).clamp_(max=1.0)
+        factors[rows:] = 0.0
+        finite = torch.isfinite(squares)
+        ignored = 0
+        if not bool(finite.all()):
+            ignored = int((~finite[:rows]).sum())
+            factors = torch.where(finite, factors, 0.0)
+            for each in pieces:
+                each.zero(~finite)
+        flat = torch.empty(self.dimension)
+        for each in pieces:
+            each.add_into(flat, self._offsets, factors)
+        return flat, ignored
+
+
+@dataclass(slots=True)
+class _Outer:
+    """Gradients that are sums of outer products of slopes (rows, n, out) and operands (rows, n, in)."""
+
+    tap: Tap
+    operand: Tensor
+    slope: Tensor
+    whole: Tensor | None = None
+    """The products themselves, shape (rows, out, in), where several were added up for each row."""
+
+    def squares(self) -> Tensor:
+        """Return the squared norm of each row's gradient, weight and bias together."""
+        if self.operand.shape[1] == 1:
+            product = _squared(self.operand)
+            return _squared(self.slope) * (product if self.tap.bias is None else product.add_(1.0))
+        self.whole = torch.bmm(self.slope.mT, self.operand)
+        found = _squared(self.whole)
+        return found if self.tap.bias is None else found + self.slope.sum(1).square().sum(1)
+
+    def zero(self, rows: Tensor) -> None:
+        """Make the gradient of `rows` zero, whatever is in it."""
+        self.slope = self.slope.masked_fill(rows[:, None, None], 0.0)
+        self.operand = self.operand.masked_fill(rows[:, None, None], 0.0)
+        if self.whole is not None:
+            self.whole = self.whole.masked_fill(rows[:, None, None], 0.0)
+
+    def add_into(self, flat: Tensor, offsets: Mapping[int, tuple[int, int]], factors: Tensor) -> None:
+        """Write the sum over rows of factor times gradient to its place in `flat`."""
+        start, end = offsets[self.tap.weight]
+        if self.whole is None:
+            slopes = self.slope[:, 0] * factors[:, None]
+            torch.mm(slopes.t(), self.operand[:, 0], out=flat[start:end].view(slopes.shape[1], -1))
+            bias = slopes.sum(0)
+        else:
+            torch.mv(self.whole.flatten(1).t(), factors, out=flat[start:end])
+            bias = factors @ self.slope.sum(1)
+        if self.tap.bias is not None:
+            start, end = offsets[self.tap.bias]
+            flat[start:end] = bias
+
+
+@dataclass(slots=True)
+class _Whole:
+    """Gradients of one parameter for each row, as they are."""
+
+    at: int
+    slope: Tensor
+
+    def squares(self) -> Tensor:
+        """Return the squared norm of each row's gradient."""
+        return _squared(self.slope)
+
+    def zero(self, rows: Tensor) -> None:
+        """Make the gradient of `rows` zero, whatever is in it."""
+        self.slope = self.slope.masked_fill(rows.view(-1, *[1] * (self.slope.dim() - 1)), 0.0)
+
+    def add_into(self, flat: Tensor, offsets: Mapping[int, tuple[int, int]], factors: Tensor) -> None:
+        """Write the sum over rows of factor times gradient to its place in `flat`."""
+        start, end = offsets[self.at]
+        torch.mv(self.slope.flatten(1).t(), factors, out=flat[start:end])
+
+
+def _row_bytes(block: Block, plan: Plan, taps: Sequence[Tap], rest: Sequence[int]) -> int:
+    """Return a bound on the bytes that one row takes: what every node gives, twice over, and gradients of its own."""
+    first = len(plan.inputs) + len(plan.constants)
+    held = sum(each.nbytes for each in block.metas[first:] if isinstance(each, Tensor))
+    whole = list(rest) + [tap.weight for tap in taps if tap.convolution is not None or tap.shape[0] != 1]
+    own = sum(math.prod(plan.inputs[at].shape) for at in whole)
+    patches = 0
+    for tap in taps:
+        if tap.convolution is not None:
+            patches += math.prod(tap.shape[2:]) * math.prod(plan.inputs[tap.weight].shape[1:])
+    return 3 * held + 2 * _FLOAT_BYTES * (own + patches)
+
+
+def _rows_at_once(row_bytes: int, quota: Quota) -> int:
+    """Return how many rows fit into what the owner grants; raise `QuotaExceeded` where not one does."""
+    fitting = min(CHUNK_ROWS, quota.maximum_bytes // max(row_bytes, 1))
+    if fitting < 1:
+        raise QuotaExceeded(
+            f"the model takes {row_bytes} bytes for one row, over the {quota.maximum_bytes} granted; use a smaller one"
+        )
+    return fitting if fitting < _PADDING else fitting // _PADDING * _PADDING
+
+
+def _squared(values: Tensor) -> Tensor:
+    """Return the squared L2 norm of each row."""
+    flat = values.flatten(1)
+    found: Tensor = torch.linalg.vecdot(flat, flat)
+    return found
+
+
+def _padded(values: Tensor, size: int) -> Tensor:
+    full = values.new_zeros(size, *values.shape[1:])
+    full[: len(values)] = values
+    return full
+
+
+def _piece(tap: Tap, operand: Tensor, slope: Tensor) -> _Outer:
+    """Return what a tap found, a convolution as a linear step on its patches."""
+    if tap.convolution is None:
+        return _Outer(tap, operand.flatten(1, -2) if operand.dim() > 3 else operand, slope)
+    return _Outer(tap, _patches(operand[:, 0], *tap.convolution), slope[:, 0].flatten(2).mT)
+
+
+def _patches(
+    images: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    """Return what each place of a convolution sees of `images` (rows, channels, high, wide): (rows, places, values)."""
+    images = torch.nn.functional.pad(images, (padding[1], padding[1], padding[0], padding[0]))
+    for axis in (0, 1):
+        reach = dilation[axis] * (kernel[axis] - 1) + 1
+        images = images.unfold(2 + axis, reach, stride[axis])[..., :: dilation[axis]]
+    rows, channels, high, wide = images.shape[:4]
+    return images.permute(0, 2, 3, 1, 4, 5).reshape(rows, high * wide, channels * kernel[0] * kernel[1])
+
+
+def _check(plan: Plan) -> None:
+    """Raise `PlanRefused` unless `plan` is the loss of one example and nothing else."""
+    if not plan.outputs_of(OutputRole.LOSS) or len(plan.outputs) != 1:
+        raise PlanRefused(
+            "a plan for private training has one output, the loss of one example; trace it with trace_loss"
+        )
+    if not plan.inputs_of(InputRole.PARAMETER):
+        raise PlanRefused("a plan for private training has no parameter; there is nothing to train")
+    strange = [each.name for each in plan.inputs if each.role not in {*_GIVEN, InputRole.FEATURES, InputRole.TARGET}]
+    if strange:
+        raise PlanRefused(
+            f"input {strange[0][:40]!r} is neither rows nor a parameter; a module that keeps statistics, such as "
+            "BatchNorm, cannot be trained privately: use GroupNorm or LayerNorm"
+        )
+    for index, step, _ in plan.walk():
+        if any(each in step.operation for each in _BATCH_NORMS):
+            raise PlanRefused(
+                f"step {index} ({step.operation}) normalises over the batch, so that examples mix; use GroupNorm or "
+                "LayerNorm",
+                step=index,
+                operation=step.operation,
+            )
+        if operation(step.operation, step=index).random:
+            raise PlanRefused(
+                f"step {index} ({step.operation}) draws random numbers; leave dropout out of private training",
+                step=index,
+                operation=step.operation,
+            )
