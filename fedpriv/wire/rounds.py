@@ -39,7 +39,10 @@ class FixedPoint:
 
 
 def computation(order: Summable) -> bytes:
-    """Return a digest, 32 bytes, of all that an order has computed but the model, the request's number and the seed."""
+    """Return a digest, 32 bytes, of all that an order has computed but the model, the request's number and the seed.
+
+    By it workers of a sum agree on what they compute, and a worker knows an order again: the one list of settings.
+    """
     asked: list[canonical.Field] = [type(order).__name__, order.dataset, order.purpose]
     match order:
         case Train():

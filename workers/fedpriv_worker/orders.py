@@ -28,6 +28,7 @@ from fedpriv.wire.messages import (
     Train,
     Update,
 )
+from fedpriv.wire.rounds import computation
 from fedpriv.wire.tensors import tensor_bytes
 from fedpriv.wire.values import Value
 
@@ -173,29 +174,12 @@ def model_digest(order: Owed) -> bytes:
 
 def order_digest(order: Owed, recipient: Recipient, model: bytes) -> bytes:
     """Return the digest, 32 bytes, that `order` is known again by, when a peer that lost the answer asks once more."""
-    place = place_of(order)
     where: list[canonical.Field] = [recipient.name, recipient.role, type(order).__name__, order.request, order.dataset]
-    settings: list[canonical.Field] = []
     match order:
-        case Train():
-            hyperparameters: list[canonical.Field] = [
-                [name, value] for name, value in sorted(order.hyperparameters.items())
-            ]
-            training: list[canonical.Field] = [
-                order.epochs,
-                order.batch_size,
-                order.shuffle,
-                order.drop_last,
-                order.seed,
-            ]
-            settings = [training, hyperparameters, list(order.metrics)]
-        case Evaluate():
-            settings = [order.batch_size, list(order.metrics)]
-        case AskStatistics():
-            settings = [list(order.kinds)]
+        case Train() | Evaluate() | AskStatistics():
+            invited = b"" if order.invite is None else order.invite.sid
+            what: list[canonical.Field] = [computation(order), invited, order.seed if isinstance(order, Train) else 0]
         case AskMock() | Claim():
-            pass
-    stands: list[canonical.Field] = [place.job, place.round, place.plan, place.purpose]
-    if isinstance(order, Train | Evaluate | AskStatistics) and order.invite is not None:
-        stands.append(order.invite.sid)
-    return canonical.digest("fedpriv/order/v1", where, stands, settings, model)
+            place = place_of(order)
+            what = [place.plan, place.purpose]
+    return canonical.digest("fedpriv/order/v1", where, what, model)
