@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -19,20 +20,20 @@ US = PeerName("me")
 """Our own name where no certificate says it."""
 
 
-class Holder:
+class Holder(ABC):
     """A worker that holds values for us; a subclass says how it is reached."""
 
     name: WorkerName
     """The worker's name, as its certificate says it."""
     _values: Values | None = None
 
+    @abstractmethod
     async def reach(self, name: PeerName) -> Connection:
         """Return an open connection as `name`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def announced(self) -> Announcement:
         """Return what the worker announces."""
-        raise NotImplementedError
 
     @property
     def values(self) -> Values:
