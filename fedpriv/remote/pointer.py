@@ -27,9 +27,8 @@ from fedpriv.remote.refusals import explained
 from fedpriv.remote.ticket import Ticket
 from fedpriv.remote.values import Usable, Values
 from fedpriv.updates import DTYPE_NAMES, DTYPES, TensorSpec
+from fedpriv.wire.fields import MAXIMUM_TEXT
 
-MAXIMUM_TEXT = 4096
-"""Characters of a tag or description."""
 MAXIMUM_SENT_BYTES = 1 << 20
 """How large a tensor of this process may be that is sent along with an operation on pointers, without being asked."""
 _HERE = torch.device("cpu")

@@ -111,8 +111,7 @@ class Pointing:
         `plans` are those that the peer offered.
         """
         with self._turn:
-            self._check_alive()
-            self._table.allowance.elsewhere = self._tickets.nbytes + self.elsewhere()
+            self._begin()
             self._plans |= plans
             while len(self._plans) > MAXIMUM_PLANS:
                 del self._plans[next(iter(self._plans))]
@@ -139,8 +138,7 @@ class Pointing:
     def answer(self, request: OpenSession | Fetch | AskObjects | AskRelease) -> Sealed:
         """Return the answer to a request, sealed; raise `StorageFailed`."""
         with self._turn:  # what another link brought is taken by now, or it never will be
-            self._check_alive()
-            self._table.allowance.elsewhere = self._tickets.nbytes + self.elsewhere()
+            self._begin()
             match request:
                 case OpenSession():
                     return self._door.tell(
@@ -241,9 +239,11 @@ class Pointing:
             return self._refuse(ask.request, ErrorCode.OVER_STEPS)
         return self._tickets.ask(ask, Wanted(plan, held.storage.label, self._bench.fetch(ask.id)))
 
-    def _check_alive(self) -> None:
+    def _begin(self) -> None:
+        """Begin a message: raise `WireError` in a session that has ended, and count what the peer holds elsewhere."""
         if self._dead:
             raise WireError("a session of values ended with a message that could not be done; open a new one")
+        self._table.allowance.elsewhere = self._tickets.nbytes + self.elsewhere()
 
     def _refuse(self, request: int, code: ErrorCode, place: int = -1, operation: str = "") -> Sealed:
         return refuse(self._door, self.recipient, Failure(request, code, place, operation))
