@@ -31,28 +31,44 @@ LEAST_DEVIATION = 3.0
 """Integer units of discrete Gaussian noise at each worker: below, a sum of them costs more than its variance says."""
 
 
-def _check(clip: float, epsilon: float | None, delta: float, noise_multiplier: float | None) -> None:
-    check_positive("clip", clip, "1.0; it is the largest L2 norm of what one unit contributes")
-    check_delta(delta)
-    if epsilon is not None and noise_multiplier is not None:
-        raise UsageError(
-            f"epsilon {epsilon!r} and noise_multiplier {noise_multiplier!r} are both given; give one: the other follows"
-        )
-    if epsilon is not None:
-        check_positive("epsilon", epsilon, "3.0")
-    if noise_multiplier is not None:
-        check_positive("noise_multiplier", noise_multiplier, "1.0")
+@dataclass(frozen=True, slots=True)
+class _Aimed:
+    """What every mode is given: the clip, and either what to aim at, epsilon and delta, or how much noise that is."""
 
+    relation: ClassVar[Relation]
 
-def _multiplier(mode: CentralDP | LocalDP | TreeDP, times: int) -> float:
-    if mode.noise_multiplier is not None:
-        return mode.noise_multiplier
-    target = DEFAULT_EPSILON if mode.epsilon is None else mode.epsilon
-    return gaussian_noise(epsilon=target, delta=mode.delta, times=times, relation=mode.relation)
+    clip: float = 1.0
+    epsilon: float | None = None
+    delta: float = 1e-5
+    noise_multiplier: float | None = None
+
+    def __post_init__(self) -> None:
+        check_positive("clip", self.clip, "1.0; it is the largest L2 norm of what one unit contributes")
+        check_delta(self.delta)
+        if self.epsilon is not None and self.noise_multiplier is not None:
+            raise UsageError(
+                f"epsilon {self.epsilon!r} and noise_multiplier {self.noise_multiplier!r} are both given; give one: "
+                "the other follows"
+            )
+        if self.epsilon is not None:
+            check_positive("epsilon", self.epsilon, "3.0")
+        if self.noise_multiplier is not None:
+            check_positive("noise_multiplier", self.noise_multiplier, "1.0")
+
+    @property
+    def target(self) -> float:
+        """The epsilon that is aimed at where no noise multiplier is given."""
+        return DEFAULT_EPSILON if self.epsilon is None else self.epsilon
+
+    def multiplier(self, times: int) -> float:
+        """Return the noise multiplier that was given, or that of Gaussian noise drawn `times` times in all."""
+        if self.noise_multiplier is not None:
+            return self.noise_multiplier
+        return gaussian_noise(epsilon=self.target, delta=self.delta, times=times, relation=self.relation)
 
 
 @dataclass(frozen=True, slots=True)
-class CentralDP:
+class CentralDP(_Aimed):
     """The coordinator adds Gaussian noise to the sum of clipped updates: protects each worker from whoever sees models.
 
     Workers clip; the noise is the coordinator's promise. `adaptive` lets the clip follow the updates' norms.
@@ -62,14 +78,7 @@ class CentralDP:
     relation: ClassVar[Relation] = Relation.REPLACE_SPECIAL
     trusted: ClassVar[bool] = True
 
-    clip: float = 1.0
-    epsilon: float | None = None
-    delta: float = 1e-5
-    noise_multiplier: float | None = None
     adaptive: AdaptiveClip | None = None
-
-    def __post_init__(self) -> None:
-        _check(self.clip, self.epsilon, self.delta, self.noise_multiplier)
 
     def noise(self, *, rounds: int, workers: int) -> CentralNoise:
         """Return the noise of a job of `rounds` rounds with `workers` expected in each, by which sums are divided.
@@ -79,14 +88,14 @@ class CentralDP:
         check_count("rounds", rounds)
         check_count("workers", workers)
         check_delta(self.delta, units=workers)
-        multiplier = _multiplier(self, rounds)
+        multiplier = self.multiplier(rounds)
         parts = None if self.adaptive is None else clipping.split(multiplier, workers)
         clip = self.clip if self.adaptive is None else self.adaptive.clip
         return CentralNoise(clip, multiplier, workers, parts)
 
 
 @dataclass(frozen=True, slots=True)
-class DistributedDP:
+class DistributedDP(_Aimed):
     """Each worker adds its share of integer noise under secure aggregation: nobody has to be trusted with the sum.
 
     `mechanism` is "skellam" or "discrete-gaussian"; a clip has 2^scale_bits integer units for each 1.0, chosen from the
@@ -98,15 +107,11 @@ class DistributedDP:
     trusted: ClassVar[bool] = False
     MECHANISMS: ClassVar[tuple[str, ...]] = ("skellam", "discrete-gaussian")
 
-    clip: float = 1.0
-    epsilon: float | None = None
-    delta: float = 1e-5
-    noise_multiplier: float | None = None
     mechanism: str = "skellam"
     scale_bits: int | None = None
 
     def __post_init__(self) -> None:
-        _check(self.clip, self.epsilon, self.delta, self.noise_multiplier)
+        _Aimed.__post_init__(self)  # `super` knows no class that got its slots
         if self.mechanism not in self.MECHANISMS:
             known = " or ".join(map(repr, self.MECHANISMS))
             raise UsageError(
@@ -138,7 +143,7 @@ class DistributedDP:
         if multiplier is None:
             multiplier = calibrate(
                 lambda tried: Repeated(self._noise(rounding, tried, honest, workers).mechanism, rounds),
-                epsilon=DEFAULT_EPSILON if self.epsilon is None else self.epsilon,
+                epsilon=self.target,
                 delta=self.delta,
                 relation=self.relation,
                 least=max(LEAST, math.sqrt(honest) / (rounding.clip * rounding.scale)),
@@ -164,7 +169,7 @@ class DistributedDP:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalDP:
+class LocalDP(_Aimed):
     """Each worker adds all the noise to its own update before anybody sees it: protects it from everyone, at a price.
 
     With n workers the mean is as noisy as with a central noise of sqrt(n) times the deviation.
@@ -174,22 +179,14 @@ class LocalDP:
     relation: ClassVar[Relation] = Relation.REPLACE_ONE
     trusted: ClassVar[bool] = False
 
-    clip: float = 1.0
-    epsilon: float | None = None
-    delta: float = 1e-5
-    noise_multiplier: float | None = None
-
-    def __post_init__(self) -> None:
-        _check(self.clip, self.epsilon, self.delta, self.noise_multiplier)
-
     def noise(self, *, rounds: int) -> LocalNoise:
         """Return the noise of a job of `rounds` rounds."""
         check_count("rounds", rounds)
-        return LocalNoise(self.clip, _multiplier(self, rounds))
+        return LocalNoise(self.clip, self.multiplier(rounds))
 
 
 @dataclass(frozen=True, slots=True)
-class ExampleDP:
+class ExampleDP(_Aimed):
     """Each worker trains by DP-SGD: protects every row from everyone, whatever else happens to the update.
 
     Abadi et al. 2016: gradients of single rows, clipped, summed, with noise, on Poisson samples.
@@ -198,14 +195,6 @@ class ExampleDP:
     unit: ClassVar[str] = "row"
     relation: ClassVar[Relation] = Relation.ADD_OR_REMOVE_ONE
     trusted: ClassVar[bool] = False
-
-    clip: float = 1.0
-    epsilon: float | None = None
-    delta: float = 1e-5
-    noise_multiplier: float | None = None
-
-    def __post_init__(self) -> None:
-        _check(self.clip, self.epsilon, self.delta, self.noise_multiplier)
 
     def noise(self, *, rows: int, batch_size: int, rounds: int, steps: int) -> ExampleNoise:
         """Return the noise of a job of `rounds` rounds of `steps` steps each at one worker with `rows` announced rows.
@@ -223,13 +212,12 @@ class ExampleDP:
         rate = batch_size / rows
         multiplier = self.noise_multiplier
         if multiplier is None:
-            target = DEFAULT_EPSILON if self.epsilon is None else self.epsilon
-            multiplier = gaussian_noise(epsilon=target, delta=self.delta, times=rounds * steps, rate=rate)
+            multiplier = gaussian_noise(epsilon=self.target, delta=self.delta, times=rounds * steps, rate=rate)
         return ExampleNoise(self.clip, multiplier, rate, batch_size, steps)
 
 
 @dataclass(frozen=True, slots=True)
-class TreeDP:
+class TreeDP(_Aimed):
     """The coordinator adds correlated noise to running sums: for workers that come and go as they like.
 
     DP-FTRL: no assumption on who takes part when, so nothing is gained by sampling. `bands` is None for a binary tree,
@@ -241,16 +229,12 @@ class TreeDP:
     relation: ClassVar[Relation] = Relation.REPLACE_SPECIAL
     trusted: ClassVar[bool] = True
 
-    clip: float = 1.0
-    epsilon: float | None = None
-    delta: float = 1e-5
-    noise_multiplier: float | None = None
     bands: int | None = None
     participations: int | None = None
     separation: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.clip, self.epsilon, self.delta, self.noise_multiplier)
+        _Aimed.__post_init__(self)  # `super` knows no class that got its slots
         for name in ("bands", "participations"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
@@ -262,7 +246,7 @@ class TreeDP:
         check_delta(self.delta, units=workers)
         design: Design = Tree(rounds) if self.bands is None else Banded(rounds, self.bands)
         moved = sensitivity(design, rounds if self.participations is None else self.participations, self.separation)
-        return TreeNoise(self.clip, _multiplier(self, 1), design, moved, workers)
+        return TreeNoise(self.clip, self.multiplier(1), design, moved, workers)
 
 
 Mode = CentralDP | DistributedDP | LocalDP | ExampleDP | TreeDP
