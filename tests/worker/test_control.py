@@ -287,6 +287,7 @@ def test_a_client_that_goes_away_while_it_is_answered_disturbs_nobody(tmp_path):
             gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             gone.close()
             desk.gate.set()
+            assert await asked(tmp_path, {"other": 1}) == {"other": 1}
 
     run(scenario)
 
