@@ -35,7 +35,7 @@ from fedpriv.secagg.messages import Agreement, Delivery, Invite
 from fedpriv.secagg.ring import ring_for
 from fedpriv.secagg.roster import Member, Roster
 from fedpriv.secagg.server_states import Complete
-from fedpriv.secagg.thresholds import least_threshold
+from fedpriv.secagg.thresholds import colluding, least_threshold
 from fedpriv.secagg.vector import Part, Treatment, VectorSpec
 from fedpriv.wire.secagg import encode_secagg
 
@@ -79,7 +79,7 @@ def prepare(options):
     identities = {name: Identity(Ed25519PrivateKey.generate()) for name in names}
     roster = Roster("benchmark", 1, tuple(Member(name, identities[name].public) for name in names))
     vector = VectorSpec((Part("update", (options.length,), 1.0, 16, Treatment.UNWEIGHTED),))
-    graph, threshold, terms = COMPLETE, least_threshold(options.workers), Terms()
+    graph, threshold, terms = COMPLETE, least_threshold(options.workers, colluding(options.workers)), Terms()
     if options.graph == "harary":
         terms = Terms(colluding=DEFAULT_LOST)
         population = harary.Population.of(options.workers, terms.colluding, DEFAULT_LOST)

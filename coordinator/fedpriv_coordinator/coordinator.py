@@ -109,10 +109,8 @@ class Coordinator(Generic[S]):
     async def _sum(self, secure: SecureRounds, number: int, model: TensorSet) -> Gathered:
         """Collect the sum of the workers' updates, and fold their mean."""
         job, folded = self._job, RoundSum()
-        order = self._training(number, model, seed=0)
-        asked = Asked(
-            order, job.changed, job.quorum, job.deadline_seconds, lambda worker: job.worker_seed(number, worker)
-        )
+        order = self._training(number, model, seed=0)  # in a sum each worker draws its own
+        asked = Asked(order, job.changed, job.quorum, job.deadline_seconds)
         summed = await secure.ask(asked, lambda worker: self._ready(worker, job.training))
         total = summed.sum
         if total is None:
@@ -184,7 +182,7 @@ class Coordinator(Generic[S]):
         )
         names, asked = tuple(self._members.connected), ", ".join(job.worker_metrics)
         if self._secure is not None:
-            what = Asked(order, (), job.quorum, job.deadline_seconds, lambda _: 0)
+            what = Asked(order, (), job.quorum, job.deadline_seconds)
             summed = await self._secure.ask(what, lambda worker: self._ready(worker, plan))
             if summed.sum is None:
                 return Measured(dict.fromkeys(names, f"{asked}: {summed.reason}"), findings=summed.findings)

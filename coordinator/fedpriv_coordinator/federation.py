@@ -138,7 +138,7 @@ class Federation:
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
         start = begin(watch.folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
         chosen = strategy or FedAvg()
-        secure = self._rounds.of(secure_aggregation, chosen)
+        secure = self._rounds.of(secure_aggregation, chosen, local)
         coordinator = Coordinator(job, self._members, chosen, start.model, self._clock, secure)
         reached = train(coordinator, self._members, job, start, watch, self._after_round)
         return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan))

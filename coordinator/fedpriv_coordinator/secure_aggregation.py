@@ -6,6 +6,7 @@ here can only be more than an owner insists on. It sends nothing; `summing` does
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,7 +21,7 @@ from fedpriv.secagg.descriptor import Descriptor
 from fedpriv.secagg.graph import COMPLETE, DEFAULT_LOST, GraphKind, GraphSpec
 from fedpriv.secagg.ring import ring_for
 from fedpriv.secagg.roster import Roster
-from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, LEAST_WORKERS, least_threshold
+from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, LEAST_WORKERS, colluding, least_threshold
 from fedpriv.secagg.vector import VectorSpec
 from fedpriv.storage.rosters import SignedRoster, load_roster
 
@@ -127,7 +128,7 @@ def describe(
     """
     count, whole = len(workers), float(subject.deadline_seconds)
     patience = min(whole, _MESSAGES_SECONDS)
-    graph, threshold = _graph(asked, count)
+    graph, threshold = _graph(asked, count, len(roster.keys))
     return Descriptor(
         federation=roster.federation,
         roster=roster.digest,
@@ -144,10 +145,12 @@ def describe(
     )
 
 
-def _graph(asked: SecureAggregation, count: int) -> tuple[GraphSpec, int]:
+def _graph(asked: SecureAggregation, count: int, enrolled: int) -> tuple[GraphSpec, int]:
+    """Return the graph over `count` workers and its threshold, when any of the `enrolled` ones may be hostile."""
     if asked.graph == "complete":
-        return COMPLETE, least_threshold(count, asked.colluding_share)
+        return COMPLETE, least_threshold(count, colluding(enrolled, asked.colluding_share))
     lost = Fraction(asked.lost).limit_denominator(_DENOMINATOR)
-    population = harary.Population.of(count, asked.colluding_share, lost)
+    hostile = min(count, math.floor(asked.colluding_share * enrolled))
+    population = harary.Population(count, hostile, math.floor(lost * count))
     choice = harary.search(population)
     return GraphSpec(GraphKind.HARARY, choice.degree, population.lost), choice.threshold

@@ -1,7 +1,7 @@
 """Orders that are answered by a sum: the same order to every worker on the roster, and what all answers add up to.
 
-Training, evaluation and statistics take the same way. What each worker is sent differs in the seed of its own row order
-alone; anything else that differed would be another session (`wire.rounds`), and no sum.
+Training, evaluation and statistics take the same way. Every worker is sent the same: anything that differed would be
+another session (`wire.rounds`), and no sum.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from fedpriv.clock import Clock
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
+from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.strategies import Strategy
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.enrolment import Enrollable, process_roster
@@ -43,7 +44,6 @@ class Asked:
     changed: tuple[TensorSpec, ...]
     quorum: int
     deadline_seconds: float
-    seed_of: Callable[[WorkerName], int]
 
 
 class SecureRounds:
@@ -73,9 +73,7 @@ class SecureRounds:
         subject = Subject(_model(order), computation(order), self._vector(asked, workers), asked.deadline_seconds)
         descriptor = describe(self._how, self._roster, workers, self._numbering.next(), asked.quorum, subject)
 
-        def order_for(worker: WorkerName, invite: Invite) -> Summable:
-            if isinstance(order, Train):
-                return replace(order, seed=asked.seed_of(worker), invite=invite)
+        def order_for(_: WorkerName, invite: Invite) -> Summable:
             return replace(order, invite=invite)
 
         summing = Summing(self._how, self._roster, descriptor, ready, order_for, self._clock)
@@ -112,7 +110,12 @@ class RoundsOf:
         self._clock = clock
         self._numbering = Numbering(clock)
 
-    def of(self, how: SecureAggregation | None, strategy: Strategy[Any] | None = None) -> SecureRounds | None:
+    def of(
+        self,
+        how: SecureAggregation | None,
+        strategy: Strategy[Any] | None = None,
+        local: LocalTraining | None = None,
+    ) -> SecureRounds | None:
         """Return what runs rounds as `how` says, None without; raise `UsageError` where they cannot be."""
         if how is None:
             return None
@@ -120,6 +123,11 @@ class RoundsOf:
             raise UsageError(
                 f"strategy {strategy.name!r} needs every worker's own update, and under secure aggregation nobody sees "
                 "one; use one that needs their mean alone, such as FedAvg, or train without secure_aggregation"
+            )
+        if local is not None and local.drop_last:
+            raise UsageError(
+                "drop_last leaves rows out, and a batch larger than all but one worker's rows would leave that one's "
+                "update alone in the sum, so workers refuse it there; use drop_last=False, or no secure_aggregation"
             )
         return SecureRounds(how, self._roster(how).roster, self._members, self._numbering, self._clock)
 

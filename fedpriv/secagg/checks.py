@@ -6,6 +6,7 @@ are in `sharing`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,7 +20,7 @@ from fedpriv.secagg.messages import Advertise, Named
 from fedpriv.secagg.reasons import Reason, Refused
 from fedpriv.secagg.roster import Roster
 from fedpriv.secagg.statements import History
-from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, LEAST_WORKERS, least_threshold
+from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, HONEST, LEAST_WORKERS, colluding, least_threshold
 from fedpriv.secagg.vector import VectorSpec
 
 
@@ -27,7 +28,8 @@ from fedpriv.secagg.vector import VectorSpec
 class Terms:
     """What the owner insists on; a coordinator can ask for more, never for less.
 
-    `colluding` is the share of all workers that may work together with the coordinator. `last_round` is the highest
+    `colluding` is the share of all workers on the roster that may work together with the coordinator, which may invite
+    all of them and few others. `last_round` is the highest
     round of this federation that the worker ever began, durable before its first message; -1 if there was none.
     """
 
@@ -79,23 +81,30 @@ def check_round(descriptor: Descriptor, terms: Terms) -> None:
         raise Refused(Reason.ROUND_NOT_NEW, message, subject="round")
 
 
-def check_cohort(descriptor: Descriptor, terms: Terms) -> None:
-    """Refuse fewer workers than three or than the owner's minimum, and a minimum below the owner's."""
-    least = max(LEAST_WORKERS, terms.minimum_cohort)
-    if descriptor.workers < least or descriptor.minimum_cohort < least:
+def check_cohort(descriptor: Descriptor, roster: Roster, terms: Terms) -> None:
+    """Refuse a cohort in which this worker could not hide.
+
+    That is: fewer than three or than the owner's minimum, fewer than two besides those who may collude, a minimum below
+    either, and a minimum that the round cannot reach.
+    """
+    hostile, owner = colluding(len(roster.keys), terms.colluding), max(LEAST_WORKERS, terms.minimum_cohort)
+    least = max(owner, hostile + HONEST)
+    reachable = owner <= descriptor.minimum_cohort <= descriptor.workers <= len(roster.keys)
+    if not reachable or min(descriptor.workers, descriptor.least) < least:
         message = (
-            f"{descriptor.workers} workers with a minimum cohort of {descriptor.minimum_cohort}; "
-            f"this worker hides among {least} or more"
+            f"{descriptor.workers} of {len(roster.keys)} workers on the roster are invited and {descriptor.least} have "
+            f"to be in the sum; this worker hides among {least} or more, as {hostile} may collude"
         )
         raise Refused(Reason.COHORT_TOO_SMALL, message, subject="minimum_cohort")
 
 
-def check_threshold(descriptor: Descriptor, terms: Terms) -> None:
+def check_threshold(descriptor: Descriptor, roster: Roster, terms: Terms) -> None:
     """Refuse a threshold at which two stories about who is alive could both be believed; A.2."""
+    hostile = colluding(len(roster.keys), terms.colluding)
     if descriptor.graph.kind is GraphKind.HARARY:
-        check_graph(descriptor, descriptor.workers, terms)
+        check_graph(descriptor, descriptor.workers, roster, terms)
         return
-    least = least_threshold(descriptor.workers, terms.colluding)
+    least = least_threshold(descriptor.workers, hostile)
     if not least <= descriptor.threshold <= descriptor.workers:
         message = (
             f"threshold {descriptor.threshold} of {descriptor.workers} workers; "
@@ -104,12 +113,12 @@ def check_threshold(descriptor: Descriptor, terms: Terms) -> None:
         raise Refused(Reason.THRESHOLD_TOO_LOW, message, subject="threshold")
 
 
-def check_graph(descriptor: Descriptor, members: int, terms: Terms) -> None:
+def check_graph(descriptor: Descriptor, members: int, roster: Roster, terms: Terms) -> None:
     """Refuse a Harary graph over `members` that is too thin for the owner's colluding share, at 2**-80."""
     spec, invited = descriptor.graph, descriptor.workers
     if spec.kind is GraphKind.COMPLETE:
         return
-    population = spec.population(invited, members, terms.colluding)
+    population = spec.population(invited, members, math.floor(terms.colluding * len(roster.keys)))
     if spec.degree > members - 2 or not harary.connected(population, spec.degree):
         message = (
             f"degree {spec.degree} does not keep {members} workers connected when {population.hostile} are hostile "

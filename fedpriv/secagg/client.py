@@ -154,8 +154,8 @@ def begin(
     try:
         checks.check_descriptor(descriptor, expected)
         checks.check_round(descriptor, terms)
-        checks.check_cohort(descriptor, terms)
-        checks.check_threshold(descriptor, terms)
+        checks.check_cohort(descriptor, expected.roster, terms)
+        checks.check_threshold(descriptor, expected.roster, terms)
         checks.check_modulus(descriptor)
         checks.check_own_key(expected.roster, name, identity.public)
     except Refused as refusal:
@@ -214,7 +214,7 @@ def _share(state: Advertised, roll: Roll) -> Step:
     checks.check_members(roll.members, descriptor)
     members = {each.worker: each for each in roll.members}
     checks.check_own_entry(members, state.advertisement)
-    checks.check_graph(descriptor, len(members), own.terms)
+    checks.check_graph(descriptor, len(members), own.roster, own.terms)
     for worker in members:
         own.roster.key_of(worker)
     history = History(descriptor.sid, statements.roll_hash(descriptor.sid, roll.members))

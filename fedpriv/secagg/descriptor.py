@@ -6,6 +6,7 @@ different things share no mask and accept no signature of each other. `checks` c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,6 +53,8 @@ class Descriptor:
                 f"a round {self.round} of {self.workers} workers, threshold {self.threshold}, minimum cohort "
                 f"{self.minimum_cohort}; use 1 or more of each"
             )
+        if not all(math.isfinite(each) and each > 0 for each in self.deadlines_seconds):
+            raise UsageError(f"deadlines of {self.deadlines_seconds} seconds; use finite numbers above 0")
 
     @cached_property
     def sid(self) -> bytes:

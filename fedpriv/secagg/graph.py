@@ -44,10 +44,9 @@ class GraphSpec:
                 f"a Harary graph of degree {self.degree} and {self.lost} lost; use an even degree from 2 on"
             )
 
-    def population(self, invited: int, members: int, hostile: Fraction) -> Population:
+    def population(self, invited: int, members: int, hostile: int) -> Population:
         """Return what a graph over `members` of `invited` must stand: every hostile one came, absent ones are lost."""
-        coming = min(members, int(hostile * invited))
-        return Population(members, coming, max(0, self.lost - (invited - members)))
+        return Population(members, min(members, hostile), max(0, self.lost - (invited - members)))
 
 
 COMPLETE = GraphSpec()

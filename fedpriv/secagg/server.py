@@ -75,8 +75,8 @@ def begin(descriptor: Descriptor, roster: Roster, invited: Iterable[WorkerName],
         raise UsageError(f"{len(names)} workers for a round of {descriptor.workers}, or another roster than it names")
     for name in names:
         roster.key_of(name)
-    checks.check_cohort(descriptor, terms)
-    checks.check_threshold(descriptor, terms)
+    checks.check_cohort(descriptor, roster, terms)
+    checks.check_threshold(descriptor, roster, terms)
     checks.check_modulus(descriptor)
     state = Advertising(Round(descriptor, roster, terms), History(descriptor.sid), set(names))
     return Turn(state, tuple((name, Invite(descriptor)) for name in names))
@@ -239,7 +239,7 @@ def _call_roll(state: Advertising) -> Turn:
     descriptor = state.round.descriptor
     members = {name: state.answers[name] for name in sorted(state.answers) if name not in state.round.gone}
     checks.check_size(len(members), descriptor)
-    checks.check_graph(descriptor, len(members), state.round.terms)
+    checks.check_graph(descriptor, len(members), state.round.roster, state.round.terms)
     history = replace(state.history, h1=statements.roll_hash(descriptor.sid, members.values()))
     cohort = Cohort(members, topology(descriptor.graph, members, history.h1))
     roll = Roll(descriptor.sid, tuple(members.values()))

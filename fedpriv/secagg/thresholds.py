@@ -10,6 +10,8 @@ import math
 from fractions import Fraction
 
 LEAST_WORKERS = 3
+HONEST = 2
+"""Workers of a sum who do not collude, at least: with one alone, the others know what it put in."""
 ADVISED_WORKERS = 5
 DEFAULT_COLLUDING = Fraction(1, 3)
 
@@ -19,9 +21,12 @@ def colluding(workers: int, share: Fraction = DEFAULT_COLLUDING) -> int:
     return max(0, math.ceil(share * workers) - 1)
 
 
-def least_threshold(workers: int, share: Fraction = DEFAULT_COLLUDING) -> int:
-    """Return the least t with `2t > n + c`: `floor((n + c)/2) + 1`."""
-    return (workers + colluding(workers, share)) // 2 + 1
+def least_threshold(workers: int, hostile: int) -> int:
+    """Return the least t with `2t > n + c`, for n `workers` invited of whom c may be `hostile`: `floor((n + c)/2) + 1`.
+
+    c is that of the whole roster (`colluding`): a coordinator may invite everybody who works with it, and few others.
+    """
+    return (workers + hostile) // 2 + 1
 
 
 def advice(workers: int) -> str:

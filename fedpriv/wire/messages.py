@@ -133,7 +133,8 @@ class Train:
     """Run `plan` over local epochs of `dataset` from `model`, and return what changed.
 
     `hyperparameters` are the plan's scalar inputs; `seed` orders the rows and drives dropout. With an `invite`, here
-    and in the two orders below, the answer goes into a sum: masked, and in that round of secure aggregation alone.
+    and in the two orders below, the answer goes into a sum: masked, and in that round of secure aggregation alone. Such
+    an order brings no seed (0) and drops no rows: what a coordinator picks for one worker could single out its rows.
     """
 
     request: int

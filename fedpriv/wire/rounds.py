@@ -2,7 +2,7 @@
 
 The coordinator makes a descriptor from this, and a worker holds the one that it was sent to what it makes of its own
 order: so workers whose orders differ in a learning rate, an epoch or a metric are in different sessions, whose masks do
-not cancel. Only the order of rows may differ, which each worker draws from a seed of its own. Nothing is decided here.
+not cancel. The order of rows is each worker's own, drawn from a seed that no order may bring. Nothing is decided here.
 """
 
 from __future__ import annotations

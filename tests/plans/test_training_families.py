@@ -73,7 +73,7 @@ def test_a_family_trains_as_eager_torch_does(family, by_epoch):
         (AdamW(0.01), lambda p: torch.optim.AdamW(p, 0.01)),
         (AdamW(0.01, weight_decay=0.0), lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.0)),
     ],
-    ids=str,
+    ids=lambda value: "torch" if callable(value) else str(value),
 )
 @pytest.mark.parametrize("by_epoch", [True, False], ids=["compiled", "stepwise"])
 def test_an_optimiser_steps_as_torch_optim_does(rule, optimizer, by_epoch):

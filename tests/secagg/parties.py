@@ -23,7 +23,7 @@ from fedpriv.secagg.messages import Invite
 from fedpriv.secagg.ring import ring_for
 from fedpriv.secagg.roster import Member, Roster
 from fedpriv.secagg.server_states import Complete
-from fedpriv.secagg.thresholds import least_threshold
+from fedpriv.secagg.thresholds import colluding, least_threshold
 from fedpriv.secagg.vector import Part, Treatment, VectorSpec
 
 LOST = Fraction(1, 20)
@@ -70,7 +70,7 @@ def cast(
     names = [f"worker-{at:05d}" for at in range(size)]
     identities = {name: identity(f"{seed}/{name}") for name in names}
     roster = Roster("clinics", 1, tuple(Member(name, identities[name].public) for name in names))
-    spec, threshold, terms = GraphSpec(), least_threshold(size), Terms()
+    spec, threshold, terms = GraphSpec(), least_threshold(size, colluding(size)), Terms()
     if graph == "harary":
         terms = Terms(colluding=Fraction(1, 20))
         population = harary.Population.of(size, terms.colluding, LOST)

@@ -164,13 +164,36 @@ def test_a_roster_that_the_coordinator_extended_is_another_roster():
 
 
 def test_more_members_than_the_threshold_was_computed_for():
-    """n = 3 with t = 2, then eight members: two colluders could have vouched for two stories."""
+    """n = 4 with t = 4, then eight members: two colluders could have vouched for two stories."""
     party = cast(8)
-    party.descriptor = replace(party.descriptor, workers=3, threshold=2)
+    party.descriptor = replace(party.descriptor, workers=4, threshold=4)
     states = {name: party.begin(name) for name in party.names}
     roll = Roll(party.descriptor.sid, tuple(step.message for step in states.values()))
     before = states[VICTIM].state
     stops(party, before, client.receive(before, roll), Reason.TOO_MANY_MEMBERS)
+
+
+@pytest.mark.parametrize(("invited", "threshold"), [(3, 2), (4, 3), (4, 4)])
+def test_few_workers_of_a_large_roster_most_of_whom_may_collude(invited, threshold):
+    """Ten are enrolled and three may collude: invite these three, and the fourth is alone with them."""
+    step = cast(10).begin(VICTIM, workers=invited, threshold=threshold)
+    assert step.message.reason is Reason.COHORT_TOO_SMALL
+
+
+def test_a_threshold_for_those_invited_only():
+    """Five of ten: three of them may collude, so t = 4 is too low, which would do for a roster of five."""
+    party = cast(10)
+    assert party.begin(VICTIM, workers=6, threshold=4).message.reason is Reason.COHORT_TOO_SMALL
+    assert party.begin(VICTIM, workers=8, threshold=5).message.reason is Reason.THRESHOLD_TOO_LOW
+    assert party.begin(VICTIM, workers=8, threshold=6).message.sealing
+
+
+@pytest.mark.parametrize(
+    "changes", [{"minimum_cohort": 1 << 31}, {"minimum_cohort": 6}, {"workers": 9, "threshold": 6}]
+)
+def test_a_minimum_that_no_round_can_reach(changes):
+    """It would satisfy any rule about the size of a sum, and end in none."""
+    assert cast(5).begin(VICTIM, **changes).message.reason is Reason.COHORT_TOO_SMALL
 
 
 def test_a_threshold_of_one():

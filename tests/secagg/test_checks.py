@@ -10,6 +10,7 @@ import pytest
 from parties import PLAIN, cast, identity, until, words_of
 from witnesses import ME, check_signed, refusal, told
 
+from fedpriv.errors import UsageError
 from fedpriv.secagg import client, statements
 from fedpriv.secagg.checks import Terms
 from fedpriv.secagg.messages import Advertise
@@ -53,6 +54,12 @@ def test_a_round_that_is_not_newer_than_the_last_is_refused(last):
     party = cast(5)
     party.terms = Terms(last_round=last)
     assert refusal(party.begin(ME)) == (Reason.ROUND_NOT_NEW, "round")
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_deadline_that_is_no_time_makes_no_descriptor(seconds):
+    with pytest.raises(UsageError, match="finite numbers above 0"):
+        replace(cast(3).descriptor, deadlines_seconds=(1.0, seconds))
 
 
 def test_a_cohort_below_three_is_refused():

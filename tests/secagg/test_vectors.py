@@ -109,7 +109,7 @@ def test_the_search_finds_the_published_graphs(workers, hostile, lost, semi_hone
 
 @pytest.mark.parametrize(("workers", "colluders", "threshold"), VECTORS["thresholds"])
 def test_thresholds_are_those_of_the_table(workers, colluders, threshold):
-    assert (colluding(workers), least_threshold(workers)) == (colluders, threshold)
+    assert (colluding(workers), least_threshold(workers, colluding(workers))) == (colluders, threshold)
     assert 2 * threshold > workers + colluders >= 2 * (threshold - 1)
 
 

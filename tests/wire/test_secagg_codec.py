@@ -66,7 +66,7 @@ DESCRIPTORS = st.builds(
     minimum_cohort=st.integers(1, MAXIMUM_WORKERS),
     graph=GRAPHS,
     privacy=NAMES,
-    deadlines_seconds=st.lists(st.floats(0, 1e6), max_size=5).map(tuple),
+    deadlines_seconds=st.lists(st.floats(0, 1e6, exclude_min=True), max_size=5).map(tuple),
 )
 MESSAGES = st.one_of(
     st.builds(m.Invite, DESCRIPTORS),

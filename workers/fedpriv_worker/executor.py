@@ -31,7 +31,7 @@ from fedpriv_worker.actions import (
     StoodIn,
     Summed,
 )
-from fedpriv_worker.bench import Bench
+from fedpriv_worker.bench import SEED_BYTES, Bench
 from fedpriv_worker.datasets import Dataset, Rows
 from fedpriv_worker.definitions import code_of
 from fedpriv_worker.orders import Order
@@ -108,7 +108,12 @@ class InProcessExecutor:
         self._threads = threads
 
     def carry_out(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
-        """Return what `request` came to; every failure is a code."""
+        """Return what `request` came to; every failure is a code.
+
+        The thread takes denormals for zero from here on, and so do those that torch starts for it: with them,
+        arithmetic takes as long as values say, and a peer could read rows off a clock.
+        """
+        torch.set_flush_denormal(True)
         if self._threads is not None and torch.get_num_threads() != (threads := self._threads()):
             torch.set_num_threads(threads)
         try:
@@ -140,7 +145,7 @@ class InProcessExecutor:
                 return Loaded()
             case Train():
                 rows = self._datasets[request.dataset].training
-                return training.train(self._programs.of(plan), rows, request, stopped)
+                return training.train(self._programs.of(plan), rows, request, _seed(request), stopped)
             case Evaluate():
                 return training.evaluate(self._programs.of(plan), self._datasets[request.dataset].evaluation, request)
             case AskStatistics():
@@ -149,6 +154,13 @@ class InProcessExecutor:
                 mock = self._datasets[request.dataset].mock
                 assert mock is not None  # the session knows which data sets have a stand-in
                 return StoodIn(stand_in(mock))
+
+
+def _seed(order: Train) -> int:
+    """Return what orders the rows: what a peer asked for, or in a sum what nobody else knows."""
+    if order.invite is None:
+        return order.seed
+    return int.from_bytes(SystemEntropy().random_bytes(SEED_BYTES), "big")
 
 
 def _broken(request: OfferPlan | Order, error: Exception) -> Broken:

@@ -248,6 +248,8 @@ def _why_impossible(session: Session, order: Order) -> ErrorCode | None:
             return ErrorCode.UNKNOWN_PLAN
         if not 0 <= order.round < MAXIMUM_ROUND:
             return ErrorCode.BAD_REQUEST
+    if isinstance(order, Train) and order.invite is not None and (order.drop_last or order.seed):
+        return ErrorCode.BAD_REQUEST  # in a sum a worker orders its rows itself, and leaves none out
     return ErrorCode.RELEASE_DENIED if order.dataset in session.barred else None
 
 

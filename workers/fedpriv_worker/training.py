@@ -1,9 +1,10 @@
 """Local training, evaluation and statistics: what a worker computes on its own rows.
 
 It promises to run exactly the plan that was validated, on the data set that the request names, and to return a
-difference, a few means or per-column sums, never rows. The order of rows and the noise of dropout come from the
-request's seed, so that a round can be replayed. Everything that a peer may be told is checked before the first row
-counts: a model that does not fit, or more work than the owner grants, is `Unfit` and says nothing about the data.
+difference, a few means or per-column sums, never rows. The order of rows and the noise of dropout come from a seed:
+the request's, so that a round can be replayed, and in a sum this worker's own, since a seed that a coordinator picks
+for one worker can make its rows stand out of the sum. Everything that a peer may be told is checked before the first
+row counts: a model that does not fit, or more work than the owner grants, is `Unfit` and says nothing about the data.
 Whatever else is raised here may depend on the rows. What may leave of the result is not decided here.
 """
 
@@ -46,15 +47,16 @@ class Stopped(Exception):
     """The peer that asked is gone, or the worker is closing."""
 
 
-def train(program: Program, rows: Rows, order: Train, stopped: Callable[[], bool]) -> Trained:
+def train(program: Program, rows: Rows, order: Train, seed: int, stopped: Callable[[], bool]) -> Trained:
     """Run the local epochs of one round; return what changed in the model and the mean loss of its steps.
 
-    A pass that has no whole batch changes nothing. Raise `Stopped` between two passes when `stopped` says so.
+    `seed` orders the rows and drives dropout, whatever the order says of one. A pass that has no whole batch changes
+    nothing. Raise `Stopped` between two passes when `stopped` says so.
     """
     _check_fit(program.plan, rows, order.model, order.hyperparameters)
     _check_order(order)
     _prepare(program, order.batch_size)
-    generator = torch.Generator().manual_seed(order.seed)
+    generator = torch.Generator().manual_seed(seed)
     bound = program.bind(order.model.tensors, order.hyperparameters, generator)
     losses: list[float] = []
     for _ in range(order.epochs):
