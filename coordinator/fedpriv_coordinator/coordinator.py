@@ -86,7 +86,8 @@ class Coordinator(Generic[S]):
             else:
                 gathered = replace(gathered, reason="the updates together make a model that is not finite")
         seconds = self._clock.monotonic() - started
-        record = record_of(number, gathered, measured, before, self._members.traffic(), seconds)
+        present = self._members.connected
+        record = record_of(number, gathered, measured, before, self._members.traffic(), seconds, present)
         pending = tuple(name for name, part in sorted(gathered.parts.items()) if part.code == _PENDING)
         return Concluded(record, gathered.reason, model, pending)
 

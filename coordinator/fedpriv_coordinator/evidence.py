@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 from fedpriv.clock import Clock
 from fedpriv.entropy import Entropy, SystemEntropy
@@ -17,6 +18,8 @@ from fedpriv.errors import StateInUse, StorageFailed, UsageError
 from fedpriv.ids import WorkerName
 from fedpriv.ledger.checkpoint import SigningKey, ingress_origin_of, parse_signing_key, witness_name_of
 from fedpriv.remote.connection import Connection
+from fedpriv.remote.recording import Recorder
+from fedpriv.sealed import Envelope
 from fedpriv.storage import rows
 from fedpriv.storage.database import Database
 from fedpriv.storage.files import FolderLock, make_folder, read_bounded, sync_folders, write_atomically
@@ -30,6 +33,23 @@ from fedpriv_coordinator.witness import LedgerRefused, Witness
 DATABASE, LEDGER, INGRESS = "journal.sqlite", "ledger", "ingress"
 INGRESS_KEY, WITNESS_KEY = "ingress-signing-key", "witness-signing-key"
 _SEED_BYTES, _MAXIMUM_KEY_BYTES = 32, 1024
+
+
+OnMessage: TypeAlias = Callable[[str, str], None]
+"""Is told who sent what kind of message, on the network's thread before anything is done with it; must not wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A recorder, and somebody who watches what it records."""
+
+    recorder: Recorder
+    tell: OnMessage
+
+    def record(self, peer: str, kind: str, envelope: Envelope) -> None:
+        """Record `envelope`, then tell of it."""
+        self.recorder.record(peer, kind, envelope)
+        self.tell(peer, kind)
 
 
 class Evidence:
@@ -50,6 +70,7 @@ class Evidence:
         folder = None if state is None else TileFolder(state / LEDGER)
         self.ingress = Ingress(Rows(database), own, folder, name=name, clock=clock)
         self.witness = Witness(Rows(database), witness, clock=clock, note=note)
+        self._recorder: Recorder = self.ingress
         self._note = note
         self._key = own
         self._database = database
@@ -88,9 +109,13 @@ class Evidence:
         database = Database.in_memory(schema=rows.SCHEMA)
         return cls(name, database, _new_keys(name, entropy), None, None, clock=clock, note=note)
 
+    def tell_of_messages(self, tell: OnMessage) -> None:
+        """Call `tell` for each message, once it is noted, of the workers that are met from now on."""
+        self._recorder = _Watched(self.ingress, tell)
+
     async def meet(self, connection: Connection) -> None:
         """Record what a worker sends, and see its ledger before it takes part; raise `LedgerRefused`."""
-        connection.record_with(self.ingress)
+        connection.record_with(self._recorder)
         await self.witness.visit(connection)
 
     async def look(self, members: Membership, *, last: bool = False) -> None:

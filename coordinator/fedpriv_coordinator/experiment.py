@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 
 from fedpriv.clock import SystemClock
 from fedpriv.errors import UsageError, nearest
+from fedpriv_coordinator import reading
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +38,7 @@ class WorkerRound:
     """One worker's part in one round; `bytes_in` is what the coordinator received from it, `bytes_out` what it sent.
 
     `unmeasured` names the metrics of the model that it was asked for and did not give, with the reason; "" otherwise.
+    `gone` says that it went away before the round was over, whatever it had given by then.
     """
 
     worker: str
@@ -49,6 +50,12 @@ class WorkerRound:
     metrics: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     unmeasured: str = ""
+    gone: bool = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether the worker went away in the round, with its part in it or without."""
+        return self.gone or self.status == "lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +174,9 @@ class History:
         found: list[LostWorker] = []
         for record in self.rounds:
             for part in record.workers:
-                if part.status == "lost" and part.worker not in gone:
+                if part.lost and part.worker not in gone:
                     found.append(LostWorker(part.worker, record.number, part.reason))
-                (gone.add if part.status == "lost" else gone.discard)(part.worker)
+                (gone.add if part.lost else gone.discard)(part.worker)
         return tuple(found)
 
     def to_json(self) -> str:
@@ -188,13 +195,13 @@ class History:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"the history is not JSON: {error}") from None
-        top = _keys(document, {"format", "rounds", "baseline"}, "history")
+        top = reading.keys(document, {"format", "rounds", "baseline"}, "history")
         if top["format"] != FORMAT:
             raise UsageError(f"history.format is {top['format']!r}, but this version reads {FORMAT!r}")
         baseline = top["baseline"]
         return cls(
-            tuple(_round(item, f"rounds[{at}]") for at, item in _items(top["rounds"], "rounds")),
-            None if baseline is None else _metrics(baseline, "baseline"),
+            tuple(_round(item, f"rounds[{at}]") for at, item in reading.items(top["rounds"], "rounds")),
+            None if baseline is None else reading.metrics(baseline, "baseline"),
         )
 
 
@@ -304,93 +311,46 @@ def _document(value: object) -> object:
 
 
 def _round(document: object, where: str) -> RoundRecord:
-    found = _keys(document, {each.name for each in fields(RoundRecord)}, where)
+    found = reading.keys(document, {each.name for each in fields(RoundRecord)}, where)
     loss = found["loss"]
     return RoundRecord(
-        number=_integer(found["number"], f"{where}.number"),
-        outcome=_one_of(found["outcome"], get_args(Outcome), f"{where}.outcome"),
-        seconds=_number(found["seconds"], f"{where}.seconds"),
-        loss=None if loss is None else _number(loss, f"{where}.loss"),
-        metrics=_metrics(found["metrics"], f"{where}.metrics"),
-        worker_metrics=_metrics(found["worker_metrics"], f"{where}.worker_metrics"),
-        bytes_in=_integer(found["bytes_in"], f"{where}.bytes_in"),
-        bytes_out=_integer(found["bytes_out"], f"{where}.bytes_out"),
+        number=reading.integer(found["number"], f"{where}.number"),
+        outcome=reading.one_of(found["outcome"], get_args(Outcome), f"{where}.outcome"),
+        seconds=reading.number(found["seconds"], f"{where}.seconds"),
+        loss=None if loss is None else reading.number(loss, f"{where}.loss"),
+        metrics=reading.metrics(found["metrics"], f"{where}.metrics"),
+        worker_metrics=reading.metrics(found["worker_metrics"], f"{where}.worker_metrics"),
+        bytes_in=reading.integer(found["bytes_in"], f"{where}.bytes_in"),
+        bytes_out=reading.integer(found["bytes_out"], f"{where}.bytes_out"),
         workers=tuple(
-            _worker(item, f"{where}.workers[{at}]") for at, item in _items(found["workers"], f"{where}.workers")
+            _worker(item, f"{where}.workers[{at}]") for at, item in reading.items(found["workers"], f"{where}.workers")
         ),
         findings=tuple(
-            _finding(item, f"{where}.findings[{at}]") for at, item in _items(found["findings"], f"{where}.findings")
+            _finding(item, f"{where}.findings[{at}]")
+            for at, item in reading.items(found["findings"], f"{where}.findings")
         ),
-        saturated=_integer(found["saturated"], f"{where}.saturated"),
+        saturated=reading.integer(found["saturated"], f"{where}.saturated"),
     )
 
 
 def _finding(document: object, where: str) -> RoundFinding:
-    found = _keys(document, {each.name for each in fields(RoundFinding)}, where)
+    found = reading.keys(document, {each.name for each in fields(RoundFinding)}, where)
     phase = found.pop("phase")
-    texts = {name: _text(value, f"{where}.{name}") for name, value in found.items()}
-    return RoundFinding(**texts, phase=-1 if phase == -1 else _integer(phase, f"{where}.phase"))
+    texts = {name: reading.text(value, f"{where}.{name}") for name, value in found.items()}
+    return RoundFinding(**texts, phase=-1 if phase == -1 else reading.integer(phase, f"{where}.phase"))
 
 
 def _worker(document: object, where: str) -> WorkerRound:
-    found = _keys(document, {each.name for each in fields(WorkerRound)}, where)
+    found = reading.keys(document, {each.name for each in fields(WorkerRound)}, where)
     return WorkerRound(
-        worker=_text(found["worker"], f"{where}.worker"),
-        status=_one_of(found["status"], get_args(WorkerStatus), f"{where}.status"),
-        weight=_number(found["weight"], f"{where}.weight"),
-        bytes_in=_integer(found["bytes_in"], f"{where}.bytes_in"),
-        bytes_out=_integer(found["bytes_out"], f"{where}.bytes_out"),
-        seconds=_number(found["seconds"], f"{where}.seconds"),
-        metrics=_metrics(found["metrics"], f"{where}.metrics"),
-        reason=_text(found["reason"], f"{where}.reason"),
-        unmeasured=_text(found["unmeasured"], f"{where}.unmeasured"),
+        worker=reading.text(found["worker"], f"{where}.worker"),
+        status=reading.one_of(found["status"], get_args(WorkerStatus), f"{where}.status"),
+        weight=reading.number(found["weight"], f"{where}.weight"),
+        bytes_in=reading.integer(found["bytes_in"], f"{where}.bytes_in"),
+        bytes_out=reading.integer(found["bytes_out"], f"{where}.bytes_out"),
+        seconds=reading.number(found["seconds"], f"{where}.seconds"),
+        metrics=reading.metrics(found["metrics"], f"{where}.metrics"),
+        reason=reading.text(found["reason"], f"{where}.reason"),
+        unmeasured=reading.text(found["unmeasured"], f"{where}.unmeasured"),
+        gone=reading.one_of(found["gone"], (False, True), f"{where}.gone"),
     )
-
-
-def _keys(document: object, expected: set[str], where: str) -> dict[str, Any]:
-    if not isinstance(document, dict):
-        raise UsageError(f"{where} is a {type(document).__name__}, not an object")
-    if wrong := sorted(set(document) ^ expected):
-        unknown = [key for key in wrong if key in document]
-        kind = "does not know" if unknown else "misses"
-        raise UsageError(f"{where} {kind} {(unknown or wrong)[0]!r}; it has exactly {', '.join(sorted(expected))}")
-    return document
-
-
-def _items(document: object, where: str) -> Iterator[tuple[int, object]]:
-    if not isinstance(document, list):
-        raise UsageError(f"{where} is a {type(document).__name__}, not a list")
-    return iter(enumerate(document))
-
-
-def _metrics(document: object, where: str) -> dict[str, float]:
-    if not isinstance(document, dict):
-        raise UsageError(f"{where} is a {type(document).__name__}, not an object")
-    return {name: _number(value, f"{where}.{name}") for name, value in document.items()}
-
-
-def _number(value: object, where: str) -> float:
-    if isinstance(value, str) and value in {"nan", "inf", "-inf"}:
-        return float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise UsageError(f"{where} is {value!r}, not a finite number")
-    return float(value)
-
-
-def _integer(value: object, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UsageError(f"{where} is {value!r}, not a whole number of 0 or more")
-    return value
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        raise UsageError(f"{where} is {value!r}, not a text")
-    return value
-
-
-def _one_of(value: object, allowed: tuple[T, ...], where: str) -> T:
-    for each in allowed:
-        if value == each:
-            return each
-    raise UsageError(f"{where} is {value!r}, not one of {', '.join(map(str, allowed))}")

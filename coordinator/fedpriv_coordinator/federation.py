@@ -26,7 +26,7 @@ from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.runtime import Running, runtime
 from fedpriv.wire.messages import Announcement
 from fedpriv_coordinator.coordinator import Coordinator
-from fedpriv_coordinator.evidence import evidence_of
+from fedpriv_coordinator.evidence import OnMessage, evidence_of
 from fedpriv_coordinator.experiment import Egress, JobFacts, Result, RoundRecord
 from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, model_tensors, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
@@ -69,15 +69,17 @@ class Federation:
         on_note: Callable[[str], None] | None = None,
         on_listening: Callable[[str], None] | None = None,
         while_waiting: Callable[[], None] | None = None,
+        on_message: OnMessage | None = None,
         state: str | Path | None = None,
     ) -> Self:
         """Listen on `address` and wait until every one of `workers` has dialled in.
 
         `on_listening` is called with the address once it is open (port 0 lets the system pick), `on_note` with a line
-        for people now and then, `while_waiting` once a second: what it raises ends the wait. In the folder `state` lie
-        the keys, the ledger of what was received and the checkpoints that were cosigned; without one they end with this
-        process. Raise `UsageError` for a port in use, `StateInUse` for a folder in use, `PeerLost` naming the workers
-        that did not come.
+        for people now and then, `while_waiting` once a second: what it raises ends the wait. `on_message` is told who
+        sent what kind of message, on the network's thread before anything is done with it: it must neither wait nor
+        raise. In the folder `state` lie the keys, the ledger of what was received and the checkpoints that were
+        cosigned; without one they end with this process. Raise `UsageError` for a port in use, `StateInUse` for a
+        folder in use, `PeerLost` naming the workers that did not come.
         """
         self = cls.__new__(cls)
         self._clock = SystemClock()
@@ -85,6 +87,8 @@ class Federation:
         self._rounds = RoundsOf(self._members, (), self._clock)
         note = on_note or _silent
         self._evidence = evidence_of(state, credentials.peer.name, self._clock, note)
+        if on_message is not None:
+            self._evidence.tell_of_messages(on_message)
         self._lobby = self._looking = None
         try:
             self._lobby = lobby = Lobby(address, credentials, self._members, note, self._evidence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedpriv.ids import WorkerName
@@ -42,9 +42,15 @@ class Measured:
 
 
 def record_of(
-    number: int, gathered: Gathered, measured: Measured, before: Traffic, after: Traffic, seconds: float
+    number: int,
+    gathered: Gathered,
+    measured: Measured,
+    before: Traffic,
+    after: Traffic,
+    seconds: float,
+    present: Container[WorkerName],
 ) -> RoundRecord:
-    """Return the record of a round; bytes are what the counters gained since it began."""
+    """Return the record of a round; bytes are what the counters gained since it began, `present` is who is left."""
     workers = []
     for worker, part in sorted(gathered.parts.items()):
         received, sent = (now - then for now, then in zip(after[worker], before[worker], strict=True))
@@ -52,7 +58,16 @@ def record_of(
         metrics, unmeasured = ({}, found) if isinstance(found, str) else (found.metrics, "")
         workers.append(
             WorkerRound(
-                worker, part.status, part.weight, received, sent, part.seconds, metrics, part.reason, unmeasured
+                worker,
+                part.status,
+                part.weight,
+                received,
+                sent,
+                part.seconds,
+                metrics,
+                part.reason or ("" if worker in present else "it went away once its part was in"),
+                unmeasured,
+                gone=worker not in present,
             )
         )
     folded = [part for part in gathered.parts.values() if part.status == "folded"]

@@ -89,7 +89,14 @@ def demo(
     ] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="How many workers.")] = 5,
     rounds: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
-    kill: Annotated[str | None, typer.Option(metavar="NAME@ROUND", help="End that worker in that round.")] = None,
+    kill: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME@ROUND[:MESSAGE]",
+            help="Kill that worker's process in that round: before it is asked, or, with keys, shares, masked, confirm "
+            "or unmask, as soon as that message of it arrived.",
+        ),
+    ] = None,
     quorum: Annotated[
         int | None, typer.Option(min=1, help="Updates that a round needs.", show_default="all but one")
     ] = None,

@@ -12,13 +12,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -28,7 +28,8 @@ from torch import nn
 
 from fedpriv.cli.demo_data import DATASET, Share, central_baseline, enrol, network, shares, test_rows, write_worker
 from fedpriv.cli.display import RoundDisplay, egress_table
-from fedpriv.errors import PeerLost, UsageError, VerificationFailed, nearest
+from fedpriv.cli.killing import Kill, Killer, parse_kill
+from fedpriv.errors import PeerLost, UsageError, VerificationFailed
 from fedpriv.learning.local import SGD, LocalTraining
 from fedpriv.learning.standardize import Standardize
 from fedpriv.secagg.thresholds import LEAST_WORKERS, advice
@@ -44,16 +45,7 @@ from fedpriv_coordinator.telling import OUTSIDE_ROUNDS
 COORDINATOR = "coordinator"
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
 STOP_SECONDS = 15.0
-KILL_SECONDS = 0.3
 LOCAL = LocalTraining(epochs=2, batch_size=16, optimizer=SGD(lr=0.1))
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End this worker's process in that round."""
-
-    worker: str
-    round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +84,12 @@ class Fleet:
             if process.poll() is not None:
                 raise PeerLost(f"worker {name!r} ended with code {process.returncode}; its worker.log says why")
 
-    def kill_soon(self, worker: str) -> None:
-        """Kill a worker in the middle of the round that begins now.
+    def killer(self, kill: Kill | None) -> Killer | None:
+        """Return what ends a worker's process as `kill` says, if anything is to."""
+        return None if kill is None else Killer(kill, partial(self._send, kill.worker))
 
-        Stopped before it is asked, it cannot answer; killed a moment later, it is lost.
-        """
-        process = self.processes[worker]
-        process.send_signal(signal.SIGSTOP)
-        threading.Timer(KILL_SECONDS, process.kill).start()
+    def _send(self, name: str, sent: signal.Signals) -> None:
+        self.processes[name].send_signal(sent)
 
     def close(self) -> None:
         """Ask every process to stop, and make those stop that do not."""
@@ -135,7 +125,8 @@ def demo(
         raise UsageError(f"--quorum {quorum} is more than the {workers} workers; use 1 to {workers}")
     if not plain and workers < LEAST_WORKERS:
         raise UsageError(f"{advice(workers)}, or --plain, where the coordinator sees each update")
-    terms = Terms(folder, names, rounds, None if kill is None else _parse_kill(kill, names, rounds), quorum, seed)
+    killed = None if kill is None else parse_kill(kill, names, rounds, plain=plain)
+    terms = Terms(folder, names, rounds, killed, quorum, seed)
     held = shares(workers, seed=seed)
     if not plain:
         signed, key = enrol(folder, names)
@@ -155,6 +146,7 @@ def _train(terms: Terms, held: Sequence[Share], display: RoundDisplay) -> tuple[
     """Start the workers, train with them, stop them; return the result and what central training reaches."""
     authority = Authority.create()
     fleet = Fleet({})
+    killer = fleet.killer(terms.kill)
 
     def start_workers(address: str) -> None:
         for name, share in zip(terms.names, held, strict=True):
@@ -170,12 +162,13 @@ def _train(terms: Terms, held: Sequence[Share], display: RoundDisplay) -> tuple[
                 on_note=display.note,
                 on_listening=start_workers,
                 while_waiting=fleet.check,
+                on_message=None if killer is None else killer.heard,
                 state=terms.folder / "coordinator",
             )
         )
         found = federation.statistics(DATASET, purpose="demo", secure_aggregation=terms.secure)
         standardize = Standardize(found.mean, found.deviation)
-        return _fit(federation, standardize, terms, held, fleet, display)
+        return _fit(federation, standardize, terms, held, killer, display)
 
 
 def _configured(terms: Terms, name: str, share: Share, address: str, authority: Authority) -> Path:
@@ -187,18 +180,18 @@ def _fit(
     standardize: Standardize,
     terms: Terms,
     held: Sequence[Share],
-    fleet: Fleet,
+    killer: Killer | None,
     display: RoundDisplay,
 ) -> tuple[Result, dict[str, float]]:
     features, target = test_rows(seed=terms.seed)
 
     def on_round(record: RoundRecord) -> None:
         display.on_round(record)
-        if terms.kill is not None and terms.kill.round == record.number + 1:
-            fleet.kill_soon(terms.kill.worker)
+        if killer is not None:
+            killer.round_begins(record.number + 1)
 
-    if terms.kill is not None and terms.kill.round == 1:
-        fleet.kill_soon(terms.kill.worker)
+    if killer is not None:
+        killer.round_begins(1)
     result = federation.fit(
         network(standardize, seed=terms.seed),
         dataset=DATASET,
@@ -258,15 +251,6 @@ def _received(ingress: Path) -> Counter[str]:
     for entry in read_entries(ingress):
         received[entry.draft.peer] += entry.draft.bytes
     return received
-
-
-def _parse_kill(text: str, names: Sequence[str], rounds: int) -> Kill:
-    name, _, number = text.partition("@")
-    if name not in names:
-        raise UsageError(f"--kill {text}: no worker {name!r}{nearest(name, names)}; there are {', '.join(names)}")
-    if not number.isdecimal() or not 1 <= int(number) <= rounds:
-        raise UsageError(f"--kill {text}: write NAME@ROUND with a round from 1 to {rounds}, such as {names[0]}@5")
-    return Kill(name, int(number))
 
 
 def _explain(note: Callable[[str], None], names: Sequence[str], held: Sequence[Share], *, plain: bool) -> None:

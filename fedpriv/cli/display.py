@@ -78,12 +78,12 @@ class RoundDisplay:
     def _changes(self, record: RoundRecord) -> Iterator[str]:
         """Yield what changed about who takes part since the last round."""
         for part in record.workers:
-            if part.status == "lost" and part.worker not in self._lost:
+            if part.lost and part.worker not in self._lost:
                 yield f"lost {part.worker} in round {record.number}: {part.reason or 'no reason given'}"
                 self._lost.add(part.worker)
             elif part.status in {"refused", "rejected"}:
                 yield f"{part.worker} {part.status} in round {record.number}: {part.reason or 'no reason given'}"
-            elif part.status == "folded" and part.worker in self._lost:
+            elif part.status == "folded" and not part.lost and part.worker in self._lost:
                 yield f"{part.worker} is back in round {record.number}"
                 self._lost.remove(part.worker)
             if part.unmeasured and part.unmeasured != self._unmeasured.get(part.worker):

@@ -69,7 +69,7 @@ def work(width: int) -> Work:
 
 
 class Nursery:
-    """The process that forks workers; one child at a time."""
+    """The process that forks workers; `start` and `ended` are for one thread at a time."""
 
     def __init__(self) -> None:
         program = [sys.executable, str(Path(__file__).with_name("killing.py"))]
@@ -80,6 +80,9 @@ class Nursery:
 
     def start(self, **order: object) -> dict[str, Any]:
         """Fork a child and return what it says of itself once it is up."""
+        return self._told(order)
+
+    def _told(self, order: dict[str, object]) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{json.dumps(order, default=str)}\n")
         self._process.stdin.flush()
@@ -90,9 +93,9 @@ class Nursery:
         said: dict[str, Any] = json.loads(self._process.stdout.readline())
         return said
 
-    def ended(self) -> int:
-        """Wait for the child to end and return its exit status."""
-        return int(self.heard()["ended"])
+    def ended(self, pid: int) -> int:
+        """Wait for the child of this number to end and return its exit status."""
+        return int(self._told({"task": "wait", "pid": pid})["ended"])
 
     def close(self) -> None:
         """End the nursery and whatever it forked, also after a test that failed half-way."""
@@ -165,7 +168,7 @@ class Mortal:
 
     def dies(self) -> None:
         """Wait for the kill."""
-        assert self.nursery.ended() == -signal.SIGKILL
+        assert self.nursery.ended(self._pid) == -signal.SIGKILL
         runtime.run(self._open.close())
         self._connection = None
 
@@ -173,7 +176,7 @@ class Mortal:
         """Stop the worker in order."""
         runtime.run(self._open.close())
         os.kill(self._pid, signal.SIGTERM)
-        assert self.nursery.ended() == 0
+        assert self.nursery.ended(self._pid) == 0
         self._connection = None
 
     def journal(self) -> Journal:

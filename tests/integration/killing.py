@@ -1,9 +1,12 @@
 """A nursery of workers that die on command: imports once, then forks a child for every line of orders.
 
-    {"task": "serve" or "spend", "state": folder, ...}  ->  {"pid": ..., "address": ...}, then {"ended": exit status}
+    {"task": "serve" or "spend", "state": folder, ...}  ->  {"pid": ..., "address": ...}
+    {"task": "start", "config": worker.toml}            ->  the same, of what `fedpriv worker start` runs
+    {"task": "wait", "pid": ...}                        ->  {"ended": exit status}
 
-A child is a whole process with its own files, sockets and threads; it ends by SIGKILL at the n-th time that the named
-step is reached, or at the n-th step of any name. The nursery itself opens no socket and starts no thread, so that
+A child is a whole process with its own files, sockets and threads. One that serves or spends ends by SIGKILL at the
+n-th time that the named step is reached, or at the n-th step of any name; one that was started, when somebody kills it.
+The nursery itself opens no socket and starts no thread, so that
 forking it is safe. Its parent is `dying`.
 """
 
@@ -23,6 +26,7 @@ from typing import Any
 import torch
 
 import fedpriv as fp
+from fedpriv.cli import worker as command
 from fedpriv.clock import SystemClock
 from fedpriv.entropy import SystemEntropy
 from fedpriv.ids import DatasetName, JobId, PeerName, WorkerName
@@ -179,28 +183,39 @@ def say(**said: object) -> None:
 def live(order: dict[str, Any]) -> None:
     """Do what a child is forked for."""
     fate = Fate(order.get("step"), order.get("at", 1))
-    if order["task"] == "spend":
-        spend(order, fate)
-    else:
-        asyncio.run(serve(order, fate))
+    match order["task"]:
+        case "spend":
+            spend(order, fate)
+        case "serve":
+            asyncio.run(serve(order, fate))
+        case "start":
+            start(Path(order["config"]))
+
+
+def start(config: Path) -> None:
+    """Be the worker of `config`, as `fedpriv worker start` runs it, until SIGTERM; its words go beside the file."""
+    os.dup2(os.open(config.with_name("worker.log"), os.O_WRONLY | os.O_CREAT), 2)
+    say(pid=os.getpid(), address="")
+    command.start(config)
 
 
 def main() -> None:
     torch.set_num_threads(1)
     say(ready=True)
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
+        order = json.loads(line)
+        if order["task"] == "wait":
+            say(ended=os.waitstatus_to_exitcode(os.waitpid(order["pid"], 0)[1]))
+        elif os.fork() == 0:
             code = 1
             try:
-                live(json.loads(line))
+                live(order)
                 code = 0
             except BaseException as error:  # noqa: BLE001 - a child must not go on as its parent
                 sys.stderr.write(f"{type(error).__name__}: {error}\n")
                 sys.stderr.flush()
             finally:
                 os._exit(code)
-        say(ended=os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 if __name__ == "__main__":

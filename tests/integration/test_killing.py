@@ -182,11 +182,11 @@ def test_random_kills_among_threads_that_spend(nursery: Nursery, tmp_path: Path)
     for number in range(RANDOM_KILLS):
         state = tmp_path / str(number)
         state.mkdir()
-        nursery.start(
+        child = nursery.start(
             task="spend", state=state / "state", notes=state / "notes", seed=number, step="any",
             at=chance.randrange(1, 130),
         )  # fmt: skip  # one line of an order
-        assert nursery.ended() == -signal.SIGKILL
+        assert nursery.ended(child["pid"]) == -signal.SIGKILL
         outcomes += spent_as_noted(state)
     assert set(outcomes) == set(State) - {State.RESERVED}
 

@@ -3,10 +3,12 @@
     join         admitted, the round's number durable -> keys; local training goes on meanwhile
     contribute   what training came to, once the shares are in -> masked, and let out, by the door
     hear         who is there, shares, who is in the sum, that all agree -> shares out, by the door, or an abort
+    withdraw     an order of which nothing comes -> an abort, which does not say why
 
 A link takes part in one round at a time: an invitation to another ends the one before. Secrets of a round lie in memory
-and are erased when it ends, aborts or loses its link, so a worker that was started again has dropped out. Whatever
-leaves goes through the door; what the checks of the protocol find is signed, sent and logged with its reason.
+and are erased when it ends, aborts or loses its link, so a worker that was started again has dropped out. At that
+moment the worker's own words go too, and what was reserved is given back unless they had left. Whatever leaves goes
+through the door; what the checks of the protocol find is signed, sent and logged with its reason.
 """
 
 from __future__ import annotations
@@ -127,7 +129,12 @@ class Rounds:
             log.info("%s: %s", self._recipient.name, error)
             return []
         part.state = step.state
-        return self._masked(part) if step.message is None else [self._told(step)]
+        if step.message is None:
+            return self._masked(part)
+        told = self._told(step)
+        if part.over():
+            self._let_go(part)
+        return [told]
 
     def contribute(self, action: Contribute, admitted: Admitted) -> list[Sealed]:
         """Hold what an order came to until it can be masked; give back what it reserved where its round is over."""
@@ -149,6 +156,17 @@ class Rounds:
             return [self._withdrawn(part, str(error))]
         return self._masked(part)
 
+    def withdraw(self, order: Order) -> list[Sealed]:
+        """Stop in the round that `order` invited to, if it is under way: nothing comes of the order.
+
+        What is signed is the same whatever the reason, so that a failure on somebody's rows says no more than any
+        other. What the order reserved is settled elsewhere.
+        """
+        part = self.part
+        if part is None or part.order is not order or part.over():
+            return []
+        return [self._withdrawn(part, "the order was not carried out")]
+
     def end(self, why: str) -> None:
         """Erase what is left of the round under way, and give back what it reserved unless that was let out."""
         part, self.part = self.part, None
@@ -156,9 +174,7 @@ class Rounds:
             return
         if not isinstance(part.state, client.Finished | client.Aborted):
             client.withdraw(part.state, why)  # erases; what it would send is for nobody
-        part.own = None
-        if part.admitted is not None and not part.masked:
-            self._give_up(part.admitted)
+        self._let_go(part)
 
     def _masked(self, part: Part) -> list[Sealed]:
         """Return the words as the door masked them, once both they and the masks are there."""
@@ -184,7 +200,9 @@ class Rounds:
             )
         except ReleaseDenied as denial:
             return [self._withdrawn(part, str(denial))]
-        self._log_abort(part.state)
+        if part.over():
+            self._log_abort(part.state)
+            self._let_go(part)
         return [sealed]
 
     def _withdrawn(self, part: Part, explanation: str) -> Sealed:
@@ -192,7 +210,15 @@ class Rounds:
         assert not isinstance(part.state, client.Finished | client.Aborted)
         step = client.withdraw(part.state, explanation)
         part.state = step.state
+        self._let_go(part)
         return self._told(step)
+
+    def _let_go(self, part: Part) -> None:
+        """Forget the words of a round that is over, and give back what it reserved unless they were let out."""
+        part.own = None
+        if part.admitted is not None and not part.masked:
+            admitted, part.admitted = part.admitted, None
+            self._give_up(admitted)
 
     def _told(self, step: client.Step) -> Sealed:
         """Record a message of the protocol that derives from nothing private."""
@@ -241,11 +267,9 @@ class Aggregation:
         """Put what an order came to into its round."""
         await self._work(lambda: self._rounds.contribute(action, admitted))
 
-    async def leave(self, order: Order) -> None:
-        """End the round of `order`, of which nothing comes; what it reserved is settled elsewhere."""
-        if self.takes_part(order):
-            async with self._turn:
-                await asyncio.to_thread(self._rounds.end, "the order was not carried out")
+    async def withdraw(self, order: Order) -> None:
+        """Stop in the round of `order`, of which nothing comes, and say so; what it reserved is settled elsewhere."""
+        await self._work(lambda: self._rounds.withdraw(order))
 
     async def close(self) -> None:
         """End the round that is under way: its link is gone."""

@@ -198,7 +198,7 @@ class Conversation:
             await self._send(carried.again)
         if not any(isinstance(action, Release | Contribute) for action in actions):
             if isinstance(requested, Execute) and not isinstance(carried.outcome, Answered):
-                await self._aggregation.leave(requested.order)
+                await self._aggregation.withdraw(requested.order)
             if carried.admitted is not None:
                 await self._worker.give_up(carried.admitted)  # its peer lost the right to it meanwhile
         await self._perform(actions, carried.admitted)

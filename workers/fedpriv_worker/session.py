@@ -319,6 +319,8 @@ def _answer(order: Order, outcome: Loaded | Trained | Evaluated | Summed | Stood
 def _broke(session: Session, action: Validate | Execute, outcome: Broken) -> Step:
     if outcome.on_values and isinstance(action, Execute):
         session = replace(session, barred=session.barred | {action.order.dataset})
+        if action.invited:
+            return session, ()  # it withdraws from the round, as it would for any other reason
         return _refuse(session, action.order, outcome.code)  # where it failed would say more than that it did
     failure = Failure(action.number, outcome.code, outcome.step, outcome.operation)
     return session, (Tell(failure),)
