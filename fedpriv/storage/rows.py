@@ -120,6 +120,12 @@ class Rows:
             found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if found is None else str(found[0])
 
+    def highest(self, key: str) -> int:
+        """Return the highest number that was remembered under `key`, -1 if none was."""
+        with self._database.reading(_READ) as connection:
+            found = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return -1 if found is None else int(found[0])
+
     def raise_to(self, key: str, number: int) -> int:
         """Make `number` the highest under `key`, durably, if it is; return what was the highest before, -1 if none."""
         with self._database.writing("remember the last round") as connection:

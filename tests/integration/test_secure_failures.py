@@ -1,13 +1,14 @@
-"""Orders into a sum of which nothing comes: the worker signs that it stops, which tells nothing of its rows."""
+"""Orders into a sum of which nothing comes: a failure on rows shows in nothing, what never fits ends in an abort."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from fleets import Fleet, MakeFleet, toy
+from fleets import Fleet, MakeFleet, toy, virtual_fleet
 from torch import nn
 
 import fedpriv as fp
@@ -59,7 +60,11 @@ def seven(make_fleet: MakeFleet) -> Fleet:
     return made
 
 
-def test_a_worker_whose_training_fails_signs_that_it_stops_and_the_round_goes_on(
+def said(fleet: Fleet, name: str) -> list[str]:
+    return [kind for kind in fleet.kinds(name) if kind != "checkpoint"]
+
+
+def test_a_failure_on_rows_shows_in_nothing_and_what_never_fits_is_signed(
     make_fleet: MakeFleet, withdrawn, caplog
 ) -> None:
     fleet = seven(make_fleet)
@@ -70,25 +75,41 @@ def test_a_worker_whose_training_fails_signs_that_it_stops_and_the_round_goes_on
         result = fleet.federation.fit(model, **terms, secure_aggregation=fleet.secure())
     first, second = result.history.rounds
     assert (first.outcome, second.outcome) == ("complete", "complete")
-    assert {part.worker for part in first.workers if part.status == "refused"} == {ON_ROWS, UNFIT}
-    findings = {finding.worker: finding for finding in first.findings}
-    for name in (ON_ROWS, UNFIT):
-        assert (findings[name].reason, findings[name].subject) == ("withdrawn", "")
-        assert len(bytes.fromhex(findings[name].signature)) == 64
-        entries = [entry.draft for entry in fleet.journals[name].entries()]
-        (abort,) = [draft for draft in entries if draft.kind == "secagg-abort" and draft.sid == findings[name].sid]
-        assert abort.labels == ()
-        assert "secagg-masked" not in {draft.kind for draft in entries}
-    # what failed on rows is charged, and nothing but the abort tells of it; what could never fit costs nothing
-    charged = {name: next(fleet.journals[name].holds.all()).state for name in FAILURES}
-    assert charged == {ON_ROWS: State.INTERRUPTED, UNFIT: State.CANCELLED}
-    assert {name: fleet.kinds(name).count("failure") for name in FAILURES} == {ON_ROWS: 1, UNFIT: 2}
-    (barred,) = [part.reason for part in second.workers if part.worker == ON_ROWS]
-    assert "no rule of the owner lets this result leave" in barred
+    for record in (first, second):
+        assert [part.worker for part in record.workers if part.status == "refused"] == [UNFIT]
+        assert [finding.worker for finding in record.findings] == [UNFIT]
+    assert (first.findings[0].reason, first.findings[0].subject) == ("withdrawn", "")
+    assert len(bytes.fromhex(first.findings[0].signature)) == 64
+    aborts = [entry.draft for entry in fleet.journals[UNFIT].entries() if entry.draft.kind == "secagg-abort"]
+    assert aborts[0].labels == ()
+    assert aborts[0].sid == first.findings[0].sid
+    assert "secagg-masked" not in fleet.kinds(UNFIT)
+    # the same messages, the same charge and the same rights as of a worker whose training went well
+    assert said(fleet, ON_ROWS) == said(fleet, "bob")
+    charged = {name: {held.state for held in fleet.journals[name].holds.all()} for name in ("bob", ON_ROWS, UNFIT)}
+    assert charged == {"bob": {State.ACKNOWLEDGED}, ON_ROWS: {State.ACKNOWLEDGED}, UNFIT: {State.CANCELLED}}
+    assert "request" in caplog.text
+    assert "STEP_FAILED" in caplog.text  # the owner's own log says so
     assert "Target 7" not in caplog.text
-    assert len(withdrawn) == 3  # one of the three orders that failed was refused before it began
-    for part, before in withdrawn:
-        assert part.own is None
+    assert len(withdrawn) == 2
+    for _, before in withdrawn:
         for secret in ("sealing", "masking", "seed", "held", "inbound", "masks"):
             with pytest.raises(Erased):
                 getattr(before.own.secrets, secret)
+
+
+def test_what_failed_weighs_nothing_in_the_mean(tmp_path: Path) -> None:
+    """With half of the workers failing, the model moves by the mean of the other half, not by half of it."""
+    torch.manual_seed(0)
+    made, moved = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), []
+    for failing in ((), NAMES[:3]):
+        fleet = virtual_fleet({name: [toy(16, seed=1, release=[fp.SecureSum()])] for name in NAMES[:6]}, tmp_path)
+        for name in failing:
+            executor = Failing([fleet.workers[name]._executor._datasets["toy"]])
+            fleet.workers[name]._executor, executor.error = executor, FAILURES[ON_ROWS]
+        terms = {"dataset": "toy", "loss": LOSS, "rounds": 1, "deadline_seconds": 20}
+        local = fp.LocalTraining(batch_size=64)
+        result = fleet.federation.fit(made, **terms, local=local, secure_aggregation=fleet.secure())
+        moved.append(torch.cat([each.detach().flatten() for each in result.model.parameters()]))
+        fleet.close()
+    torch.testing.assert_close(*moved, rtol=0, atol=2**-15)

@@ -76,6 +76,11 @@ class StoodIn:
 
 
 @dataclass(frozen=True, slots=True)
+class Nothing:
+    """A computation for a sum failed on rows: zeros that weigh nothing stand in, and nobody hears that they do."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The order had its answer already, which is sent again as it was."""
 
@@ -90,7 +95,8 @@ class Broken:
     on_values: bool = False
 
 
-Outcome: TypeAlias = Loaded | Trained | Evaluated | Summed | StoodIn | Answered | Broken
+Summand: TypeAlias = Trained | Evaluated | Summed | Nothing
+Outcome: TypeAlias = Loaded | Summand | StoodIn | Answered | Broken
 
 
 # --- actions ---------------------------------------------------------------------------------------------------------
@@ -160,7 +166,7 @@ class Release:
 class Contribute:
     """Put what an order came to into the sum that the order invited to; it leaves masked, or not at all."""
 
-    outcome: Trained | Evaluated | Summed
+    outcome: Summand
     order: Summable
     forecast: Forecast
 

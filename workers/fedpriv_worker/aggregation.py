@@ -1,14 +1,16 @@
 """A worker's part in secure aggregation over one link: an invited order joins a round and is masked into its sum.
 
-    join         admitted, the round's number durable -> keys; local training goes on meanwhile
-    contribute   what training came to, once the shares are in -> masked, and let out, by the door
-    hear         who is there, shares, who is in the sum, that all agree -> shares out, by the door, or an abort
+    join         admitted, every check passed, the round's number durable -> keys
+    hear         who is there, shares -> masks: only now the order is carried out
+    contribute   what it came to -> masked, and let out, by the door
+    hear         who is in the sum, that all agree -> shares out, by the door, or an abort
     withdraw     an order of which nothing comes -> an abort, which does not say why
 
-A link takes part in one round at a time: an invitation to another ends the one before. Secrets of a round lie in memory
-and are erased when it ends, aborts or loses its link, so a worker that was started again has dropped out. At that
-moment the worker's own words go too, and what was reserved is given back unless they had left. Whatever leaves goes
-through the door; what the checks of the protocol find is signed, sent and logged with its reason.
+A link takes part in one round at a time: an invitation to another ends the one before. Nothing is computed before the
+masks are there, so that nobody can hear from an abort, or its absence, how a computation on rows went. Secrets of a
+round lie in memory and are erased when it ends, aborts or loses its link, so a worker that was started again has
+dropped out. Whatever leaves goes through the door; what the checks of the protocol find is signed, sent and logged with
+its reason.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from fedpriv.entropy import SystemEntropy
@@ -25,14 +27,15 @@ from fedpriv.errors import FedprivError, ReleaseDenied, StorageFailed, UsageErro
 from fedpriv.policy.decision import Recipient
 from fedpriv.sealed import Sealed
 from fedpriv.secagg import client
-from fedpriv.secagg.messages import Agreement, FromCoordinator, Masked, Unmask
+from fedpriv.secagg.checks import Expectation
+from fedpriv.secagg.messages import Agreement, FromCoordinator, Invite, Masked, Unmask
 from fedpriv.secagg.reasons import OutOfTurn
 from fedpriv.transport.link import SealedLink
 from fedpriv.wire.messages import ErrorCode
 from fedpriv.wire.rounds import NO_MODEL, Summable
 from fedpriv_worker.actions import Contribute, Execute
-from fedpriv_worker.contribution import Contribution, contribution_of
-from fedpriv_worker.enrolment import FUTURE_MILLISECONDS, Enrolment, expected
+from fedpriv_worker.contribution import contribution_of
+from fedpriv_worker.enrolment import Enrolment, expected
 from fedpriv_worker.forecast import Forecast, changed_specs
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.orders import Order
@@ -58,17 +61,12 @@ class Host(Protocol):
 
 @dataclass(slots=True)
 class Part:
-    """One round: the order that invited to it, how far the protocol is, and the words that wait to be masked.
-
-    `admitted` is what the order reserved, from when it was carried out; `masked` says that it is settled.
-    """
+    """One round: the order that invited to it, and how far the protocol is; `admitted` once its words are masked."""
 
     order: Summable
     forecast: Forecast
     state: client.State
-    own: Contribution | None = field(default=None, repr=False)
     admitted: Admitted | None = None
-    masked: bool = False
 
     def over(self) -> bool:
         """Return whether nothing more comes of the round."""
@@ -104,13 +102,10 @@ class Rounds:
         except FedprivError as error:
             log.warning("request %d of %s: %s", action.number, self._recipient.name, error)
             return ErrorCode.NOT_ENROLLED
-        near = descriptor.round <= int(now * 1000) + FUTURE_MILLISECONDS
-        key = f"{LAST_ROUND}{roster.federation}"
-        last = worker.journal.rows.raise_to(key, descriptor.round) if near else descriptor.round
-        name, terms = worker.facts.worker, enrolment.judged_by(last)
-        step = client.begin(
-            order.invite, own, name=name, identity=enrolment.identity, terms=terms, entropy=SystemEntropy()
-        )
+        key, rows = f"{LAST_ROUND}{roster.federation}", worker.journal.rows
+        step = self._begun(order.invite, own, enrolment, before := rows.highest(key))
+        if isinstance(step.state, client.Advertised) and (last := rows.raise_to(key, descriptor.round)) > before:
+            step = self._begun(order.invite, own, enrolment, last)  # another link began it in between
         self.end("another round begins")
         self.part = Part(order, action.forecast, step.state)
         return self._told(step)
@@ -129,32 +124,33 @@ class Rounds:
             log.info("%s: %s", self._recipient.name, error)
             return []
         part.state = step.state
-        if step.message is None:
-            return self._masked(part)
-        told = self._told(step)
-        if part.over():
-            self._let_go(part)
-        return [told]
+        return [] if step.message is None else [self._told(step)]
+
+    def ready_for(self, order: Order) -> bool:
+        """Return whether the masks are there for what `order` comes to."""
+        part = self.part
+        return part is not None and part.order is order and isinstance(part.state, client.Ready)
 
     def contribute(self, action: Contribute, admitted: Admitted) -> list[Sealed]:
-        """Hold what an order came to until it can be masked; give back what it reserved where its round is over."""
+        """Return the words of what an order came to as the door masked them; none where its round is over."""
         part, enrolment = self.part, self._worker.enrolment
-        if part is None or part.order is not action.order or part.over():
+        if part is None or part.order is not action.order or not isinstance(part.state, client.Ready):
             self._give_up(admitted)
             return []
-        part.admitted = admitted
         assert enrolment is not None  # it joined
-        assert action.order.invite is not None
-        descriptor = action.order.invite.descriptor
-        uniform = (
-            self._worker.facts.datasets[action.order.dataset].rows is None or descriptor.vector.maximum_weight == 1
-        )
-        weight = enrolment.weight(action.outcome, uniform=uniform)
+        descriptor = part.state.own.descriptor
+        most, announced = descriptor.vector.maximum_weight, self._worker.facts.datasets[action.order.dataset].rows
+        weight = min(most, enrolment.weight(action.outcome, uniform=announced is None))
         try:
-            part.own = contribution_of(action.outcome, weight, descriptor, SystemEntropy())
-        except UsageError as error:  # it weighs more than the round declares
-            return [self._withdrawn(part, str(error))]
-        return self._masked(part)
+            own = contribution_of(action.outcome, weight, descriptor, SystemEntropy())
+            part.state, sealed = self._worker.door.mask(
+                part.state, own, part.order, part.forecast, self._recipient, admitted
+            )
+        except (ReleaseDenied, UsageError) as denial:
+            self._give_up(admitted)
+            return [self._withdrawn(part, str(denial))]
+        part.admitted = admitted
+        return [sealed]
 
     def withdraw(self, order: Order) -> list[Sealed]:
         """Stop in the round that `order` invited to, if it is under way: nothing comes of the order.
@@ -168,27 +164,15 @@ class Rounds:
         return [self._withdrawn(part, "the order was not carried out")]
 
     def end(self, why: str) -> None:
-        """Erase what is left of the round under way, and give back what it reserved unless that was let out."""
+        """Erase what is left of the round under way."""
         part, self.part = self.part, None
-        if part is None:
-            return
-        if not isinstance(part.state, client.Finished | client.Aborted):
-            client.withdraw(part.state, why)  # erases; what it would send is for nobody
-        self._let_go(part)
+        if part is not None and not isinstance(part.state, client.Finished | client.Aborted):
+            client.withdraw(part.state, why)  # what it would send is for nobody
 
-    def _masked(self, part: Part) -> list[Sealed]:
-        """Return the words as the door masked them, once both they and the masks are there."""
-        if not isinstance(part.state, client.Ready) or part.own is None:
-            return []
-        assert part.admitted is not None  # nothing is computed that was not
-        try:
-            part.state, sealed = self._worker.door.mask(
-                part.state, part.own, part.order, part.forecast, self._recipient, part.admitted
-            )
-        except (ReleaseDenied, UsageError) as denial:
-            return [self._withdrawn(part, str(denial))]
-        part.own, part.masked = None, True
-        return [sealed]
+    def _begun(self, invite: Invite, own: Expectation, enrolment: Enrolment, last: int) -> client.Step:
+        """Return the first step of a round, when `last` is the highest that was ever begun."""
+        name, terms = self._worker.facts.worker, enrolment.judged_by(last)
+        return client.begin(invite, own, name=name, identity=enrolment.identity, terms=terms, entropy=SystemEntropy())
 
     def _unmasked(self, part: Part, state: client.Confirmed, agreement: Agreement) -> list[Sealed]:
         if agreement.sid != state.own.descriptor.sid:
@@ -200,9 +184,7 @@ class Rounds:
             )
         except ReleaseDenied as denial:
             return [self._withdrawn(part, str(denial))]
-        if part.over():
-            self._log_abort(part.state)
-            self._let_go(part)
+        self._log_abort(part.state)
         return [sealed]
 
     def _withdrawn(self, part: Part, explanation: str) -> Sealed:
@@ -210,15 +192,7 @@ class Rounds:
         assert not isinstance(part.state, client.Finished | client.Aborted)
         step = client.withdraw(part.state, explanation)
         part.state = step.state
-        self._let_go(part)
         return self._told(step)
-
-    def _let_go(self, part: Part) -> None:
-        """Forget the words of a round that is over, and give back what it reserved unless they were let out."""
-        part.own = None
-        if part.admitted is not None and not part.masked:
-            admitted, part.admitted = part.admitted, None
-            self._give_up(admitted)
 
     def _told(self, step: client.Step) -> Sealed:
         """Record a message of the protocol that derives from nothing private."""
@@ -243,16 +217,33 @@ class Aggregation:
         self._worker = worker
         self._link = link
         self._rounds = Rounds(worker, recipient)
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Condition()
 
     async def join(self, action: Execute, admitted: Admitted) -> ErrorCode | None:
         """Begin the round of an admitted order and send what begins it; return why there is none, or None."""
         async with self._turn:
             joined = await asyncio.to_thread(self._rounds.join, action, admitted)
+            self._turn.notify_all()
         if isinstance(joined, ErrorCode):
             return joined
         await self._send(joined)
         return None
+
+    async def masks_are_there(self, order: Order) -> bool:
+        """Wait until what `order` comes to can be masked; return False where its round ended before."""
+        async with self._turn:
+            await self._turn.wait_for(lambda: self._rounds.ready_for(order) or not self.takes_part(order))
+            return self._rounds.ready_for(order)
+
+    async def make_way(self, order: Summable) -> Summable | None:
+        """End the round under way if `order` invites to another; return the order that had invited to it."""
+        part = self._rounds.part
+        if part is None or part.over() or part.order.invite == order.invite:
+            return None
+        async with self._turn:
+            await asyncio.to_thread(self._rounds.end, "another round begins")
+            self._turn.notify_all()
+        return part.order
 
     def takes_part(self, order: Order) -> bool:
         """Return whether the round that `order` invited to is the one under way; safe to ask from any thread."""
@@ -275,10 +266,12 @@ class Aggregation:
         """End the round that is under way: its link is gone."""
         async with self._turn:
             await asyncio.to_thread(self._rounds.end, "the link ended")
+            self._turn.notify_all()
 
     async def _work(self, work: Callable[[], list[Sealed]]) -> None:
         async with self._turn:
             outgoing = await asyncio.to_thread(work)
+            self._turn.notify_all()
         for sealed in outgoing:
             await self._send(sealed)
 

@@ -18,7 +18,7 @@ from fedpriv.secagg.descriptor import Descriptor
 from fedpriv.secagg.ring import Words
 from fedpriv.updates import TensorSet
 from fedpriv.wire.rounds import METRIC, STATISTIC, TENSOR
-from fedpriv_worker.actions import Evaluated, Summed, Trained
+from fedpriv_worker.actions import Evaluated, Nothing, Summand, Summed, Trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,12 @@ class Contribution:
     words: Words = field(repr=False)
 
 
-def contribution_of(
-    outcome: Trained | Evaluated | Summed, weight: int, descriptor: Descriptor, entropy: Entropy
-) -> Contribution:
+def contribution_of(outcome: Summand, weight: int, descriptor: Descriptor, entropy: Entropy) -> Contribution:
     """Return the words of `outcome`; raise `UsageError` for a weight above the round's maximum, quoting neither."""
     values: dict[str, NDArray[Any]] = {}
     match outcome:
+        case Nothing():
+            return Contribution(descriptor.ring.zeros(descriptor.vector.length))
         case Trained(metrics=metrics, delta=delta):
             values = _arrays(TENSOR, delta) | _numbers(metrics)
         case Evaluated(metrics=metrics):

@@ -29,6 +29,7 @@ from fedpriv.wire.messages import (
     Train,
 )
 from fedpriv.wire.plans import encode_plan
+from fedpriv.wire.rounds import Summable
 from fedpriv_worker.actions import (
     Acknowledge,
     Action,
@@ -247,11 +248,15 @@ class Conversation:
         worker = self._worker
         if isinstance(action, Validate) or not action.invited:
             return await worker.carry_out(action, self._recipient, self._nobody_waits)
-        order, admitted = action.order, await worker.admit(action, self._recipient)
+        order = action.order
+        assert isinstance(order, Summable)  # nothing else invites
+        if (before := await self._aggregation.make_way(order)) is not None:
+            await self._end_of(before)  # what it reserved is there again
+        admitted = await worker.admit(action, self._recipient)
         if isinstance(admitted, Carried):
             return admitted
         code = await self._aggregation.join(action, admitted)
-        if not self._aggregation.takes_part(order):
+        if code is not None or not await self._aggregation.masks_are_there(order):
             await worker.give_up(admitted)
             return Carried(Answered() if code is None else Broken(code))
 
@@ -259,6 +264,11 @@ class Conversation:
             return self._nobody_waits() or not self._aggregation.takes_part(order)
 
         return await worker.carry_out(action, self._recipient, stopped, admitted)
+
+    async def _end_of(self, order: Summable) -> None:
+        """Wait until an order whose round is over has ended too."""
+        if tasks := [task for task, number in self._executing.items() if number == order.request]:
+            await asyncio.wait(tasks)
 
     async def _sum(self, action: Contribute | Hear, admitted: Admitted | None) -> None:
         """Go on with the round of secure aggregation."""

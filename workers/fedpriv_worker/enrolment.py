@@ -19,10 +19,13 @@ from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, LEAST_WORKERS
 from fedpriv.storage.rosters import SignedRoster
 from fedpriv.updates import TensorSpec
 from fedpriv.wire.rounds import Summable, computation, fixed_point_of, vector_of
-from fedpriv_worker.actions import Evaluated, Summed, Trained
+from fedpriv_worker.actions import Evaluated, Summand, Trained
 
-FUTURE_MILLISECONDS = 86_400_000
-"""How far a round's number, the time at which it began, may be ahead of this worker's clock."""
+FUTURE_MILLISECONDS = 600_000
+"""How far a round's number, the time at which it began, may be ahead of this worker's clock: ten minutes.
+
+Until then whoever may give orders can keep this worker out of every other round, by beginning one of that number.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,9 @@ class Enrolment:
         """Return the terms that a descriptor is held to, when `last_round` is the highest that was ever begun."""
         return Terms(self.terms.minimum_cohort, self.terms.colluding, last_round)
 
-    def weight(self, outcome: Trained | Evaluated | Summed, *, uniform: bool) -> int:
+    def weight(self, outcome: Summand, *, uniform: bool) -> int:
         """Return what an outcome weighs: its rows, the owner's most at most; 1 where it is `uniform`, and for sums."""
-        if uniform or isinstance(outcome, Summed):
+        if uniform or not isinstance(outcome, Trained | Evaluated):
             return 1
         most = self.terms.maximum_weight
         return max(1, outcome.rows if most is None else min(outcome.rows, most))

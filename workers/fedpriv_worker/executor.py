@@ -27,6 +27,7 @@ from fedpriv_worker import training
 from fedpriv_worker.actions import (
     Broken,
     Loaded,
+    Nothing,
     Outcome,
     StoodIn,
     Summed,
@@ -34,7 +35,7 @@ from fedpriv_worker.actions import (
 from fedpriv_worker.bench import SEED_BYTES, Bench
 from fedpriv_worker.datasets import Dataset, Rows
 from fedpriv_worker.definitions import code_of
-from fedpriv_worker.orders import Order
+from fedpriv_worker.orders import Order, masked_among
 
 log = logging.getLogger("fedpriv.worker")
 
@@ -121,7 +122,8 @@ class InProcessExecutor:
         except Exception as error:  # noqa: BLE001 - whatever torch raises, its text quotes values and stays here
             broken = _broken(request, error)
             log.info("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
-            return broken
+            in_a_sum = not isinstance(request, OfferPlan) and masked_among(request) > 0
+            return Nothing() if in_a_sum and broken.on_values else broken
 
     def bench(self) -> Bench:
         """Return an empty place for one session's values."""

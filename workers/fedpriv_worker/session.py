@@ -75,6 +75,7 @@ from fedpriv_worker.actions import (
     Release,
     ShowCheckpoint,
     StoodIn,
+    Summand,
     Summed,
     Tell,
     Trained,
@@ -286,9 +287,7 @@ def _start(session: Session, request: Request, action: Validate | Execute) -> St
     return replace(session, running={**session.running, request.request: action}), (action,)
 
 
-def _succeeded(
-    session: Session, action: Validate | Execute, outcome: Loaded | Trained | Evaluated | Summed | StoodIn
-) -> Step:
+def _succeeded(session: Session, action: Validate | Execute, outcome: Loaded | Summand | StoodIn) -> Step:
     if isinstance(action, Validate):
         assert isinstance(outcome, Loaded), outcome
         plan = action.request.plan
@@ -296,13 +295,13 @@ def _succeeded(
         return session, (Tell(PlanAccepted(action.request.request, plan.digest)),)
     order = action.order
     if action.invited:
-        assert isinstance(outcome, Trained | Evaluated | Summed), outcome
+        assert isinstance(outcome, Summand), outcome
         assert isinstance(order, Train | Evaluate | AskStatistics), order
         return session, (Contribute(outcome, order, action.forecast),)
     return session, (Release(_answer(order, outcome), order, action.forecast),)
 
 
-def _answer(order: Order, outcome: Loaded | Trained | Evaluated | Summed | StoodIn) -> Answer:
+def _answer(order: Order, outcome: Loaded | Summand | StoodIn) -> Answer:
     match order, outcome:
         case Train(), Trained(rows, metrics, delta):
             return Update(order.request, order.round, float(rows), metrics, delta)
@@ -319,8 +318,6 @@ def _answer(order: Order, outcome: Loaded | Trained | Evaluated | Summed | Stood
 def _broke(session: Session, action: Validate | Execute, outcome: Broken) -> Step:
     if outcome.on_values and isinstance(action, Execute):
         session = replace(session, barred=session.barred | {action.order.dataset})
-        if action.invited:
-            return session, ()  # it withdraws from the round, as it would for any other reason
         return _refuse(session, action.order, outcome.code)  # where it failed would say more than that it did
     failure = Failure(action.number, outcome.code, outcome.step, outcome.operation)
     return session, (Tell(failure),)
