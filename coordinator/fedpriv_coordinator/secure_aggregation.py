@@ -125,7 +125,7 @@ def describe(
 
     Raise `UsageError` where no ring or graph of ours does, saying how many bits or what share would.
     """
-    count, whole = len(workers), float(subject.deadline_seconds)
+    count, whole = len(workers), subject.deadline_seconds
     patience = min(whole, _MESSAGES_SECONDS)
     graph, threshold = _graph(asked, count)
     return Descriptor(
@@ -140,7 +140,7 @@ def describe(
         threshold=threshold,
         minimum_cohort=max(asked.minimum_workers, quorum),
         graph=graph,
-        deadlines_seconds=(whole, patience, whole, patience, patience),  # floats: they travel as such, and are hashed
+        deadlines_seconds=(whole, patience, whole, patience, patience),
     )
 
 

@@ -14,7 +14,7 @@ from fedpriv.ids import WorkerName
 from fedpriv.secagg import harary, statements
 from fedpriv.secagg.descriptor import PROTOCOL, Descriptor
 from fedpriv.secagg.graph import GraphKind
-from fedpriv.secagg.keys import check_agreement_key, check_signature
+from fedpriv.secagg.keys import check_agreement_key, check_signature, key_text
 from fedpriv.secagg.messages import Advertise, Named
 from fedpriv.secagg.reasons import Reason, Refused
 from fedpriv.secagg.roster import Roster
@@ -135,8 +135,12 @@ def check_modulus(descriptor: Descriptor) -> None:
 
 def check_own_key(roster: Roster, me: WorkerName, public: bytes) -> None:
     """Refuse when this worker is not on the roster, or with another key."""
-    if roster.key_of(me) != public:
-        message = f"the roster has another key for {me!r} than this worker holds; have the administrator sign a new one"
+    listed = roster.key_of(me)
+    if listed != public:
+        message = (
+            f"the roster has the key {key_text(listed)} for {me!r}, and this worker holds {key_text(public)}; have "
+            "the administrator sign a roster with this one"
+        )
         raise Refused(Reason.NOT_ON_ROSTER, message, subject=me)
 
 

@@ -154,6 +154,19 @@ def test_every_field_of_a_descriptor_is_in_the_sessions_id():
     assert len(sids) == len(OTHER) + 1
 
 
+def test_whole_numbers_are_one_descriptor_with_or_without_a_point():
+    """As TOML and JSON write them: 5 and 5.0."""
+    right = cast(5).descriptor
+    part = right.vector.parts[0]
+    whole, pointed = (
+        replace(right, deadlines_seconds=(kind(5),) * 5, vector=VectorSpec((replace(part, bound=kind(2)),)))
+        for kind in (int, float)
+    )
+    assert whole == pointed
+    assert whole.sid == pointed.sid != right.sid
+    assert {type(each) for each in whole.deadlines_seconds} == {float}
+
+
 @pytest.mark.parametrize(
     "change",
     [
