@@ -148,6 +148,5 @@ def _graph(asked: SecureAggregation, count: int) -> tuple[GraphSpec, int]:
     if asked.graph == "complete":
         return COMPLETE, least_threshold(count, asked.colluding_share)
     lost = Fraction(asked.lost).limit_denominator(_DENOMINATOR)
-    population = harary.Population.of(count, asked.colluding_share, lost)
-    choice = harary.search(population)
+    population, choice = harary.advised(count, asked.colluding_share, lost)
     return GraphSpec(GraphKind.HARARY, choice.degree, population.lost), choice.threshold

@@ -120,9 +120,7 @@ class Cheat:
         """
         for name, worker in self.fleet.workers.items():
             worker.enrolment = self.enrolments[name]
-        self.roster = self.fleet.federation._rounds._roster(
-            self.how
-        ).roster  # a run may have made another
+        self.roster = self.fleet.federation._rounds._roster(self.how).roster  # a run may have made another
         _, summed = self.play()
         assert summed.sum is not None, summed.reason
         ingress = self.fleet.federation._evidence.ingress

@@ -27,10 +27,25 @@ from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.enrolment import Enrolment, OwnerTerms
 from fedpriv_worker.executor import InProcessExecutor
 from fedpriv_worker.journal import Journal
+from fedpriv_worker.steps import Step
 from fedpriv_worker.worker import Worker, serve_quietly
 
 RESEARCHER = "me"
 TERMS = OwnerTerms()
+PHASES = ("advertise", "shares", "masked", "confirm", "unmask")
+
+
+class Dies:
+    """Ends a worker's link as it is about to send the message of a phase: it was recorded, and never arrives."""
+
+    def __init__(self, phase: str) -> None:
+        self._left = PHASES.index(phase)
+
+    def __call__(self, step: Step) -> None:
+        if step is Step.SEND:
+            self._left -= 1
+            if self._left < 0:
+                raise fp.PeerLost("killed by the test")
 
 
 @dataclass

@@ -67,6 +67,25 @@ def test_no_graph_is_found_where_none_is_safe():
         harary.search(Population.of(10, Fraction(1, 3), Fraction(1, 3)))
 
 
+@pytest.mark.parametrize(
+    ("workers", "hostile", "lost", "said"),
+    [
+        (
+            3,
+            Fraction(1, 3),
+            Fraction(0),
+            "no number of 3 may be lost, and with these shares it takes 4 workers",
+        ),
+        (13, Fraction(1, 3), Fraction(1, 4), "of 13 workers 2 may be lost, and with these shares it takes 14 workers"),
+        (10, Fraction(1, 3), Fraction(1, 3), "of 10 workers 2 may be lost, and with these shares up to 266 workers"),
+    ],
+)
+def test_where_there_is_no_graph_it_is_said_what_there_is_one_for(workers, hostile, lost, said):
+    with pytest.raises(UsageError) as refused:
+        harary.advised(workers, hostile, lost)
+    assert said in str(refused.value)
+
+
 @given(st.integers(20, 2000), st.sampled_from(["0.01", "0.05", "0.2"]))
 def test_what_the_search_finds_passes_the_workers_check(size, hostile):
     population = Population.of(size, Fraction(hostile), Fraction("0.05"))
