@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from fedpriv_coordinator.federation import Federation
     from fedpriv_coordinator.secure_aggregation import SecureAggregation
     from fedpriv_worker.datasets import Dataset
+    from fedpriv_worker.enrolment import OwnerTerms
 
 logging.getLogger("fedpriv").addHandler(logging.NullHandler())  # a library speaks only where it is asked to
 
@@ -110,6 +111,7 @@ _HOMES = {
     "fedpriv_coordinator.federation": ("Federation",),
     "fedpriv_coordinator.secure_aggregation": ("SecureAggregation",),
     "fedpriv_worker.datasets": ("Dataset",),
+    "fedpriv_worker.enrolment": ("OwnerTerms",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

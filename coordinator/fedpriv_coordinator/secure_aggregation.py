@@ -6,7 +6,6 @@ here can only be more than an owner insists on. It sends nothing; `summing` does
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -126,7 +125,7 @@ def describe(
 
     Raise `UsageError` where no ring or graph of ours does, saying how many bits or what share would.
     """
-    count, whole = len(workers), float(subject.deadline_seconds)
+    count, whole = len(workers), subject.deadline_seconds
     patience = min(whole, _MESSAGES_SECONDS)
     graph, threshold = _graph(asked, count, len(roster.keys))
     return Descriptor(
@@ -141,7 +140,7 @@ def describe(
         threshold=threshold,
         minimum_cohort=max(asked.minimum_workers, quorum),
         graph=graph,
-        deadlines_seconds=(whole, patience, whole, patience, patience),  # floats: they travel as such, and are hashed
+        deadlines_seconds=(whole, patience, whole, patience, patience),
     )
 
 
@@ -150,7 +149,5 @@ def _graph(asked: SecureAggregation, count: int, enrolled: int) -> tuple[GraphSp
     if asked.graph == "complete":
         return COMPLETE, least_threshold(count, colluding(enrolled, asked.colluding_share))
     lost = Fraction(asked.lost).limit_denominator(_DENOMINATOR)
-    hostile = min(count, math.floor(asked.colluding_share * enrolled))
-    population = harary.Population(count, hostile, math.floor(lost * count))
-    choice = harary.search(population)
+    population, choice = harary.advised(count, asked.colluding_share, lost, enrolled)
     return GraphSpec(GraphKind.HARARY, choice.degree, population.lost), choice.threshold

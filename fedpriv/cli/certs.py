@@ -18,9 +18,10 @@ import typer
 from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import CredentialsError, UsageError
 from fedpriv.ids import WorkerName, checked_name
+from fedpriv.secagg.keys import key_text
 from fedpriv.secagg.roster import Member, Roster
 from fedpriv.storage.files import make_folder
-from fedpriv.storage.rosters import ROSTER, SignedRoster, key_of, key_text, load_identity, load_roster, made_identity
+from fedpriv.storage.rosters import ROSTER, SignedRoster, key_of, load_identity, load_roster, made_identity
 from fedpriv.transport.authority import Authority
 from fedpriv.wire.messages import Role
 

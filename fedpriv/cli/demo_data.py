@@ -19,8 +19,9 @@ from fedpriv.ids import WorkerName
 from fedpriv.learning.local import SGD, LocalTraining
 from fedpriv.learning.partition import dirichlet
 from fedpriv.learning.standardize import Standardize
+from fedpriv.secagg.keys import key_text
 from fedpriv.secagg.roster import Member, Roster
-from fedpriv.storage.rosters import SignedRoster, key_text, new_identity
+from fedpriv.storage.rosters import SignedRoster, new_identity
 from fedpriv.transport.authority import Authority
 from fedpriv.wire.messages import Role
 from fedpriv_worker.rosters import AcceptedRoster, own_identity

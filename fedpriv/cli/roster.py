@@ -15,7 +15,8 @@ import typer
 from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
-from fedpriv.storage.rosters import SignedRoster, key_text, load_roster
+from fedpriv.secagg.keys import key_text
+from fedpriv.storage.rosters import SignedRoster, load_roster
 from fedpriv_worker.config import SecureAggregation, WorkerConfig, load_config
 from fedpriv_worker.rosters import AcceptedRoster, own_identity
 

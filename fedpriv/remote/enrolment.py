@@ -12,6 +12,7 @@ from itertools import count
 from typing import Protocol, runtime_checkable
 
 from fedpriv.entropy import SystemEntropy
+from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
 from fedpriv.secagg.keys import Identity
 from fedpriv.secagg.roster import Member, Roster
@@ -28,12 +29,17 @@ class Enrollable(Protocol):
     name: WorkerName
 
     @property
+    def administrator(self) -> bytes:
+        """The 32 bytes of the key whose rosters it takes."""
+        ...
+
+    @property
     def identity(self) -> bytes:
         """The 32 bytes of its key that stand in a roster."""
         ...
 
     def enrol(self, signed: SignedRoster) -> None:
-        """Accept a roster; raise unless the administrator of this process signed it, later than the last one."""
+        """Accept a roster; raise unless its administrator signed it, later than the last one, and it is on it."""
         ...
 
 
@@ -44,7 +50,16 @@ def process_administrator() -> Identity:
 
 
 def process_roster(workers: Sequence[Enrollable]) -> SignedRoster:
-    """Return a roster of `workers`, signed for this process, which every one of them has accepted."""
+    """Return a roster of `workers`, signed for this process, which every one of them has accepted.
+
+    Raise `UsageError`, with nothing accepted, where a worker takes those of another administrator alone.
+    """
+    own = process_administrator().public
+    if others := sorted(each.name for each in workers if each.administrator != own):
+        raise UsageError(
+            f"the owner of {others[0]!r} pinned another administrator than this process; pass "
+            "SecureAggregation(roster=...) the roster that it signed, and give it to every worker's enrol"
+        )
     members = tuple(Member(each.name, each.identity) for each in sorted(workers, key=lambda each: each.name))
     signed = SignedRoster.sign(Roster(FEDERATION, next(_versions), members), process_administrator())
     for worker in workers:

@@ -15,7 +15,7 @@ from fedpriv.ids import WorkerName
 from fedpriv.secagg import harary, statements
 from fedpriv.secagg.descriptor import PROTOCOL, Descriptor
 from fedpriv.secagg.graph import GraphKind
-from fedpriv.secagg.keys import check_agreement_key, check_signature
+from fedpriv.secagg.keys import check_agreement_key, check_signature, key_text
 from fedpriv.secagg.messages import Advertise, Named
 from fedpriv.secagg.reasons import Reason, Refused
 from fedpriv.secagg.roster import Roster
@@ -92,8 +92,9 @@ def check_cohort(descriptor: Descriptor, roster: Roster, terms: Terms) -> None:
     reachable = owner <= descriptor.minimum_cohort <= descriptor.workers <= len(roster.keys)
     if not reachable or min(descriptor.workers, descriptor.least) < least:
         message = (
-            f"{descriptor.workers} of {len(roster.keys)} workers on the roster are invited and {descriptor.least} have "
-            f"to be in the sum; this worker hides among {least} or more, as {hostile} may collude"
+            f"{descriptor.workers} of {len(roster.keys)} workers on the roster are invited; with a minimum of "
+            f"{descriptor.minimum_cohort}, {descriptor.least} have to be in the sum; this worker hides among {least} "
+            f"or more, as {hostile} may collude"
         )
         raise Refused(Reason.COHORT_TOO_SMALL, message, subject="minimum_cohort")
 
@@ -144,8 +145,12 @@ def check_modulus(descriptor: Descriptor) -> None:
 
 def check_own_key(roster: Roster, me: WorkerName, public: bytes) -> None:
     """Refuse when this worker is not on the roster, or with another key."""
-    if roster.key_of(me) != public:
-        message = f"the roster has another key for {me!r} than this worker holds; have the administrator sign a new one"
+    listed = roster.key_of(me)
+    if listed != public:
+        message = (
+            f"the roster has the key {key_text(listed)} for {me!r}, and this worker holds {key_text(public)}; have "
+            "the administrator sign a roster with this one"
+        )
         raise Refused(Reason.NOT_ON_ROSTER, message, subject=me)
 
 

@@ -26,7 +26,7 @@ class Descriptor:
     """One round. `roster`, `model` and `plan` are 32-byte digests; `workers` is n, how many are invited.
 
     `privacy` says the parameters of differential privacy in canonical text, "" without. `deadlines_seconds` has the
-    coordinator's patience with each of the five rounds of messages.
+    coordinator's patience with each of the five rounds of messages, as floats: a 5 and a 5.0 are one descriptor.
     """
 
     federation: str
@@ -46,6 +46,7 @@ class Descriptor:
 
     def __post_init__(self) -> None:
         Ring(self.modulus_bits)
+        object.__setattr__(self, "deadlines_seconds", tuple(map(float, self.deadlines_seconds)))
         if any(len(each) != DIGEST_BYTES for each in (self.roster, self.model, self.plan)):
             raise UsageError(f"roster, model and plan of a round are digests of {DIGEST_BYTES} bytes each")
         if min(self.workers, self.threshold, self.minimum_cohort) < 1 or self.round < 0:

@@ -16,6 +16,8 @@ from fedpriv.errors import UsageError
 
 SECURITY_BITS = 80
 CORRECTNESS_BITS = 20
+LOOK_AHEAD = 256
+"""How many workers more are tried, to say from which number on there is a graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,40 @@ def search(
         f"no Harary graph is safe for {population.workers} workers of which {population.hostile} may be hostile and "
         f"{population.lost} lost; use the complete graph"
     )
+
+
+def advised(workers: int, hostile: Fraction, lost: Fraction, enrolled: int) -> tuple[Population, Choice]:
+    """Return whom a graph over `workers` of those `enrolled` must stand, and the least one that does.
+
+    `hostile` is a share of the enrolled, all of whom may be among the workers, and `lost` one of the workers.
+
+    Raises `UsageError` where there is none, saying how many may be lost instead, and how many workers it takes.
+    """
+    most = min(workers, math.floor(hostile * enrolled))
+    population = Population(workers, most, math.floor(lost * workers))
+    try:
+        return population, search(population)
+    except UsageError as refusal:
+        raise UsageError(f"{refusal}; {_possible(population, hostile, lost)}") from None
+
+
+def _possible(population: Population, hostile: Fraction, lost: Fraction) -> str:
+    """Return what else there is a graph for, in words."""
+    n = population.workers
+    fewer = (each for each in range(population.lost - 1, -1, -1) if _exists(Population(n, population.hostile, each)))
+    more = (each for each in range(n + 1, n + LOOK_AHEAD + 1) if _exists(Population.of(each, hostile, lost)))
+    may_be_lost, enough = next(fewer, None), next(more, None)
+    here = f"no number of {n} may be lost" if may_be_lost is None else f"of {n} workers {may_be_lost} may be lost"
+    there = f"up to {n + LOOK_AHEAD} workers there is none" if enough is None else f"it takes {enough} workers or more"
+    return f"on a Harary graph {here}, and with these shares {there}"
+
+
+def _exists(population: Population) -> bool:
+    try:
+        search(population)
+    except UsageError:
+        return False
+    return True
 
 
 def least_safe_threshold(population: Population, degree: int, security_bits: int = SECURITY_BITS) -> int:

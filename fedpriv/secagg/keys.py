@@ -7,6 +7,7 @@ here: randomness is a parameter.
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -94,6 +95,11 @@ class KeyPair:
                 f"the key of worker {peer!r} has low order, so anyone would know what is agreed with it; leave it out"
             )
             raise Refused(Reason.UNUSABLE_KEY, message, subject=peer) from None
+
+
+def key_text(key: bytes) -> str:
+    """Return a public key or a signature as files and people write it: base64."""
+    return base64.b64encode(key).decode()
 
 
 def fresh_pair(entropy: Entropy) -> KeyPair:

@@ -39,7 +39,8 @@ class Treatment(StrEnum):
 class Part:
     """One named array: values are clipped to [-bound, bound] and rounded to multiples of 2**-fraction_bits.
 
-    `dtype` says what the values were before; the sum is float64. Raise `UsageError` for what cannot be rounded.
+    `dtype` says what the values were before; the sum is float64. A bound of 1 and of 1.0 are one. Raise `UsageError`
+    for what cannot be rounded.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Part:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bound", float(self.bound))
         if not (0 < self.bound <= MAXIMUM_SCALED and 0 <= self.fraction_bits <= MAXIMUM_FRACTION_BITS):
             raise UsageError(
                 f"part {self.name!r} has bound {self.bound:g} and {self.fraction_bits} fraction bits; "

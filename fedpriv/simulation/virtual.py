@@ -4,7 +4,8 @@ A virtual worker isolates nothing: whoever runs this process can read its data. 
 simulation, and its ledger says what a real worker's would. Whoever holds it is its owner too: `requests`, `explain`,
 `approve` and `deny` ask the desk that `fedpriv worker` asks. Without a state folder the ledger lives in memory and can
 be exported; with one it is durable, like a real worker's. Virtual workers train side by side, in as many threads as
-torch has; compiled plans are shared among them. In secure aggregation they are on a roster that this process signs.
+torch has; compiled plans are shared among them. In secure aggregation they are on a roster that this process signs, or,
+where the owner pinned the key of another administrator, on one that `enrol` was given.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from fedpriv.remote.enrolment import process_administrator
 from fedpriv.remote.holder import Holder
 from fedpriv.remote.homecoming import ModuleTicket
 from fedpriv.remote.ticket import Ticket
+from fedpriv.secagg.checks import check_own_key
+from fedpriv.secagg.keys import key_text
 from fedpriv.secagg.roster import Roster
-from fedpriv.storage.rosters import IDENTITY_KEY, SignedRoster, made_identity, new_identity
+from fedpriv.storage.rosters import IDENTITY_KEY, SignedRoster, key_of, made_identity, new_identity
 from fedpriv.transport.authority import process_authority
 from fedpriv.transport.hello import Side
 from fedpriv.transport.link import OpenLink
@@ -39,7 +42,7 @@ from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Announcement, Role
 from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.desk import Desk
-from fedpriv_worker.enrolment import Enrolment, check_next
+from fedpriv_worker.enrolment import Enrolment, OwnerTerms, check_next
 from fedpriv_worker.executor import InProcessExecutor, Programs
 from fedpriv_worker.holdings import holding_of
 from fedpriv_worker.journal import Journal
@@ -50,9 +53,21 @@ WEEK_SECONDS = 7 * 86_400.0
 
 
 class VirtualWorker(Holder):
-    """A worker inside this process, under `name`, with `datasets` behind their own rules."""
+    """A worker inside this process, under `name`, with `datasets` behind their own rules.
 
-    def __init__(self, name: str, datasets: Sequence[Dataset] = (), *, state: str | Path | None = None) -> None:
+    `terms` are what its owner insists on in secure aggregation, and `administrator` whose rosters count: 32 bytes, or
+    the base64 of them, as in `[secure_aggregation]` of a worker.toml; None for the administrator of this process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        datasets: Sequence[Dataset] = (),
+        *,
+        state: str | Path | None = None,
+        terms: OwnerTerms | None = None,
+        administrator: str | bytes | None = None,
+    ) -> None:
         repeated = {dataset.name for dataset in datasets if [d.name for d in datasets].count(dataset.name) > 1}
         if repeated:
             raise UsageError(f"worker {name!r} has two data sets called {sorted(repeated)[0]!r}; rename one of them")
@@ -63,6 +78,8 @@ class VirtualWorker(Holder):
         else:
             self._journal = Journal.open(Path(state), worker=self.name, clock=clock, entropy=entropy)
         self._roster: SignedRoster | None = None
+        self.administrator = _pinned(administrator)
+        """The 32 bytes of the key that signs the rosters which this worker's owner accepts."""
         self._identity = new_identity(entropy) if state is None else made_identity(Path(state) / IDENTITY_KEY, entropy)
         self._worker = Worker(
             self.name,
@@ -71,7 +88,7 @@ class VirtualWorker(Holder):
             journal=self._journal,
             credentials=process_authority().issue(self.name, Role.WORKER),
             pool=_training_threads(threads),
-            enrolment=Enrolment(self._identity, self._accepted),
+            enrolment=Enrolment(self._identity, self._accepted, terms or OwnerTerms()),
         )
         self._desk = Desk(self.name, tuple(map(holding_of, datasets)), self._journal)
         _alive.add(self)
@@ -91,8 +108,13 @@ class VirtualWorker(Holder):
         return self._identity.public
 
     def enrol(self, signed: SignedRoster) -> None:
-        """Accept a roster for secure aggregation; raise unless this process signed it, later than the last one."""
-        check_next(signed, process_administrator().public, self._roster)
+        """Accept a roster for secure aggregation, as its owner.
+
+        Raise, with nothing changed, unless the administrator signed it, later than the last one, and it has this
+        worker with its key.
+        """
+        check_next(signed, self.administrator, self._roster)
+        check_own_key(signed.roster, self.name, self.identity)
         self._roster = signed
 
     def announced(self) -> Announcement:
@@ -167,6 +189,12 @@ def _programs() -> Programs:
 
 def _id_of(request: str | Ticket | ModuleTicket) -> str:
     return request if isinstance(request, str) else request.id
+
+
+def _pinned(administrator: str | bytes | None) -> bytes:
+    if administrator is None:
+        return process_administrator().public
+    return key_of(administrator if isinstance(administrator, str) else key_text(administrator), "administrator")
 
 
 def _share(threads: int) -> int:

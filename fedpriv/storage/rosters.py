@@ -16,7 +16,7 @@ from fedpriv import settings
 from fedpriv.entropy import Entropy
 from fedpriv.errors import ConfigError, StorageFailed, UsageError
 from fedpriv.ids import WorkerName, checked_name
-from fedpriv.secagg.keys import KEY_BYTES, SIGNATURE_BYTES, Identity
+from fedpriv.secagg.keys import KEY_BYTES, SIGNATURE_BYTES, Identity, key_text
 from fedpriv.secagg.roster import Member, Roster
 from fedpriv.storage.files import read_bounded, write_atomically
 
@@ -83,11 +83,6 @@ def load_roster(path: Path) -> SignedRoster:
     except UsageError as error:
         raise ConfigError(f"{path.name}: {error}") from None
     return SignedRoster(roster, key_of(file.signature, f"{path.name} signature", SIGNATURE_BYTES))
-
-
-def key_text(key: bytes) -> str:
-    """Return a public key or a signature as files and people write it: base64."""
-    return base64.b64encode(key).decode()
 
 
 def key_of(text: str, where: str, length: int = KEY_BYTES) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +16,11 @@ import fedpriv as fp
 from fedpriv.clock import SystemClock
 from fedpriv.ids import WorkerName
 from fedpriv.learning.strategies import FedAvg
-from fedpriv.secagg.messages import Abort, FromCoordinator, FromWorker, Invite
+from fedpriv.ledger.entries import decode_entry
+from fedpriv.privacy.reservations import State
+from fedpriv.secagg.keys import check_signature
+from fedpriv.secagg.messages import Abort, FromCoordinator, FromWorker, Invite, Shares
+from fedpriv.secagg.statements import aborted
 from fedpriv.storage.hashing import tensors_digest
 from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Train
@@ -29,6 +34,7 @@ from fedpriv_coordinator.summing import Summed, Summing
 
 LOSS = F.binary_cross_entropy_with_logits
 PATIENCE_SECONDS = 5.0
+CHEATED = ("alice", "bob", "carol", "dave", "erin")
 
 Alter = Callable[[WorkerName, FromCoordinator], FromCoordinator | None]
 AlterOrder = Callable[[WorkerName, Train], Train]
@@ -62,17 +68,28 @@ class Cheating(Summing):
         self.heard.append((worker, event))
         Summing._hear(self, worker, event)
 
+    def sealed(self, sender: str) -> dict[str, bytes]:
+        """Return what `sender` sealed for each of the others."""
+        (shares,) = [event for worker, event in self.heard if worker == sender and isinstance(event, Shares)]
+        return dict(shares.ciphertexts)
+
     def aborts(self) -> dict[str, tuple[str, str]]:
         """Return why each worker stopped, and about what, as it signed."""
         return {worker: (event.reason.value, event.subject) for worker, event in self.heard if isinstance(event, Abort)}
 
 
 class Cheat:
-    """What a coordinator needs to cheat a fleet: a job, and the roster that its workers accepted."""
+    """What a coordinator needs to cheat a fleet: a job, and the roster that its workers accepted.
+
+    One fleet serves many attempts: each begins with `anew`, and `settle` shows what it left behind.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         federation = fleet.federation
         self.fleet, self.members = fleet, federation._members
+        self.enrolments = {name: worker.enrolment for name, worker in fleet.workers.items()}
+        self.began: dict[str, int] = {}
+        self.cheating: Cheating | None = None
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
         local = fp.LocalTraining(epochs=1, batch_size=16, optimizer=fp.SGD(lr=0.5))
@@ -85,6 +102,45 @@ class Cheat:
         self.roster = federation._rounds._roster(self.how).roster
         self.coordinator = Coordinator(self.job, self.members, FedAvg(), self.model, SystemClock())
         self.numbering = Numbering(SystemClock())
+
+    def anew(self) -> None:
+        """Begin an attempt: what workers recorded before is not looked at."""
+        self.began = {name: len(list(journal.entries())) for name, journal in self.fleet.journals.items()}
+
+    def kinds(self, worker: str) -> list[str]:
+        """Return what a worker recorded of rounds in this attempt."""
+        entries = self.fleet.journals[worker].entries(self.began[worker])
+        return [entry.draft.kind for entry in entries if entry.draft.kind.startswith("secagg")]
+
+    def settle(self) -> None:
+        """End the attempt with an honest round, and hold every worker to its rules over all attempts so far.
+
+        What was let out is charged, once; what was not is given back; in no session anything was let out twice; and
+        what stopped a worker reached the coordinator's own ledger.
+        """
+        for name, worker in self.fleet.workers.items():
+            worker.enrolment = self.enrolments[name]
+        self.roster = self.fleet.federation._rounds._roster(self.how).roster  # a run may have made another
+        _, summed = self.play()
+        assert summed.sum is not None, summed.reason
+        ingress = self.fleet.federation._evidence.ingress
+        ingress.drain()
+        received = [decode_entry(content).draft for content in ingress._rows.read(0, ingress._rows.size)]
+        for name, journal in self.fleet.journals.items():
+            drafts = [entry.draft for entry in journal.entries()]
+            for kind in ("secagg-masked", "secagg-unmask"):
+                sids = [draft.sid for draft in drafts if draft.kind == kind]
+                assert len(sids) == len(set(sids)), (name, kind)
+            held = Counter(each.state for each in journal.holds.all())
+            charged = held.pop(State.COMMITTED, 0) + held.pop(State.ACKNOWLEDGED, 0)
+            assert charged == [draft.kind for draft in drafts].count("secagg-masked"), name
+            assert set(held) <= {State.CANCELLED}, (name, held)
+            stopped = [draft.kind for draft in drafts].count("secagg-abort")
+            assert [(each.peer, each.kind) for each in received].count((name, "secagg-abort")) == stopped
+
+    def check_signed(self, worker: str, abort: Abort) -> None:
+        """Hold an abort to the key that the roster has for `worker`."""
+        check_signature(worker, self.roster.key_of(WorkerName(worker)), abort.signature, aborted(worker, abort))
 
     def order(self) -> Train:
         return self.coordinator._training(1, self.model, seed=0)
@@ -99,21 +155,30 @@ class Cheat:
         return replace(right, **changes)
 
     def play(
-        self, alter: Alter = honest, alter_order: AlterOrder = as_is, **changes: object
+        self, alter: Alter = honest, alter_order: AlterOrder = as_is, *, without: str = "", **changes: object
     ) -> tuple[Cheating, Summed]:
-        """Play a round in which `alter` changes messages, `alter_order` orders and `changes` everybody's descriptor."""
+        """Play a round in which `alter` changes messages, `alter_order` orders and `changes` everybody's descriptor.
+
+        One may be left `without` an invitation. Every abort that came is held to its signature.
+        """
         order = self.order()
 
         def order_for(worker: WorkerName, invite: Invite) -> Train:
             return alter_order(worker, replace(order, invite=invite))
 
         async def ready(worker: WorkerName):
+            if worker == without:
+                raise fp.PeerLost("not invited by the test")
             return await self.coordinator._ready(worker, self.job.training)
 
-        cheating = Cheating(
+        self.cheating = cheating = Cheating(
             self.how, self.roster, self.descriptor(order, **changes), ready, order_for, SystemClock(), alter=alter
         )
-        return cheating, runtime.run(cheating.run(list(self.members.connected)))
+        summed = runtime.run(cheating.run(list(self.members.connected)))
+        for worker, event in cheating.heard:
+            if isinstance(event, Abort):
+                self.check_signed(worker, event)
+        return cheating, summed
 
     def ask_one(self, worker: str, order: Train) -> list[object]:
         """Send one worker an order with an invitation, and return what it says within a moment of its first word."""
@@ -132,4 +197,7 @@ class Cheat:
             leave()
 
         runtime.run(asked())
+        for each in heard:
+            if isinstance(each, Abort):
+                self.check_signed(worker, each)
         return heard

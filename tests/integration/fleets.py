@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -26,10 +27,25 @@ from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.enrolment import Enrolment, OwnerTerms
 from fedpriv_worker.executor import InProcessExecutor
 from fedpriv_worker.journal import Journal
+from fedpriv_worker.steps import Step
 from fedpriv_worker.worker import Worker, serve_quietly
 
 RESEARCHER = "me"
 TERMS = OwnerTerms()
+PHASES = ("advertise", "shares", "masked", "confirm", "unmask")
+
+
+class Dies:
+    """Ends a worker's link as it is about to send the message of a phase: it was recorded, and never arrives."""
+
+    def __init__(self, phase: str) -> None:
+        self._left = PHASES.index(phase)
+
+    def __call__(self, step: Step) -> None:
+        if step is Step.SEND:
+            self._left -= 1
+            if self._left < 0:
+                raise fp.PeerLost("killed by the test")
 
 
 @dataclass
@@ -57,7 +73,10 @@ class Fleet:
         self.closing.clear()
 
 
-MakeFleet = Callable[[dict[str, Sequence[Dataset]]], Fleet]
+class MakeFleet(Protocol):
+    """Makes a fleet of workers that hold these data sets, on whose owners' `terms`."""
+
+    def __call__(self, held: dict[str, Sequence[Dataset]], terms: OwnerTerms = TERMS) -> Fleet: ...
 
 
 def enrolled(names: Iterable[str], terms: OwnerTerms = TERMS) -> tuple[SignedRoster, dict[str, Enrolment]]:
@@ -79,8 +98,8 @@ def make_worker(
     return worker, journal
 
 
-def virtual_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
-    workers = {name: fp.VirtualWorker(name, datasets) for name, datasets in held.items()}
+def virtual_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path, terms: OwnerTerms = TERMS) -> Fleet:
+    workers = {name: fp.VirtualWorker(name, datasets, terms=terms) for name, datasets in held.items()}
     federation = fp.Federation(list(workers.values()), name=RESEARCHER)
     journals = {name: worker._journal for name, worker in workers.items()}
     fleet = Fleet(federation, journals, {name: worker._worker for name, worker in workers.items()})
@@ -88,12 +107,12 @@ def virtual_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
     return fleet
 
 
-def listening_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
+def listening_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path, terms: OwnerTerms = TERMS) -> Fleet:
     """Workers that listen; the researcher dials in."""
     authority = Authority.create()
     authority.issue(RESEARCHER, Role.RESEARCHER).save(tmp_path / "researcher")
     fleet_closing: list[Callable[[], None]] = []
-    signed, enrolments = enrolled(held)
+    signed, enrolments = enrolled(held, terms)
     journals, workers, remote = {}, {}, []
     for name, datasets in held.items():
         credentials = authority.issue(name, Role.WORKER)
@@ -114,13 +133,13 @@ def listening_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet
     return Fleet(federation, journals, workers, signed, [*fleet_closing, federation.close])
 
 
-def dialling_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path) -> Fleet:
+def dialling_fleet(held: dict[str, Sequence[Dataset]], tmp_path: Path, terms: OwnerTerms = TERMS) -> Fleet:
     """Workers that dial out to a coordinator that listens."""
     authority = Authority.create()
     closing: list[Callable[[], None]] = []
     journals: dict[str, Journal] = {}
     workers: dict[str, Worker] = {}
-    signed, enrolments = enrolled(held)
+    signed, enrolments = enrolled(held, terms)
 
     def start(address: str) -> None:
         for name, datasets in held.items():

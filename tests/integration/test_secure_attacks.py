@@ -6,43 +6,31 @@ A worker that aborts lets no share out for that session, signs why, and has the 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+import asyncio
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
-import torch
-from cheating import Cheat
-from fleets import Fleet, toy, virtual_fleet
+from cheating import CHEATED, PATIENCE_SECONDS, Cheat, Cheating
+from fleets import toy, virtual_fleet
 
 import fedpriv as fp
 from fedpriv.entropy import SystemEntropy
-from fedpriv.errors import WorkerRefused
-from fedpriv.secagg.keys import KeyPair, fresh_pair
-from fedpriv.secagg.messages import Abort, Advertise, Agreement, Delivery, Invite, Roll, Survivors
-from fedpriv.secagg.roster import Member, Roster
-from fedpriv.storage.rosters import new_identity
+from fedpriv.privacy.reservations import State
+from fedpriv.secagg import sharing
+from fedpriv.secagg.keys import KeyPair, fresh_pair, seal, share_key, unseal
+from fedpriv.secagg.messages import Advertise, Agreement, Delivery, Invite, Roll, Survivors
+from fedpriv.secagg.shamir import SECRETS
+from fedpriv.secagg.statements import advertised, sealed_for, share_header
 from fedpriv.transport.runtime import runtime
 from fedpriv.updates import TensorSet
-from fedpriv_worker.enrolment import Enrolment, OwnerTerms
+from fedpriv_coordinator.summing import Summed
+from fedpriv_worker.worker import Worker
 
-NAMES = ("alice", "bob", "carol", "dave", "erin")
+NAMES = CHEATED
 VICTIM = "bob"
-
-
-@pytest.fixture
-def cheat(tmp_path: Path) -> Iterator[Cheat]:
-    fleet = virtual_fleet(
-        {name: [toy(40, seed=at, release=[fp.SecureSum()])] for at, name in enumerate(NAMES)}, tmp_path
-    )
-    yield Cheat(fleet)
-    fleet.close()
-
-
-def kinds_of(fleet: Fleet, worker: str) -> list[str]:
-    return [kind for kind in fleet.kinds(worker) if kind.startswith("secagg")]
+ACCOMPLICE = "alice"
+HONEST_SHARE_OUT = sharing.share_out
 
 
 def only(worker_told, change):
@@ -73,7 +61,7 @@ def test_different_survivors_for_different_workers_unmask_nothing(cheat: Cheat) 
     stopped = cheating.aborts()
     assert {reason for reason, _ in stopped.values()} <= {"not-agreed"}
     for name in NAMES:
-        assert "secagg-unmask" not in kinds_of(cheat.fleet, name)
+        assert "secagg-unmask" not in cheat.kinds(name)
 
 
 def test_the_same_worker_among_the_living_and_the_dead_is_not_shown_by_anybody(cheat: Cheat) -> None:
@@ -100,18 +88,25 @@ def test_another_model_for_one_worker_is_found_by_it(cheat: Cheat) -> None:
 
 
 def test_another_model_with_a_descriptor_that_fits_it_is_another_session(cheat: Cheat) -> None:
-    trap = TensorSet({name: tensor + 1 for name, tensor in cheat.model})
+    trap, order = TensorSet({name: tensor + 1 for name, tensor in cheat.model}), cheat.order()
 
     def alter(worker, order):
-        if worker != VICTIM:
-            return order
         changed = replace(order, model=trap)
         return replace(changed, invite=Invite(cheat.descriptor(changed, round=order.invite.descriptor.round)))
 
-    _, summed = cheat.play(alter_order=alter)
+    (trapped,) = cheat.ask_one(VICTIM, alter(VICTIM, replace(order, invite=Invite(cheat.descriptor(order)))))
+    _, summed = cheat.play(without=VICTIM)
     assert summed.sum is not None
     assert summed.parts[VICTIM].status != "folded"
-    assert kinds_of(cheat.fleet, VICTIM) == ["secagg-advertise"]
+
+    def slipped_in(worker, message):
+        if not isinstance(message, Roll):
+            return message
+        return replace(message, members=(*message.members, replace(trapped, sid=message.sid)))
+
+    cheating, _ = cheat.play(slipped_in, without=VICTIM)
+    assert set(cheating.aborts().values()) == {("bad-signature", VICTIM)}
+    assert cheat.kinds(VICTIM) == ["secagg-advertise"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +126,7 @@ def test_an_order_that_makes_the_others_contribute_nothing_is_found(cheat: Cheat
     cheating, _ = cheat.play(alter_order=lambda worker, order: order if worker == "alice" else change(order))
     assert cheating.aborts().keys() == set(NAMES) - {"alice"}
     assert {reason for reason, _ in cheating.aborts().values()} == {"descriptor-differs"}
-    assert kinds_of(cheat.fleet, "alice") == ["secagg-advertise"]
+    assert cheat.kinds("alice") == ["secagg-advertise"]
 
 
 def with_keys_of_its_own(roll: Roll) -> Roll:
@@ -152,6 +147,92 @@ def with_a_sybil(roll: Roll) -> Roll:
     return replace(roll, members=(*(each for each in roll.members if each.worker != "dave"), sybil))
 
 
+def of_low_order(cheat: Cheat, roll: Roll) -> Roll:
+    """Give the accomplice a masking key of low order, which everybody agrees with on the same number; it signs it."""
+    (own,) = [each for each in roll.members if each.worker == ACCOMPLICE]
+    statement = advertised(roll.sid, ACCOMPLICE, own.sealing, bytes(32), own.commitment)
+    identity = cheat.enrolments[ACCOMPLICE].identity
+    weak = replace(own, masking=bytes(32), signature=identity.sign(statement))
+    return replace(roll, members=tuple(weak if each.worker == ACCOMPLICE else each for each in roll.members))
+
+
+def test_a_key_of_low_order_that_a_colluding_worker_signs_is_refused(cheat: Cheat) -> None:
+    cheating, summed = cheat.play(only(Roll, lambda roll: of_low_order(cheat, roll)))
+    assert_stopped(cheat, cheating, summed, ("unusable-key", ACCOMPLICE))
+
+
+def assert_stopped(cheat: Cheat, cheating: Cheating, summed: Summed, reason: tuple[str, str]) -> None:
+    """Hold the victim to its abort: signed, the last that its ledger has of the round, and among the findings."""
+    assert cheating.aborts()[VICTIM] == reason
+    (found,) = [each for each in summed.findings if each.worker == VICTIM]
+    assert found.abort is not None
+    assert (found.abort.reason.value, found.abort.subject) == reason
+    assert cheat.kinds(VICTIM)[-1] == "secagg-abort"
+    assert "secagg-unmask" not in cheat.kinds(VICTIM)
+
+
+def replaced(message: Delivery, sender: str, sealed: bytes) -> Delivery:
+    return replace(
+        message, ciphertexts=tuple((name, sealed if name == sender else each) for name, each in message.ciphertexts)
+    )
+
+
+def test_a_share_that_is_reflected_to_its_sender_is_refused(cheat: Cheat) -> None:
+    def alter(message):
+        return replaced(message, ACCOMPLICE, cheat.cheating.sealed(VICTIM)[ACCOMPLICE])
+
+    cheating, summed = cheat.play(only(Delivery, alter))
+    assert_stopped(cheat, cheating, summed, ("undecipherable-share", f"{ACCOMPLICE} -> {VICTIM}"))
+
+
+def test_a_share_that_is_replayed_from_an_earlier_round_is_refused(cheat: Cheat) -> None:
+    earlier, _ = cheat.play()
+    old = earlier.sealed(ACCOMPLICE)[VICTIM]
+    cheat.anew()
+    cheating, summed = cheat.play(only(Delivery, lambda message: replaced(message, ACCOMPLICE, old)))
+    assert_stopped(cheat, cheating, summed, ("undecipherable-share", f"{ACCOMPLICE} -> {VICTIM}"))
+
+
+def headed(point: int):
+    return lambda plain: share_header(ACCOMPLICE, VICTIM, point) + plain[-66:]
+
+
+MALFORMED = {
+    "one byte short": lambda plain: plain[:-1],
+    "one byte long": lambda plain: plain + b"\0",
+    "as long as a message may hold": lambda plain: plain + bytes(800),
+    "x = 0": headed(0),
+    "the x of somebody else": headed(1),
+    "not reduced": lambda plain: plain[:-33] + SECRETS.prime.to_bytes(33, "big"),
+    "unaltered, as the control": lambda plain: plain,
+}
+
+
+@pytest.mark.parametrize("how", MALFORMED)
+def test_a_malformed_share_of_a_colluding_worker_is_refused_and_says_who_made_it(
+    cheat: Cheat, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The accomplice seals what it wants, rightly; the coordinator passes that on, past its own checks."""
+    forged: list[bytes] = []
+
+    def share_out(secrets, history, graph, members, *, me, threshold, entropy):
+        sealed = HONEST_SHARE_OUT(secrets, history, graph, members, me=me, threshold=threshold, entropy=entropy)
+        if me == ACCOMPLICE:
+            agreed = secrets.sealing.agree(VICTIM, members[VICTIM].sealing)
+            route = (secrets.sealing.public, members[VICTIM].sealing)
+            key, bound = share_key(agreed, history.sid, (me, VICTIM), route), sealed_for(history, me, VICTIM)
+            forged.append(seal(key, MALFORMED[how](unseal(key, dict(sealed)[VICTIM], bound)), bound))
+        return sealed
+
+    monkeypatch.setattr(sharing, "share_out", share_out)
+    cheating, summed = cheat.play(only(Delivery, lambda message: replaced(message, ACCOMPLICE, forged[0])))
+    monkeypatch.undo()
+    if how.startswith("unaltered"):
+        assert cheating.aborts() == {}
+    else:
+        assert_stopped(cheat, cheating, summed, ("malformed-share", f"{ACCOMPLICE} -> {VICTIM}"))
+
+
 def misrouted(delivery: Delivery) -> Delivery:
     (first, sealed), (second, other), *rest = delivery.ciphertexts
     return replace(delivery, ciphertexts=((first, other), (second, sealed), *rest))
@@ -164,7 +245,7 @@ def misrouted(delivery: Delivery) -> Delivery:
         (Roll, with_a_sybil, ("not-on-roster", "mallory")),
         (Roll, lambda roll: replace(roll, members=roll.members[:3]), ("too-few-members", "")),
         (Roll, lambda roll: replace(roll, members=roll.members + roll.members[:1]), ("too-many-members", "")),
-        (Delivery, misrouted, ("undecipherable-share", "alice to bob")),
+        (Delivery, misrouted, ("undecipherable-share", "alice -> bob")),
         (Delivery, lambda told: replace(told, ciphertexts=told.ciphertexts[1:]), ("wrong-ciphertexts", "")),
         (Survivors, lambda told: replace(told, members=(VICTIM,)), ("too-few-members", "")),
         (Survivors, lambda told: replace(told, members=(*told.members, "mallory")), ("not-a-subset", "mallory")),
@@ -181,40 +262,8 @@ def misrouted(delivery: Delivery) -> Delivery:
     ],
 )  # fmt: skip  # one line of names
 def test_what_one_worker_is_told_falsely_makes_it_stop(cheat: Cheat, told, change, reason) -> None:
-    cheating, _ = cheat.play(only(told, change))
-    assert cheating.aborts()[VICTIM][0] == reason[0]
-    assert not reason[1] or cheating.aborts()[VICTIM][1].split()[0] in reason[1]
-    assert kinds_of(cheat.fleet, VICTIM)[-1] == "secagg-abort"
-    assert "secagg-unmask" not in kinds_of(cheat.fleet, VICTIM)
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"threshold": 3}, ("threshold-too-low", "threshold")),
-        ({"minimum_cohort": 2}, ("cohort-too-small", "minimum_cohort")),
-        ({"clip": 1024.0, "modulus_bits": 32}, ("modulus-too-small", "modulus_bits")),
-        ({"federation": "another"}, ("descriptor-differs", "federation")),
-        ({"privacy": "skellam"}, ("descriptor-differs", "privacy")),
-        ({"roster": bytes(32)}, ("descriptor-differs", "roster")),
-        ({"model": bytes(32)}, ("descriptor-differs", "model")),
-        ({"round": 1 << 62}, ("descriptor-differs", "round")),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value[0],
-)
-def test_terms_that_are_too_weak_or_not_the_workers_own_are_refused(cheat: Cheat, changes, reason) -> None:
-    order = cheat.order()
-    (abort,) = cheat.ask_one(VICTIM, replace(order, invite=Invite(cheat.descriptor(order, **changes))))
-    assert isinstance(abort, Abort)
-    assert (abort.reason.value, abort.subject) == reason
-    assert kinds_of(cheat.fleet, VICTIM) == ["secagg-abort"]
-
-
-def test_a_modulus_that_is_too_small_says_to_its_owner_how_many_bits_are_needed(cheat: Cheat, caplog) -> None:
-    order = cheat.order()
-    with caplog.at_level(logging.WARNING, "fedpriv.worker"):
-        cheat.ask_one(VICTIM, replace(order, invite=Invite(cheat.descriptor(order, clip=1024.0, modulus_bits=32))))
-    assert "sums of 5 workers need 36 bits, the modulus has 32" in caplog.text
+    cheating, summed = cheat.play(only(told, change))
+    assert_stopped(cheat, cheating, summed, reason)
 
 
 def test_the_same_round_again_without_one_worker_is_refused(cheat: Cheat) -> None:
@@ -235,7 +284,7 @@ def test_repeated_and_late_messages_change_nothing(cheat: Cheat) -> None:
         return message
 
     cheating, summed = cheat.play(alter)
-    before = kinds_of(cheat.fleet, VICTIM)
+    before = cheat.kinds(VICTIM)
     connection = cheat.members.connected[VICTIM]
     for message in told:
         runtime.run(connection.tell(message))
@@ -245,61 +294,25 @@ def test_repeated_and_late_messages_change_nothing(cheat: Cheat) -> None:
         runtime.run(connection.tell(message))
     cheat.ask_one(VICTIM, replace(order, invite=Invite(cheat.descriptor(order))))
     assert summed.sum is not None
-    assert kinds_of(cheat.fleet, VICTIM) == [*before, "secagg-advertise", "secagg-advertise"]
+    assert cheat.kinds(VICTIM) == [*before, "secagg-advertise", "secagg-advertise"]
     assert cheating.aborts() == {}
 
 
-def test_a_vector_with_a_part_that_the_order_does_not_have_is_refused(cheat: Cheat) -> None:
-    order = cheat.order()
-    right = cheat.descriptor(order)
-    first, *others = right.vector.parts
-    renamed = replace(right.vector, parts=(replace(first, name="tensor/rows"), *others))
-    (abort,) = cheat.ask_one(VICTIM, replace(order, invite=Invite(replace(right, vector=renamed))))
-    assert (abort.reason.value, abort.subject) == ("descriptor-differs", "vector")
+def test_a_share_that_is_longer_than_any_can_be_ends_the_link_and_costs_nothing(tmp_path: Path) -> None:
+    """It is no message at all, so nobody answers it; the worker's part ends as with any lost link."""
+    rule = fp.SecureSum(rounds_per_day=9)
+    fleet = virtual_fleet({name: [toy(8, seed=at, release=[rule])] for at, name in enumerate(NAMES)}, tmp_path)
+    try:
+        cheat = Cheat(fleet)
+        cheat.anew()
+        _, summed = cheat.play(only(Delivery, lambda message: replaced(message, ACCOMPLICE, bytes(1 << 20))))
+        assert summed.parts[VICTIM].status == "lost"
+        runtime.run(asyncio.wait_for(all_ended(fleet.workers[VICTIM]), PATIENCE_SECONDS))
+        assert [held.state for held in fleet.journals[VICTIM].holds.all()] == [State.CANCELLED]
+        assert cheat.kinds(VICTIM) == ["secagg-advertise", "secagg-shares"]
+    finally:
+        fleet.close()
 
 
-def enrolment_of(cheat: Cheat) -> Enrolment:
-    enrolment = cheat.fleet.workers[VICTIM].enrolment
-    assert enrolment is not None
-    return enrolment
-
-
-def test_a_roster_with_another_key_of_this_worker_names_it(cheat: Cheat) -> None:
-    own = enrolment_of(cheat)
-    other = new_identity(SystemEntropy())
-    members = tuple(Member(each.name, other.public) if each.name == VICTIM else each for each in own.roster().members)
-    roster = Roster(own.roster().federation, own.roster().version, members)
-    cheat.fleet.workers[VICTIM].enrolment = replace(own, roster=lambda: roster)
-    order = cheat.order()
-    (abort,) = cheat.ask_one(VICTIM, replace(order, invite=Invite(cheat.descriptor(order, roster=roster.digest))))
-    assert (abort.reason.value, abort.subject) == ("not-on-roster", VICTIM)
-
-
-@pytest.mark.parametrize("terms", [OwnerTerms(minimum_cohort=5), OwnerTerms(colluding=Fraction(2, 3))])
-def test_the_owners_stricter_terms_win(cheat: Cheat, terms: OwnerTerms) -> None:
-    cheat.fleet.workers[VICTIM].enrolment = replace(enrolment_of(cheat), terms=terms)
-    order = cheat.order()
-    (abort,) = cheat.ask_one(VICTIM, replace(order, invite=Invite(cheat.descriptor(order))))
-    assert abort.reason.value == "cohort-too-small"
-
-
-def test_a_worker_that_is_on_no_roster_joins_nothing(cheat: Cheat) -> None:
-    cheat.fleet.workers[VICTIM].enrolment = None
-    order = cheat.order()
-    (refusal,) = cheat.ask_one(VICTIM, replace(order, invite=Invite(cheat.descriptor(order))))
-    assert isinstance(refusal, WorkerRefused)
-    assert refusal.code == "NOT_ENROLLED"
-    assert kinds_of(cheat.fleet, VICTIM) == []
-
-
-def test_findings_are_kept_with_what_a_worker_signed(cheat: Cheat) -> None:
-    cheat.fleet.workers[VICTIM].enrolment = replace(enrolment_of(cheat), terms=OwnerTerms(minimum_cohort=5))
-    model = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
-    loss = torch.nn.functional.binary_cross_entropy_with_logits
-    result = cheat.fleet.federation.fit(
-        model, dataset="toy", loss=loss, rounds=1, deadline_seconds=5, secure_aggregation=cheat.how
-    )
-    (finding,) = result.history.rounds[0].findings
-    assert (finding.worker, finding.reason, finding.phase) == (VICTIM, "cohort-too-small", 0)
-    assert len(bytes.fromhex(finding.signature)) == 64
-    assert type(result.history).from_json(result.history.to_json()) == result.history
+async def all_ended(worker: Worker) -> None:
+    await asyncio.gather(*worker._ending)

@@ -7,31 +7,17 @@ import asyncio
 import pytest
 import torch
 import torch.nn.functional as F
-from fleets import Fleet, MakeFleet, toy
+from fleets import PHASES, Dies, Fleet, MakeFleet, toy
 from torch import nn
 
 import fedpriv as fp
+from fedpriv.privacy.reservations import State
 from fedpriv.transport.runtime import runtime
-from fedpriv_worker.steps import Step
 from fedpriv_worker.worker import Worker
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
-PHASES = ("advertise", "shares", "masked", "confirm", "unmask")
 LOSS = F.binary_cross_entropy_with_logits
 LOCAL = fp.LocalTraining(epochs=1, batch_size=16, optimizer=fp.SGD(lr=0.5))
-
-
-class Dies:
-    """Ends a worker's link as it is about to send the message of a phase: it was recorded, and never arrives."""
-
-    def __init__(self, phase: str) -> None:
-        self._left = PHASES.index(phase)
-
-    def __call__(self, step: Step) -> None:
-        if step is Step.SEND:
-            self._left -= 1
-            if self._left < 0:
-                raise fp.PeerLost("killed by the test")
 
 
 def network() -> nn.Module:
@@ -89,5 +75,6 @@ def test_what_a_lost_worker_had_reserved_is_given_back_unless_its_words_left(mak
     result = fit(fleet, rounds=1)
     runtime.run(all_ended(fleet.workers["dave"]))
     assert statuses(result, 1)["dave"] == "lost"
-    used = {name: [held.state.value for held in fleet.journals[name].holds.all()] for name in ("alice", "dave")}
-    assert used == {"alice": ["acknowledged"], "dave": ["cancelled"]}
+    used = {name: [held.state for held in fleet.journals[name].holds.all()] for name in ("alice", "dave")}
+    assert used["dave"] == [State.CANCELLED]
+    assert used["alice"] in ([State.COMMITTED], [State.ACKNOWLEDGED])  # that the round is saved may not have come yet

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
-from fleets import RESEARCHER, Fleet, MakeFleet, toy
+from fleets import RESEARCHER, Fleet, MakeFleet, dialling_fleet, listening_fleet, toy, virtual_fleet
 from torch import nn
 
 import fedpriv as fp
@@ -25,26 +27,65 @@ IN_THE_OPEN = {"hello", "hello-proof", "announcement", "plan-accepted", "checkpo
 OF_THE_PROTOCOL = {"secagg-advertise", "secagg-shares", "secagg-masked", "secagg-confirm", "secagg-unmask"}
 
 
-def network() -> nn.Module:
+RULES = {
+    "all": (*PLAIN, RULE),
+    "uniform": (fp.PlainUpdate(recipients=(RESEARCHER,), weight="uniform"), RULE),
+    "sums": (RULE,),
+    "of-five": (fp.SecureSum(minimum_workers=5),),
+    "noised": (fp.SecureSum(maximum_epsilon=1.0),),
+    "in-clear": PLAIN,
+}
+"""The data sets of every worker, the same rows in each, by what may leave of them."""
+
+
+def with_state() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0))
 
 
-def held(release: object, names: tuple[str, ...] = NAMES) -> dict[str, list[fp.Dataset]]:
-    return {
-        name: [toy(40 + 17 * at, seed=at, release=release, validation=0.25)] for at, name in enumerate(names)
-    }  # fmt: skip  # one line a worker
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
 
 
-def fit(fleet: Fleet, *, rounds: int = 2, **options: object) -> fp.Result:
-    terms = {"dataset": "toy", "loss": LOSS, "local": LOCAL, "rounds": rounds, "deadline_seconds": 20, "seed": 3}
-    return fleet.federation.fit(network(), **{**terms, **options})
+def rows(at: int, name: str) -> fp.Dataset:
+    count = 40 + 17 * at
+    if name != "noised":
+        return toy(count, seed=at, release=RULES[name], validation=0.25, name=name)
+    found = toy(count, seed=at)
+    return fp.Dataset(name, found.features, found.target, release=RULES[name], budget=fp.Budget(2.0, 1e-5))
 
 
-def test_a_secure_run_is_the_plain_run_to_the_precision_of_fixed_point(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(held((*PLAIN, RULE)))
-    plain = fit(fleet, worker_metrics=("loss",)).model.state_dict()
-    result = fit(fleet, worker_metrics=("loss",), secure_aggregation=fleet.secure())
+def held(names: tuple[str, ...] = NAMES, sets: tuple[str, ...] = tuple(RULES)) -> dict[str, list[fp.Dataset]]:
+    return {name: [rows(at, each) for each in sets] for at, name in enumerate(names)}
+
+
+@pytest.fixture(
+    scope="module", params=[virtual_fleet, listening_fleet, dialling_fleet], ids=["virtual", "dial-in", "dial-out"]
+)
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One fleet of five on each transport, for all tests here."""
+    made = request.param(held(), tmp_path_factory.mktemp("fleet"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def since(fleet: Fleet, worker: str, began: int) -> list[str]:
+    """Return the kinds of what a worker recorded after its first `began` entries."""
+    return fleet.kinds(worker)[began:]
+
+
+def fit(fleet: Fleet, dataset: str, *, model: nn.Module | None = None, **options: object) -> fp.Result:
+    terms = {"dataset": dataset, "loss": LOSS, "local": LOCAL, "rounds": 1, "deadline_seconds": 20, "seed": 3}
+    return fleet.federation.fit(model or linear(), **{**terms, **options})
+
+
+def test_a_secure_run_is_the_plain_run_to_the_precision_of_fixed_point(fleet: Fleet) -> None:
+    terms = {"model": with_state(), "rounds": 2, "worker_metrics": ("loss",)}
+    plain = fit(fleet, "all", **terms).model.state_dict()
+    result = fit(fleet, "all", **terms, secure_aggregation=fleet.secure())
     assert [record.outcome for record in result.history.rounds] == ["complete"] * 2
     for name, value in result.model.state_dict().items():
         assert torch.allclose(value, plain[name], atol=1e-4), name
@@ -52,29 +93,26 @@ def test_a_secure_run_is_the_plain_run_to_the_precision_of_fixed_point(make_flee
     assert result.history.rounds[1].worker_metrics.keys() == {"loss"}
 
 
-def test_uniform_weights_are_the_plain_mean(make_fleet: MakeFleet) -> None:
-    uniform = (fp.PlainUpdate(recipients=(RESEARCHER,), weight="uniform"),)
-    fleet = make_fleet(held((*uniform, RULE)))
-    plain = fit(fleet).model.state_dict()
-    secure = fit(fleet, secure_aggregation=fleet.secure(weights="uniform")).model.state_dict()
+def test_uniform_weights_are_the_plain_mean(fleet: Fleet) -> None:
+    plain = fit(fleet, "uniform").model.state_dict()
+    secure = fit(fleet, "uniform", secure_aggregation=fleet.secure(weights="uniform")).model.state_dict()
     for name, value in secure.items():
         assert torch.allclose(value, plain[name], atol=1e-4), name
 
 
-def test_statistics_are_those_of_all_rows(make_fleet: MakeFleet) -> None:
-    datasets = held([RULE])
-    fleet = make_fleet(datasets)
-    found = fleet.federation.statistics("toy", secure_aggregation=fleet.secure())
-    rows = torch.cat([own[0].training.features for own in datasets.values()]).double()
-    assert found.count == len(rows)
-    assert torch.allclose(found.mean, rows.mean(0), atol=1e-5)
-    assert torch.allclose(found.deviation, rows.std(0, correction=0), atol=1e-5)
+def test_statistics_are_those_of_all_rows(fleet: Fleet) -> None:
+    found = fleet.federation.statistics("sums", secure_aggregation=fleet.secure())
+    features = torch.cat([own[0].training.features for own in held(sets=("sums",)).values()]).double()
+    assert found.count == len(features)
+    assert torch.allclose(found.mean, features.mean(0), atol=1e-5)
+    assert torch.allclose(found.deviation, features.std(0, correction=0), atol=1e-5)
 
 
 def test_ledgers_show_nothing_of_a_worker_but_masked_words_and_what_the_protocol_needs(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(held([RULE]))
-    fleet.federation.statistics("toy", secure_aggregation=fleet.secure())
-    result = fit(fleet, worker_metrics=("loss", "accuracy"), secure_aggregation=fleet.secure(), purpose="a trial")
+    fleet = make_fleet(held(sets=("sums",)))
+    fleet.federation.statistics("sums", secure_aggregation=fleet.secure())
+    asked = {"worker_metrics": ("loss", "accuracy"), "secure_aggregation": fleet.secure(), "purpose": "a trial"}
+    result = fit(fleet, "sums", rounds=2, **asked)
     for name in NAMES:
         entries = list(fleet.journals[name].entries())
         assert {entry.draft.kind for entry in entries} <= IN_THE_OPEN | OF_THE_PROTOCOL
@@ -82,7 +120,7 @@ def test_ledgers_show_nothing_of_a_worker_but_masked_words_and_what_the_protocol
         assert received == fleet.ledger_bytes(name)
         labelled = [entry.draft for entry in entries if entry.draft.labels]
         assert [draft.kind for draft in labelled] == ["secagg-masked", "secagg-unmask"] * 5
-        assert {(draft.policy, draft.labels) for draft in labelled} == {(cite(RULE), (f"toy/{name}",))}
+        assert {(draft.policy, draft.labels) for draft in labelled} == {(cite(RULE), (f"sums/{name}",))}
         sids = [entry.draft.sid for entry in entries if entry.draft.kind in OF_THE_PROTOCOL]
         assert all(len(sid) == 64 for sid in sids)
         assert {sids.count(sid) for sid in sids} == {5}
@@ -94,46 +132,39 @@ def test_ledgers_show_nothing_of_a_worker_but_masked_words_and_what_the_protocol
         assert record.worker_metrics.keys() == {"loss", "accuracy"}
 
 
-def test_a_rule_for_more_workers_than_are_in_the_sum_lets_nothing_out(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(held([fp.SecureSum(minimum_workers=5)]))
+def test_a_rule_for_more_workers_than_are_in_the_sum_lets_nothing_out(fleet: Fleet) -> None:
+    began = len(fleet.kinds("alice"))
     with pytest.raises(fp.RoundAbandoned, match="no rule of the owner lets this result leave"):
-        fit(fleet, secure_aggregation=fleet.secure())
-    assert not {kind for kind in fleet.kinds("alice") if kind.startswith("secagg")}
-    fit(fleet, rounds=1, secure_aggregation=fleet.secure(minimum_workers=5))
-    assert fleet.kinds("alice").count("secagg-masked") == 1
+        fit(fleet, "of-five", secure_aggregation=fleet.secure())
+    assert not {kind for kind in since(fleet, "alice", began) if kind.startswith("secagg")}
+    fit(fleet, "of-five", secure_aggregation=fleet.secure(minimum_workers=5))
+    assert since(fleet, "alice", began).count("secagg-masked") == 1
 
 
-def test_a_rule_with_a_limit_on_noise_lets_nothing_out_because_there_is_none(make_fleet: MakeFleet) -> None:
-    rule, budget = fp.SecureSum(maximum_epsilon=1.0), fp.Budget(2.0, 1e-5)
-    rows = toy(64)
-    data = {name: [fp.Dataset("toy", rows.features, rows.target, release=[rule], budget=budget)] for name in NAMES}
-    fleet = make_fleet(data)
+@pytest.mark.parametrize("dataset", ["noised", "in-clear"])
+def test_rules_that_no_sum_of_this_version_satisfies_do_not_make_a_worker_join_one(fleet: Fleet, dataset: str) -> None:
+    """One wants noise, of which there is none; the others are about what leaves in clear."""
+    began = len(fleet.kinds("alice"))
     with pytest.raises(fp.RoundAbandoned, match="no rule of the owner"):
-        fit(fleet, secure_aggregation=fleet.secure())
-    assert "secagg-masked" not in fleet.kinds("alice")
+        fit(fleet, dataset, secure_aggregation=fleet.secure())
+    assert not {kind for kind in since(fleet, "alice", began) if kind.startswith("secagg")}
 
 
-def test_rules_for_what_is_in_clear_do_not_make_a_worker_join_a_sum(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(held(PLAIN))
+def test_a_rule_for_sums_lets_nothing_out_in_clear(fleet: Fleet) -> None:
+    began = len(fleet.kinds("alice"))
     with pytest.raises(fp.RoundAbandoned, match="no rule of the owner"):
-        fit(fleet, secure_aggregation=fleet.secure())
+        fit(fleet, "sums")
+    assert "update" not in since(fleet, "alice", began)
 
 
-def test_a_rule_for_sums_lets_nothing_out_in_clear(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(held([RULE]))
-    with pytest.raises(fp.RoundAbandoned, match="no rule of the owner"):
-        fit(fleet)
-    assert "update" not in fleet.kinds("alice")
-
-
-def test_a_strategy_that_needs_every_update_is_refused_with_the_reason(make_fleet: MakeFleet) -> None:
-    fleet, own = make_fleet(held([RULE])), FedAvg()
+def test_a_strategy_that_needs_every_update_is_refused_with_the_reason(fleet: Fleet) -> None:
+    own = FedAvg()
     median = Strategy("median", own.initialise, own.fold, own.conclude)
     with pytest.raises(fp.UsageError, match="'median' needs every worker's own update, and under secure aggregation"):
-        fit(fleet, secure_aggregation=fleet.secure(), strategy=median)
+        fit(fleet, "sums", secure_aggregation=fleet.secure(), strategy=median)
 
 
 def test_two_workers_are_too_few(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(held([RULE], NAMES[:2]))
+    fleet = make_fleet(held(NAMES[:2], ("sums",)))
     with pytest.raises(fp.RoundAbandoned, match="2 workers of the roster are connected, 3 are needed in the sum"):
-        fit(fleet, secure_aggregation=fleet.secure())
+        fit(fleet, "sums", secure_aggregation=fleet.secure())

@@ -263,7 +263,8 @@ def test_a_share_that_does_not_decrypt_is_refused_by_sender_and_holder():
 
     step, _ = told("mask", alter=alter)
     assert refusal(step) == (Reason.UNDECIPHERABLE_SHARE, f"worker-00000 -> {ME}")
-    assert "altered, misrouted or never right" in step.state.explanation
+    said = f"the shares of 'worker-00000' for {ME!r} do not decrypt; they were altered, misrouted or never right"
+    assert step.state.explanation == said
 
 
 # Round 3

@@ -67,6 +67,25 @@ def test_no_graph_is_found_where_none_is_safe():
         harary.search(Population.of(10, Fraction(1, 3), Fraction(1, 3)))
 
 
+@pytest.mark.parametrize(
+    ("workers", "hostile", "lost", "said"),
+    [
+        (
+            3,
+            Fraction(1, 3),
+            Fraction(0),
+            "no number of 3 may be lost, and with these shares it takes 4 workers",
+        ),
+        (13, Fraction(1, 3), Fraction(1, 4), "of 13 workers 2 may be lost, and with these shares it takes 14 workers"),
+        (10, Fraction(1, 3), Fraction(1, 3), "of 10 workers 2 may be lost, and with these shares up to 266 workers"),
+    ],
+)
+def test_where_there_is_no_graph_it_is_said_what_there_is_one_for(workers, hostile, lost, said):
+    with pytest.raises(UsageError) as refused:
+        harary.advised(workers, hostile, lost, workers)
+    assert said in str(refused.value)
+
+
 @given(st.integers(20, 2000), st.sampled_from(["0.01", "0.05", "0.2"]))
 def test_what_the_search_finds_passes_the_workers_check(size, hostile):
     population = Population.of(size, Fraction(hostile), Fraction("0.05"))
@@ -152,6 +171,19 @@ def test_every_field_of_a_descriptor_is_in_the_sessions_id():
     assert set(OTHER) == {field.name for field in fields(descriptor)}
     sids = {replace(descriptor, **{name: value}).sid for name, value in OTHER.items()} | {descriptor.sid}
     assert len(sids) == len(OTHER) + 1
+
+
+def test_whole_numbers_are_one_descriptor_with_or_without_a_point():
+    """As TOML and JSON write them: 5 and 5.0."""
+    right = cast(5).descriptor
+    part = right.vector.parts[0]
+    whole, pointed = (
+        replace(right, deadlines_seconds=(kind(5),) * 5, vector=VectorSpec((replace(part, bound=kind(2)),)))
+        for kind in (int, float)
+    )
+    assert whole == pointed
+    assert whole.sid == pointed.sid != right.sid
+    assert {type(each) for each in whole.deadlines_seconds} == {float}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import torch
 
 import fedpriv as fp
 from fedpriv.entropy import SystemEntropy
-from fedpriv.errors import VerificationFailed
+from fedpriv.errors import ConfigError, VerificationFailed
 from fedpriv.remote.enrolment import process_roster
+from fedpriv.secagg.keys import key_text
 from fedpriv.secagg.reasons import Refused
 from fedpriv.secagg.roster import Member, Roster
 from fedpriv.storage.rosters import SignedRoster, new_identity
@@ -19,13 +20,19 @@ NAMES = ("alice", "bob", "carol", "dave", "erin")
 LOSS = torch.nn.functional.binary_cross_entropy_with_logits
 
 
+def virtual(name: str, **owner: object) -> fp.VirtualWorker:
+    features = torch.randn(40, 4, generator=torch.Generator().manual_seed(NAMES.index(name)))
+    rules = [fp.SecureSum()]
+    return fp.VirtualWorker(name, [fp.Dataset("toy", features, features.sum(1) > 0, release=rules)], **owner)
+
+
+def summed(federation: fp.Federation, how: fp.SecureAggregation) -> int:
+    return federation.statistics("toy", secure_aggregation=how, timeout_seconds=20).count
+
+
 @pytest.fixture
 def workers() -> Iterator[list[fp.VirtualWorker]]:
-    made = []
-    for at, name in enumerate(NAMES):
-        features = torch.randn(40, 4, generator=torch.Generator().manual_seed(at))
-        data = fp.Dataset("toy", features, features.sum(1) > 0, release=[fp.SecureSum()])
-        made.append(fp.VirtualWorker(name, [data]))
+    made = [virtual(name) for name in NAMES]
     yield made
     for worker in made:
         worker.close()
@@ -67,3 +74,40 @@ def test_a_run_of_virtual_workers_can_be_followed_by_another(workers: list[fp.Vi
             terms = {"dataset": "toy", "loss": LOSS, "rounds": 1, "deadline_seconds": 20}
             result = federation.fit(model, **terms, secure_aggregation=how)
             assert result.history.rounds[0].outcome == "complete"
+
+
+def test_owners_who_pinned_an_administrator_take_the_roster_that_it_signed_and_no_other() -> None:
+    administrator = new_identity(SystemEntropy())
+    owner = {"administrator": key_text(administrator.public), "terms": fp.OwnerTerms(minimum_cohort=4, colluding=0.5)}
+    made = [virtual(name, **owner) for name in NAMES]
+    try:
+        members = tuple(Member(each.name, each.identity) for each in made)
+        signed = SignedRoster.sign(Roster("clinics", 1, members), administrator)
+        with fp.Federation(made) as federation:
+            with pytest.raises(fp.UsageError, match="'alice' pinned another administrator than this process"):
+                summed(federation, fp.SecureAggregation())
+            with pytest.raises(fp.RoundAbandoned, match="takes part in no secure aggregation"):
+                summed(federation, fp.SecureAggregation(roster=signed, minimum_workers=4, colluding=0.5))
+            for worker in made:
+                worker.enrol(signed)
+            with pytest.raises(fp.RoundAbandoned, match="cohort-too-small"):
+                summed(federation, fp.SecureAggregation(roster=signed, colluding=0.5))
+            assert summed(federation, fp.SecureAggregation(roster=signed, minimum_workers=4, colluding=0.5)) == 5 * 40
+        with pytest.raises(Refused, match="has the key"):
+            made[0].enrol(SignedRoster.sign(Roster("clinics", 2, (Member("alice", made[1].identity),)), administrator))
+    finally:
+        for worker in made:
+            worker.close()
+
+
+@pytest.mark.parametrize(
+    "terms", [{"minimum_cohort": 2}, {"colluding": 1.0}, {"colluding": -0.1}, {"maximum_weight": 0}]
+)
+def test_terms_that_protect_nobody_are_refused_by_name(terms: dict[str, float]) -> None:
+    with pytest.raises(fp.UsageError, match=next(iter(terms))):
+        fp.OwnerTerms(**terms)
+
+
+def test_a_key_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="administrator is not 32 bytes in base64"):
+        fp.VirtualWorker("alice", administrator="c2hvcnQ=")

@@ -21,6 +21,7 @@ from fedpriv.updates import TensorSpec
 from fedpriv.wire.rounds import Summable, computation, fixed_point_of, vector_of
 from fedpriv_worker.actions import Evaluated, Summand, Trained
 
+_DENOMINATOR = 1_000_000
 FUTURE_MILLISECONDS = 600_000
 """How far a round's number, the time at which it began, may be ahead of this worker's clock: ten minutes.
 
@@ -33,15 +34,20 @@ class OwnerTerms:
     """What the owner insists on, beyond any one rule; a coordinator can ask for more, never for less.
 
     `colluding` is the share of workers that may work together with the coordinator, `maximum_weight` the most that
-    this worker weighs in a mean; None for as many as it has rows.
+    this worker weighs in a mean; None for as many as it has rows. Raise `UsageError` for terms that no round can meet.
     """
 
     minimum_cohort: int = LEAST_WORKERS
-    colluding: Fraction = DEFAULT_COLLUDING
+    colluding: Fraction | float = DEFAULT_COLLUDING
     maximum_weight: int | None = None
 
     def __post_init__(self) -> None:
         self.check()
+
+    @property
+    def colluding_share(self) -> Fraction:
+        """The colluding share as an exact fraction, 1/3 for 0.333333."""
+        return Fraction(self.colluding).limit_denominator(_DENOMINATOR)
 
     def check(self) -> None:
         """Raise `UsageError` for terms that no round can meet or that protect nobody."""
@@ -69,7 +75,7 @@ class Enrolment:
 
     def judged_by(self, last_round: int) -> Terms:
         """Return the terms that a descriptor is held to, when `last_round` is the highest that was ever begun."""
-        return Terms(self.terms.minimum_cohort, self.terms.colluding, last_round)
+        return Terms(self.terms.minimum_cohort, self.terms.colluding_share, last_round)
 
     def weight(self, outcome: Summand, *, uniform: bool) -> int:
         """Return what an outcome weighs: its rows, the owner's most at most; 1 where it is `uniform`, and for sums."""
