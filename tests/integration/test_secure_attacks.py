@@ -298,19 +298,30 @@ def test_a_worker_that_is_on_no_roster_joins_nothing(cheat: Cheat) -> None:
     assert kinds_of(cheat.fleet, VICTIM) == []
 
 
-def test_a_weight_above_the_declared_maximum_makes_the_worker_withdraw_without_saying_it(cheat: Cheat, caplog) -> None:
-    how = fp.SecureAggregation(maximum_weight=10)
-    local = fp.LocalTraining(epochs=1, batch_size=16, optimizer=fp.SGD(lr=0.5))
+def test_a_maximum_weight_below_a_workers_rows_caps_it_and_tells_nothing_of_them(cheat: Cheat) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
-    loss = torch.nn.functional.binary_cross_entropy_with_logits
-    with caplog.at_level(logging.WARNING, "fedpriv.worker"), pytest.raises(fp.RoundAbandoned, match="withdrawn"):
-        cheat.fleet.federation.fit(
-            model, dataset="toy", loss=loss, rounds=1, local=local, deadline_seconds=5, secure_aggregation=how
-        )
-    assert "the weight is above the declared maximum of 10" in caplog.text
-    assert "40" not in caplog.text.replace("worker.py", "")
-    assert "secagg-masked" not in kinds_of(cheat.fleet, VICTIM)
+    terms = {
+        "dataset": "toy",
+        "loss": torch.nn.functional.binary_cross_entropy_with_logits,
+        "rounds": 1,
+        "local": fp.LocalTraining(epochs=1, batch_size=16, optimizer=fp.SGD(lr=0.5)),
+        "deadline_seconds": 20,
+    }
+    seen, models = [], []
+    for how in (
+        replace(cheat.how, maximum_weight=39),  # one row fewer than each has
+        replace(cheat.how, maximum_weight=41),
+        replace(cheat.how, weights="uniform"),
+    ):
+        before = len(kinds_of(cheat.fleet, VICTIM))
+        models.append(cheat.fleet.federation.fit(model, **terms, secure_aggregation=how).model.state_dict())
+        seen.append(kinds_of(cheat.fleet, VICTIM)[before:])
+    assert seen[0] == seen[1]
+    assert "secagg-masked" in seen[0]
+    assert "secagg-abort" not in seen[0]
+    for name, value in models[2].items():  # as all are capped to the same
+        assert torch.allclose(models[0][name], value, atol=1e-4), name
 
 
 def test_findings_are_kept_with_what_a_worker_signed(cheat: Cheat) -> None:

@@ -139,14 +139,9 @@ class Rounds:
         assert enrolment is not None  # it joined
         assert action.order.invite is not None
         descriptor = action.order.invite.descriptor
-        uniform = (
-            self._worker.facts.datasets[action.order.dataset].rows is None or descriptor.vector.maximum_weight == 1
-        )
-        weight = enrolment.weight(action.outcome, uniform=uniform)
-        try:
-            part.own = contribution_of(action.outcome, weight, descriptor, SystemEntropy())
-        except UsageError as error:  # it weighs more than the round declares
-            return [self._withdrawn(part, str(error))]
+        hidden = self._worker.facts.datasets[action.order.dataset].rows is None
+        weight = enrolment.weight(action.outcome, 1 if hidden else descriptor.vector.maximum_weight)
+        part.own = contribution_of(action.outcome, weight, descriptor, SystemEntropy())
         return self._masked(part)
 
     def end(self, why: str) -> None:

@@ -31,7 +31,7 @@ class Contribution:
 def contribution_of(
     outcome: Trained | Evaluated | Summed, weight: int, descriptor: Descriptor, entropy: Entropy
 ) -> Contribution:
-    """Return the words of `outcome`; raise `UsageError` for a weight above the round's maximum, quoting neither."""
+    """Return the words of `outcome`, which weighs at most what the round declares."""
     values: dict[str, NDArray[Any]] = {}
     match outcome:
         case Trained(metrics=metrics, delta=delta):

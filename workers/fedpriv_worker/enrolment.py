@@ -68,12 +68,16 @@ class Enrolment:
         """Return the terms that a descriptor is held to, when `last_round` is the highest that was ever begun."""
         return Terms(self.terms.minimum_cohort, self.terms.colluding, last_round)
 
-    def weight(self, outcome: Trained | Evaluated | Summed, *, uniform: bool) -> int:
-        """Return what an outcome weighs: its rows, the owner's most at most; 1 where it is `uniform`, and for sums."""
-        if uniform or isinstance(outcome, Summed):
+    def weight(self, outcome: Trained | Evaluated | Summed, most: int) -> int:
+        """Return what an outcome weighs: its rows, at most `most` and what the owner lets it weigh; 1 for sums.
+
+        A round whose `most` is below the rows caps them: to stop there would tell its coordinator, round by round, how
+        many rows there are, which the owner may have rounded.
+        """
+        if isinstance(outcome, Summed):
             return 1
-        most = self.terms.maximum_weight
-        return max(1, outcome.rows if most is None else min(outcome.rows, most))
+        limit = self.terms.maximum_weight
+        return max(1, min(outcome.rows, most if limit is None else min(most, limit)))
 
 
 def expected(
