@@ -203,23 +203,20 @@ def _sums(history: History) -> Iterator[str]:
     yield "<h2>Secure aggregation</h2>"
     yield (
         "<p>The coordinator saw sums over several workers, and nothing of any one of them: each masked what it sent, "
-        "and the masks cancel in the sum of those who stayed. &ldquo;To the end&rdquo; is how many had to stay until "
-        "the masks were off, &ldquo;in the sum&rdquo; how many at least had to be in it.</p>"
+        "and the masks cancel in the sum of those who stayed. So many had to stay to the end, until the masks were "
+        "off, and so many at least had to be in the sum, as stand under &ldquo;Needed&rdquo;.</p>"
     )
     rows = [
         (
             _range(numbers),
             each.summands,
-            str(len(each.invited)),
-            str(each.threshold),
-            str(each.minimum),
             f"{len(each.members)}: {', '.join(each.members)}" if each.members else f"no sum: {each.reason}",
             ", ".join(name for name in each.invited if name not in each.members) or "-",
+            f"{each.threshold} of {len(each.invited)} to the end, {each.minimum} in the sum",
         )
         for numbers, each in _alike(history)
     ]
-    headers = ("Rounds", "Of", "Invited", "To the end", "In the sum", "Who was in it", "Who was not")
-    yield _table(headers, rows, numbers={2, 3, 4})
+    yield _table(("Rounds", "Of", "Who was in it", "Who was not", "Needed"), rows, numbers=set())
     if any(each.graph != "complete" for record in history.rounds for each in record.sums):
         yield '<p class="soft">Each worker masked with its neighbours on a Harary graph, not with all.</p>'
 

@@ -202,8 +202,8 @@ def test_who_was_in_which_sum_is_said_and_what_each_sum_needed():
     rounds = (summed(1, FIVE), summed(2, FIVE), summed(3, ("bob", "carol", "dave", "erin")), summed(4, FIVE))
     text = " ".join(" ".join(Elements(page(history=History(rounds))).words).split())
     assert "The coordinator saw sums only of 4 to 5 workers each" in text
-    assert "1-2, 4 updates 5 4 3 5: alice, bob, carol, dave, erin -" in text
-    assert "3 updates 5 4 3 4: bob, carol, dave, erin alice" in text
+    assert "1-2, 4 updates 5: alice, bob, carol, dave, erin - 4 of 5 to the end, 3 in the sum" in text
+    assert "3 updates 4: bob, carol, dave, erin alice 4 of 5 to the end" in text
     assert "Harary" not in text
 
 
