@@ -164,7 +164,7 @@ HOSTILE = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
 def test_no_text_of_a_ledger_becomes_part_of_the_page(kind, peer, purpose, label):
     spend = PrivacySpend(kind, purpose, peer, label)
