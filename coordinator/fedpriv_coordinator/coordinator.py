@@ -28,7 +28,7 @@ from fedpriv_coordinator.inspection import why_unusable, why_unusable_evaluation
 from fedpriv_coordinator.job import Job
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.round import Complete, Terms
-from fedpriv_coordinator.round_records import Gathered, Measured, record_of
+from fedpriv_coordinator.round_records import Gathered, Measured, record_of, sums_of
 from fedpriv_coordinator.secure_rounds import Asked, SecureRounds, mean_metrics, mean_update
 
 TELL_SECONDS = 5.0
@@ -113,12 +113,12 @@ class Coordinator(Generic[S]):
         order = self._training(number, model, seed=0)  # in a sum each worker draws its own
         asked = Asked(order, job.changed, job.quorum, job.deadline_seconds)
         summed = await secure.ask(asked, lambda worker: self._ready(worker, job.training))
-        total = summed.sum
+        total, sums = summed.sum, sums_of("updates", summed)
         if total is None:
-            return Gathered(summed.parts, folded, summed.reason, findings=summed.findings)
+            return Gathered(summed.parts, folded, summed.reason, findings=summed.findings, sums=sums)
         self._strategy.fold(folded, mean_update(total, job.changed), float(total.weight))
         loss = mean_metrics(total, job.training_metrics).get("loss")
-        return Gathered(summed.parts, folded, "", loss, total.saturated, summed.findings)
+        return Gathered(summed.parts, folded, "", loss, total.saturated, summed.findings, sums)
 
     async def close_round(self, number: int) -> None:
         """Tell every worker that the round is over and saved; one that does not take it in time loses its connection.
@@ -185,9 +185,10 @@ class Coordinator(Generic[S]):
         if self._secure is not None:
             what = Asked(order, (), job.quorum, job.deadline_seconds)
             summed = await self._secure.ask(what, lambda worker: self._ready(worker, plan))
+            sums = sums_of("metrics", summed)
             if summed.sum is None:
-                return Measured(dict.fromkeys(names, f"{asked}: {summed.reason}"), findings=summed.findings)
-            return Measured(means=mean_metrics(summed.sum, job.worker_metrics), findings=summed.findings)
+                return Measured(dict.fromkeys(names, f"{asked}: {summed.reason}"), {}, summed.findings, sums)
+            return Measured({}, mean_metrics(summed.sum, job.worker_metrics), summed.findings, sums)
         replies = await asyncio.gather(*(self._measure(worker, order, plan) for worker in names))
         return Measured(
             {

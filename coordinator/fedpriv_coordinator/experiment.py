@@ -1,22 +1,20 @@
 """What a run leaves behind: a record of every round, what left each worker, and the model.
 
-Values first: `WorkerRound`, `RoundRecord` and `History` go to JSON and come back equal; a document that does not
-read exactly is refused. `Result` is what `Federation.fit` returns; it draws and saves itself, and never writes
-over another run. It verifies nothing: whether a ledger holds is found by whoever fills a `LedgerSummary`.
+Values first: `WorkerRound`, `RoundRecord` and `History` go to JSON and come back equal (`history_json`). `Result` is
+what `Federation.fit` returns; it draws and saves itself, and never writes over another run. It verifies nothing:
+whether a ledger holds is found by whoever fills a `LedgerSummary`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fedpriv.clock import SystemClock
 from fedpriv.errors import UsageError, nearest
-from fedpriv_coordinator import reading
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,10 +23,8 @@ if TYPE_CHECKING:
 
 WorkerStatus: TypeAlias = Literal["folded", "lost", "refused", "rejected", "late"]
 Outcome: TypeAlias = Literal["complete", "abandoned"]
+Summands: TypeAlias = Literal["updates", "metrics"]
 
-T = TypeVar("T")
-
-FORMAT = "fedpriv/history/v1"
 HISTORY, CURVES, MODEL, REPORT = "history.json", "curves.png", "model.safetensors", "report.html"
 _RECORD_COLUMNS = ("loss", "seconds", "bytes_in", "bytes_out")
 
@@ -75,11 +71,29 @@ class RoundFinding:
 
 
 @dataclass(frozen=True, slots=True)
+class SumRecord:
+    """One sum of a round of secure aggregation: of what, under which session, and who is in it.
+
+    `members` is empty where there is no sum, and `reason` says why. `threshold` workers had to stay to the end, and at
+    least `minimum` had to be in the sum; `graph` is "complete" or "harary".
+    """
+
+    summands: Summands
+    sid: str
+    graph: str
+    threshold: int
+    minimum: int
+    invited: tuple[str, ...]
+    members: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RoundRecord:
     """One round: the weighted training loss, the coordinator's own evaluation, and the workers' weighted mean.
 
-    Under secure aggregation no worker's own weight and metrics are known, `findings` say who was left out and why, and
-    `saturated` how many of all numbers in the sum were out of bounds, and so were clipped.
+    Under secure aggregation no worker's own weight and metrics are known; `sums` say who was in each sum, `findings`
+    who was left out and why, and `saturated` how many numbers in the sum were out of bounds, and so were clipped.
     """
 
     number: int
@@ -93,6 +107,7 @@ class RoundRecord:
     workers: tuple[WorkerRound, ...]
     findings: tuple[RoundFinding, ...] = ()
     saturated: int = 0
+    sums: tuple[SumRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,28 +196,16 @@ class History:
 
     def to_json(self) -> str:
         """Return the history as JSON text; a number that is not finite is written as a string."""
-        document = {
-            "format": FORMAT,
-            "rounds": [_document(record) for record in self.rounds],
-            "baseline": None if self.baseline is None else _document(self.baseline),
-        }
-        return json.dumps(document, indent=1, allow_nan=False) + "\n"
+        from fedpriv_coordinator import history_json  # noqa: PLC0415 - it imports the values of this module
+
+        return history_json.written(self)
 
     @classmethod
     def from_json(cls, text: str) -> History:
         """Return the history that `to_json` wrote; raise `UsageError` naming the first thing that does not read."""
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"the history is not JSON: {error}") from None
-        top = reading.keys(document, {"format", "rounds", "baseline"}, "history")
-        if top["format"] != FORMAT:
-            raise UsageError(f"history.format is {top['format']!r}, but this version reads {FORMAT!r}")
-        baseline = top["baseline"]
-        return cls(
-            tuple(_round(item, f"rounds[{at}]") for at, item in reading.items(top["rounds"], "rounds")),
-            None if baseline is None else reading.metrics(baseline, "baseline"),
-        )
+        from fedpriv_coordinator import history_json  # noqa: PLC0415 - it imports the values of this module
+
+        return history_json.read(text)
 
 
 @dataclass(frozen=True, repr=False)
@@ -293,64 +296,3 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".partial-{path.name}")
     write(partial)
     partial.replace(path)
-
-
-# Reading back: every function names the place in the document, and accepts nothing that `to_json` does not write.
-
-
-def _document(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _document(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_document(item) for item in value]
-    if isinstance(value, WorkerRound | RoundRecord | RoundFinding):
-        return {each.name: _document(getattr(value, each.name)) for each in fields(value)}
-    return value
-
-
-def _round(document: object, where: str) -> RoundRecord:
-    found = reading.keys(document, {each.name for each in fields(RoundRecord)}, where)
-    loss = found["loss"]
-    return RoundRecord(
-        number=reading.integer(found["number"], f"{where}.number"),
-        outcome=reading.one_of(found["outcome"], get_args(Outcome), f"{where}.outcome"),
-        seconds=reading.number(found["seconds"], f"{where}.seconds"),
-        loss=None if loss is None else reading.number(loss, f"{where}.loss"),
-        metrics=reading.metrics(found["metrics"], f"{where}.metrics"),
-        worker_metrics=reading.metrics(found["worker_metrics"], f"{where}.worker_metrics"),
-        bytes_in=reading.integer(found["bytes_in"], f"{where}.bytes_in"),
-        bytes_out=reading.integer(found["bytes_out"], f"{where}.bytes_out"),
-        workers=tuple(
-            _worker(item, f"{where}.workers[{at}]") for at, item in reading.items(found["workers"], f"{where}.workers")
-        ),
-        findings=tuple(
-            _finding(item, f"{where}.findings[{at}]")
-            for at, item in reading.items(found["findings"], f"{where}.findings")
-        ),
-        saturated=reading.integer(found["saturated"], f"{where}.saturated"),
-    )
-
-
-def _finding(document: object, where: str) -> RoundFinding:
-    found = reading.keys(document, {each.name for each in fields(RoundFinding)}, where)
-    phase = found.pop("phase")
-    texts = {name: reading.text(value, f"{where}.{name}") for name, value in found.items()}
-    return RoundFinding(**texts, phase=-1 if phase == -1 else reading.integer(phase, f"{where}.phase"))
-
-
-def _worker(document: object, where: str) -> WorkerRound:
-    found = reading.keys(document, {each.name for each in fields(WorkerRound)}, where)
-    return WorkerRound(
-        worker=reading.text(found["worker"], f"{where}.worker"),
-        status=reading.one_of(found["status"], get_args(WorkerStatus), f"{where}.status"),
-        weight=reading.number(found["weight"], f"{where}.weight"),
-        bytes_in=reading.integer(found["bytes_in"], f"{where}.bytes_in"),
-        bytes_out=reading.integer(found["bytes_out"], f"{where}.bytes_out"),
-        seconds=reading.number(found["seconds"], f"{where}.seconds"),
-        metrics=reading.metrics(found["metrics"], f"{where}.metrics"),
-        reason=reading.text(found["reason"], f"{where}.reason"),
-        unmeasured=reading.text(found["unmeasured"], f"{where}.unmeasured"),
-        gone=reading.one_of(found["gone"], (False, True), f"{where}.gone"),
-    )

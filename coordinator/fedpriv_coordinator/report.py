@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from html import escape
 from shlex import quote
@@ -22,6 +22,7 @@ from fedpriv_coordinator.experiment import (
     LostWorker,
     RoundFinding,
     RoundRecord,
+    SumRecord,
     size_text,
 )
 
@@ -80,8 +81,9 @@ class ReportInput:
 def page(report: ReportInput) -> str:
     """Return the report as one HTML document."""
     title = escape(report.job.name)
-    body = "\n".join((*_opening(report), *_curves(report.history), *_workers(report), *_lost(report.lost)))
-    end = "\n".join((*_findings(report.history), *_rounds(report.history), *_verify(report)))
+    told = (*_opening(report), *_curves(report.history), *_sums(report.history), *_findings(report.history))
+    body = "\n".join((*told, *_lost(report.lost), *_workers(report)))
+    end = "\n".join((*_rounds(report.history), *_verify(report)))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -131,6 +133,10 @@ def _figures(report: ReportInput) -> Iterator[tuple[str, str, str]]:
                 yield f"{name.capitalize()} at workers", _number(value), "mean over their own validation rows"
         if last.loss is not None and not (last.metrics or last.worker_metrics):
             yield "Training loss", _number(last.loss), "on the rows that it was trained on; nothing was evaluated"
+    sizes = sorted(len(each.members) for record in rounds for each in record.sums if each.members)
+    if sizes:
+        least, most = sizes[0], sizes[-1]
+        yield "The coordinator saw", "sums only", f"of {least if least == most else f'{least} to {most}'} workers each"
     complete = sum(record.outcome == "complete" for record in rounds)
     yield "Rounds", f"{complete}", f"{len(rounds) - complete} abandoned" if complete < len(rounds) else "all complete"
     yield (
@@ -188,6 +194,51 @@ def _lost(lost: Sequence[LostWorker]) -> Iterator[str]:
         return
     rows = [(each.worker, str(each.round), each.reason or "no reason given") for each in lost]
     yield _table(("Worker", "Round", "Why"), rows, numbers={1})
+
+
+def _sums(history: History) -> Iterator[str]:
+    """Yield that the coordinator saw sums alone, what each needed, and who was in which; nothing of a run in clear."""
+    if not any(record.sums for record in history.rounds):
+        return
+    yield "<h2>Secure aggregation</h2>"
+    yield (
+        "<p>The coordinator saw sums over several workers, and nothing of any one of them: each masked what it sent, "
+        "and the masks cancel in the sum of those who stayed. So many had to stay to the end, until the masks were "
+        "off, and so many at least had to be in the sum, as stand under &ldquo;Needed&rdquo;.</p>"
+    )
+    rows = [
+        (
+            _range(numbers),
+            each.summands,
+            f"{len(each.members)}: {', '.join(each.members)}" if each.members else f"no sum: {each.reason}",
+            ", ".join(name for name in each.invited if name not in each.members) or "-",
+            f"{each.threshold} of {len(each.invited)} to the end, {each.minimum} in the sum",
+        )
+        for numbers, each in _alike(history)
+    ]
+    yield _table(("Rounds", "Of", "Who was in it", "Who was not", "Needed"), rows, numbers=set())
+    if any(each.graph != "complete" for record in history.rounds for each in record.sums):
+        yield '<p class="soft">Each worker masked with its neighbours on a Harary graph, not with all.</p>'
+
+
+def _alike(history: History) -> list[tuple[list[int], SumRecord]]:
+    """Return sums that differ in their session alone together, with the numbers of their rounds, in order."""
+    found: dict[SumRecord, list[int]] = {}
+    for record in history.rounds:
+        for each in record.sums:
+            found.setdefault(replace(each, sid=""), []).append(record.number)
+    return [(numbers, each) for each, numbers in found.items()]
+
+
+def _range(numbers: Sequence[int]) -> str:
+    """Return rising numbers with those that follow each other as a span: 1-4, 6."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1] = [spans[-1][0], number]
+        else:
+            spans.append([number])
+    return ", ".join("-".join(map(str, span)) for span in spans)
 
 
 def _findings(history: History) -> Iterator[str]:

@@ -10,7 +10,8 @@ from fedpriv.learning.strategies import RoundSum
 from fedpriv.secagg.server_states import Finding
 from fedpriv.wire.messages import Evaluation
 from fedpriv_coordinator.course import Part
-from fedpriv_coordinator.experiment import RoundFinding, RoundRecord, WorkerRound
+from fedpriv_coordinator.experiment import RoundFinding, RoundRecord, Summands, SumRecord, WorkerRound
+from fedpriv_coordinator.summing import Summed
 
 Evaluations = Mapping[WorkerName, Evaluation | str]
 """What each worker measured, or the metrics that it was asked for and why it gave none."""
@@ -30,6 +31,7 @@ class Gathered:
     loss: float | None = None
     saturated: int = 0
     findings: tuple[Finding, ...] = ()
+    sums: tuple[SumRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,26 @@ class Measured:
     evaluations: Evaluations = field(default_factory=dict)
     means: Mapping[str, float] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    sums: tuple[SumRecord, ...] = ()
+
+
+def sums_of(summands: Summands, summed: Summed) -> tuple[SumRecord, ...]:
+    """Return the record of a sum, nothing for one that never began."""
+    descriptor = summed.descriptor
+    if descriptor is None:
+        return ()
+    return (
+        SumRecord(
+            summands=summands,
+            sid=descriptor.sid.hex(),
+            graph=descriptor.graph.kind.value,
+            threshold=descriptor.threshold,
+            minimum=descriptor.minimum_cohort,
+            invited=tuple(sorted(summed.invited)),
+            members=summed.members,
+            reason=summed.reason,
+        ),
+    )
 
 
 def record_of(
@@ -84,6 +106,7 @@ def record_of(
         workers=tuple(workers),
         findings=tuple(map(_finding, (*gathered.findings, *measured.findings))),
         saturated=gathered.saturated,
+        sums=(*gathered.sums, *measured.sums),
     )
 
 

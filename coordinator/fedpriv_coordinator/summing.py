@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedpriv.clock import Clock
 from fedpriv.errors import PeerLost, VerificationFailed, WireError, WorkerRefused
@@ -33,12 +33,18 @@ OrderFor = Callable[[WorkerName, Invite], Summable]
 
 @dataclass(slots=True)
 class Summed:
-    """How a round ended: the sum, or why there is none; each worker's part, and what was found out about them."""
+    """How a round ended: the sum, or why there is none; each worker's part, and what was found out about them.
+
+    `descriptor` is what it was about, None where it never began, `invited` who was asked, `members` who is in the sum.
+    """
 
     parts: dict[WorkerName, Part]
     sum: Sum | None = None
     reason: str = ""
     findings: tuple[Finding, ...] = ()
+    descriptor: Descriptor | None = None
+    invited: tuple[WorkerName, ...] = ()
+    members: tuple[WorkerName, ...] = ()
 
 
 @dataclass(slots=True)
@@ -134,11 +140,12 @@ class Summing:
                 part.reason = finding.explanation
                 if finding.reason is not None:
                     part.status = "rejected" if finding.abort is None else "refused"
+        without = Summed(self.parts, findings=findings, descriptor=self.descriptor, invited=tuple(self.parts))
         if isinstance(state, Abandoned):
-            return Summed(self.parts, reason=state.explanation, findings=findings)
+            return replace(without, reason=state.explanation)
         for worker in state.members:
             self.parts[worker].status = "folded"
         try:
-            return Summed(self.parts, sum=state.sum, findings=findings)
+            return replace(without, sum=state.sum, members=state.members)
         except VerificationFailed as error:
-            return Summed(self.parts, reason=str(error), findings=findings)
+            return replace(without, reason=str(error))

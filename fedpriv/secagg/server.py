@@ -63,6 +63,14 @@ from fedpriv.secagg.shamir import SECRETS
 from fedpriv.secagg.statements import History
 from fedpriv.secagg.unmasking import Recovery, Roles, masks_to_remove
 
+_AWAITED: dict[type[Running], str] = {
+    Advertising: "keys",
+    Sharing: "sealed shares",
+    Masking: "masked vectors",
+    Confirming: "signatures over who is in the sum",
+    Unmasking: "shares that take the masks off",
+}
+
 
 def begin(descriptor: Descriptor, roster: Roster, invited: Iterable[WorkerName], terms: Terms) -> Turn:
     """Return the first state and an `Invite` to each of `invited`.
@@ -104,7 +112,9 @@ def lost(state: State, worker: WorkerName) -> Turn:
     """Return the turn after the link of `worker` was lost for good."""
     if isinstance(state, Complete | Abandoned) or worker in state.round.gone:
         return Turn(state)
-    return _lose(state, Finding(worker, None, f"worker {worker!r} went away"))
+    return _lose(
+        state, Finding(worker, None, f"worker {worker!r} went away while {_AWAITED[type(state)]} were awaited")
+    )
 
 
 def close(state: State) -> Turn:
@@ -112,7 +122,10 @@ def close(state: State) -> Turn:
     if isinstance(state, Complete | Abandoned):
         return Turn(state)
     for worker in sorted(state.waiting):
-        state.round.findings.append(Finding(worker, None, f"worker {worker!r} did not answer in time"))
+        awaited = _AWAITED[type(state)]
+        state.round.findings.append(
+            Finding(worker, None, f"worker {worker!r} did not answer in time: {awaited} were awaited")
+        )
     state.round.gone.update(state.waiting)
     state.waiting.clear()
     return _settled(state)

@@ -21,6 +21,7 @@ from fedpriv_coordinator.experiment import (
     LostWorker,
     Result,
     RoundRecord,
+    SumRecord,
     WorkerRound,
     size_text,
 )
@@ -73,6 +74,10 @@ parts = st.builds(
     st.text(),
     st.text(),
 )
+names = st.lists(st.text(), max_size=3).map(tuple)
+sums = st.builds(
+    SumRecord, st.sampled_from(["updates", "metrics"]), st.text(), st.text(), counts, counts, names, names, st.text()
+)
 records = st.builds(
     RoundRecord,
     counts,
@@ -84,6 +89,7 @@ records = st.builds(
     counts,
     counts,
     st.lists(parts, max_size=2).map(tuple),
+    sums=st.lists(sums, max_size=2).map(tuple),
 )
 
 
@@ -122,6 +128,7 @@ def changed(edit):
         (lambda d: d["rounds"][0].update(seconds=10**400), r"rounds\[0\].seconds"),
         (lambda d: d["rounds"][0].update(outcome="fine"), r"rounds\[0\].outcome is 'fine', not one of complete"),
         (lambda d: d["rounds"][1]["workers"][0].update(status="dead"), r"rounds\[1\].workers\[0\].status"),
+        (lambda d: d["rounds"][0].update(sums=[{}]), r"rounds\[0\].sums\[0\] misses 'graph'"),
         (lambda d: d["rounds"][1]["workers"][0].update(reason=None), r"rounds\[1\].workers\[0\].reason is None"),
     ],
 )

@@ -16,6 +16,7 @@ from fedpriv_coordinator.experiment import (
     LostWorker,
     RoundFinding,
     RoundRecord,
+    SumRecord,
     WorkerRound,
 )
 
@@ -187,3 +188,27 @@ def test_who_was_left_out_of_a_sum_is_said_with_what_they_signed_and_clipping_is
     quiet = page(history=History((replace(summed, findings=(), saturated=0),)))
     assert "left out of sums" not in quiet
     assert "out of bounds" not in quiet
+
+
+FIVE = ("alice", "bob", "carol", "dave", "erin")
+
+
+def summed(number, members, *, summands="updates", reason=""):
+    made = SumRecord(summands, "ab" * 32, "complete", 4, 3, FIVE, members, reason)
+    return RoundRecord(number, "complete" if members else "abandoned", 1.0, None, {}, {}, 0, 0, (), sums=(made,))
+
+
+def test_who_was_in_which_sum_is_said_and_what_each_sum_needed():
+    rounds = (summed(1, FIVE), summed(2, FIVE), summed(3, ("bob", "carol", "dave", "erin")), summed(4, FIVE))
+    text = " ".join(" ".join(Elements(page(history=History(rounds))).words).split())
+    assert "The coordinator saw sums only of 4 to 5 workers each" in text
+    assert "1-2, 4 updates 5: alice, bob, carol, dave, erin - 4 of 5 to the end, 3 in the sum" in text
+    assert "3 updates 4: bob, carol, dave, erin alice 4 of 5 to the end" in text
+    assert "Harary" not in text
+
+
+def test_a_sum_that_there_is_none_of_says_why_and_a_run_in_clear_says_nothing_of_sums():
+    text = " ".join(Elements(page(history=History((summed(1, (), reason="2 workers <are left>"),)))).words)
+    assert "no sum: 2 workers <are left>" in text
+    assert "sums only" not in text
+    assert "Secure aggregation" not in " ".join(Elements(page()).words)

@@ -16,6 +16,13 @@ from fedpriv.transport.runtime import runtime
 from fedpriv_worker.worker import Worker
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
+AWAITED = {
+    "advertise": "keys",
+    "shares": "sealed shares",
+    "masked": "masked vectors",
+    "confirm": "signatures over who is in the sum",
+    "unmask": "shares that take the masks off",
+}
 LOSS = F.binary_cross_entropy_with_logits
 LOCAL = fp.LocalTraining(epochs=1, batch_size=16, optimizer=fp.SGD(lr=0.5))
 
@@ -51,8 +58,12 @@ def test_a_round_survives_one_worker_lost_in_any_phase(make_fleet: MakeFleet, ph
     in_the_sum = phase in ("confirm", "unmask")
     assert statuses(result, 1) == {**dict.fromkeys(NAMES, "folded"), "erin": "folded" if in_the_sum else "lost"}
     assert statuses(result, 2) == dict.fromkeys(NAMES[:4], "folded")
-    lost = [finding.worker for finding in result.history.rounds[0].findings]
-    assert lost == ["erin"]
+    (lost,) = result.history.rounds[0].findings
+    assert (lost.worker, lost.explanation) == ("erin", f"worker 'erin' went away while {AWAITED[phase]} were awaited")
+    first, second = (record.sums[0] for record in result.history.rounds)
+    assert (first.invited, first.members) == (NAMES, NAMES if in_the_sum else NAMES[:4])
+    assert (second.invited, second.members) == (NAMES[:4], NAMES[:4])
+    assert (first.threshold, second.threshold, first.minimum) == (4, 3, 3)
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -56,7 +56,7 @@ def test_terms_that_are_too_weak_or_not_the_workers_own_are_refused(cheat: Cheat
         ({"threshold": 3}, "threshold 3 of 5 workers; this worker accepts 4 to 5"),
         (
             {"minimum_cohort": 2},
-            "with a minimum of 2, 4 have to be in the sum; this worker hides among 3 or more, as 1 may collude",
+            "with a minimum of 2, 4 have to be in the sum; this worker hides among 3",
         ),
         ({"clip": 1024.0, "modulus_bits": 32}, "sums of 5 workers need 36 bits, the modulus has 32"),
         ({"roster": bytes(32)}, "the coordinator's roster of round"),

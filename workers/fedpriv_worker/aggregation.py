@@ -139,8 +139,8 @@ class Rounds:
             return []
         assert enrolment is not None  # it joined
         descriptor = part.state.own.descriptor
-        most, announced = descriptor.vector.maximum_weight, self._worker.facts.datasets[action.order.dataset].rows
-        weight = min(most, enrolment.weight(action.outcome, uniform=announced is None))
+        hidden = self._worker.facts.datasets[action.order.dataset].rows is None
+        weight = enrolment.weight(action.outcome, 1 if hidden else descriptor.vector.maximum_weight)
         try:
             own = contribution_of(action.outcome, weight, descriptor, SystemEntropy())
             part.state, sealed = self._worker.door.mask(

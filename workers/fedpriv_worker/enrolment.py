@@ -77,12 +77,16 @@ class Enrolment:
         """Return the terms that a descriptor is held to, when `last_round` is the highest that was ever begun."""
         return Terms(self.terms.minimum_cohort, self.terms.colluding_share, last_round)
 
-    def weight(self, outcome: Summand, *, uniform: bool) -> int:
-        """Return what an outcome weighs: its rows, the owner's most at most; 1 where it is `uniform`, and for sums."""
-        if uniform or not isinstance(outcome, Trained | Evaluated):
+    def weight(self, outcome: Summand, most: int) -> int:
+        """Return what an outcome weighs: its rows, at most `most` and what the owner lets it weigh; 1 for sums.
+
+        A round whose `most` is below the rows caps them: to stop there would tell its coordinator, round by round, how
+        many rows there are, which the owner may have rounded.
+        """
+        if not isinstance(outcome, Trained | Evaluated):
             return 1
-        most = self.terms.maximum_weight
-        return max(1, outcome.rows if most is None else min(outcome.rows, most))
+        limit = self.terms.maximum_weight
+        return max(1, min(outcome.rows, most if limit is None else min(most, limit)))
 
 
 def expected(

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedpriv.cli.audit.markup import blank, code, items, names, table, text
+from fedpriv.cli.audit.meanings import meaning_of
 from fedpriv.cli.audit.printing import counted, time_text
 from fedpriv.cli.audit.summing import Disclosure, Summary, Tally
 from fedpriv.cli.audit.timeline import size_text
+
+MASKED = "secagg-masked"
 
 
 def article_30(summary: Summary, proofs: list[str]) -> str:
@@ -102,6 +105,11 @@ def _measures(summary: Summary) -> Iterator[str]:
     if releases:
         those = counted(len(summary.private.rules), "rule")
         yield f"{counted(releases, 'release')} derived from data, under {those} of the owner."
+    if masked := summary.kinds.get(MASKED):
+        yield (
+            f"{counted(masked.releases, 'result')} left under secure aggregation: masked, and readable in the sum over "
+            "several workers alone."
+        )
     if summary.unruled:
         yield f'<span class="bad">{counted(summary.unruled, "message")} derived from data under no rule.</span>'
     noised = counted(summary.noised, "release") if summary.noised else "No release"
@@ -119,5 +127,5 @@ def _when(key: Disclosure, tally: Tally) -> str:
 
 def _description(key: Disclosure, tally: Tally) -> str:
     kinds = sorted(tally.kinds.items(), key=lambda each: (-each[1], each[0]))
-    parts = ", ".join(f"{times:,} {name}" for name, times in kinds)
+    parts = ", ".join(meaning_of(name).counted(times) for name, times in kinds)
     return f"{text(parts)} derived from {text(', '.join(key.datasets))}; {size_text(tally.bytes)}"

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from fedpriv.cli.audit.choosing import AsJson, Choice, OwnersKey, Since, Until, Where, choice_of
+from fedpriv.cli.audit.meanings import by_form
 from fedpriv.cli.audit.printing import harmless, print_json, say, time_text
 from fedpriv.cli.audit.sections import Ledger, Proof, document
 from fedpriv.cli.audit.summing import Summary, Tally
@@ -108,11 +109,13 @@ def _period(choice: Choice) -> str:
 
 def _summed(ledger: Ledger) -> dict[str, object]:
     summary, proof = ledger.summary, ledger.proof
+    forms = {form.name.lower(): tally for form, tally in by_form(summary.kinds)}
     return {
         "keeper": ledger.keeper, "ledger": ledger.place, "verified": not proof.failure, "failure": proof.failure,
         "vkey": proof.vkey, "pinned": proof.pinned, "signed": proof.signed, "root": proof.root,
         "witnesses": list(proof.witnesses), "messages": summary.total.messages, "bytes": summary.total.bytes,
-        "again": summary.total.again, "kinds": _sums(summary.kinds), "recipients": _sums(summary.recipients),
+        "again": summary.total.again, "forms": _sums(forms),
+        "kinds": _sums(summary.kinds), "recipients": _sums(summary.recipients),
         "datasets": _sums(summary.datasets), "approvals": _sums(summary.approvals),
         "epsilon": {name: {"spent": each.spent, "limit": each.limit, "left": each.left}
                     for name, each in summary.spends.items()},

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from shlex import quote
 
 from fedpriv.cli.audit.markup import blank, code, facts, figures, instant, items, names, page, table, text
-from fedpriv.cli.audit.printing import time_text
+from fedpriv.cli.audit.meanings import FORMS, Form, by_form, meaning_of
+from fedpriv.cli.audit.printing import counted, time_text
 from fedpriv.cli.audit.records import accounting, article_30, rules, spending
-from fedpriv.cli.audit.summing import Summary, Tally
+from fedpriv.cli.audit.summing import Summary, Tally, joined
 from fedpriv.cli.audit.timeline import picture, size_text
 from fedpriv.ledger.reconciling import UNIDENTIFIED
 
@@ -84,15 +85,26 @@ def _overview(ledgers: Sequence[Ledger]) -> Iterator[tuple[str, str, str]]:
     messages = sum(summary.total.messages for summary in summaries)
     again = sum(summary.total.again for summary in summaries)
     size = sum(summary.total.bytes for summary in summaries)
-    yield "Bytes", size_text(size), f"{size:,} bytes exactly"
+    yield "Bytes", size_text(size), f"{size:,} bytes"
     yield "Messages", f"{messages:,}", f"{again:,} of them sent again" if again else "none sent again"
     private = sum(summary.private.messages for summary in summaries)
     yield "Derived from data", f"{private:,}", size_text(sum(summary.private.bytes for summary in summaries))
+    if not any(ledger.received for ledger in ledgers):
+        yield "Results in clear", *_in_clear(summaries)
     yield "Data sets", f"{sum(len(summary.datasets) for summary in summaries):,}", ""
     recipients = {name for summary in summaries for name in summary.recipients} - {UNIDENTIFIED}
     yield "Recipients" if not all(ledger.received for ledger in ledgers) else "Senders", f"{len(recipients):,}", ""
     verified = sum(not ledger.proof.failure for ledger in ledgers)
     yield "Ledgers verified", f"{verified} of {len(ledgers)}", ""
+
+
+def _in_clear(summaries: Sequence[Summary]) -> tuple[str, str]:
+    """Return how many messages held a result of one worker in clear, and how many bytes, or what is not known of it."""
+    found = [dict(by_form(summary.kinds)) for summary in summaries]
+    clear, unknown = (joined(forms.get(form, Tally()) for forms in found) for form in (Form.CLEAR, Form.UNKNOWN))
+    size = size_text(clear.bytes) if clear.messages else ""
+    beside = f"{unknown.messages:,} of unknown kinds" if unknown.messages else size
+    return f"{clear.messages:,}" if clear.messages else "none", beside
 
 
 def _together(ledgers: Sequence[Ledger]) -> str:
@@ -116,8 +128,9 @@ def _section(ledger: Ledger) -> Iterator[str]:
     yield f"<h3>When it {what}</h3>"
     yield picture(summary.histogram) or '<p class="soft">No message is on record.</p>'
     if summary.kinds:
-        kinds = ((text(name), *_counts(tally)) for name, tally in _largest(summary.kinds))
-        yield table(("Kind of message", "Messages", "Bytes", "First (UTC)", "Last (UTC)"), kinds, right=(1, 2))
+        if not ledger.received:
+            yield f"<h3>What its recipients can read</h3>{_readable(summary)}"
+        yield f"<h3>By kind of message</h3>{_kinds(summary.kinds)}"
         other = "Sender" if ledger.received else "Recipient"
         yield f"<h3>By {other.lower()}</h3>" + _tallies(other, summary.recipients)
     if not ledger.received:
@@ -170,6 +183,56 @@ def _tallies(what: str, tallies: dict[str, Tally]) -> str:
     )
     headers = (what, "Messages", "Bytes", "First (UTC)", "Last (UTC)", "Rules used", "Purposes")
     return table(headers, rows, right=(1, 2))
+
+
+def _readable(summary: Summary) -> str:
+    """Return in which form messages left, and first of all whether any result of this worker alone did in clear."""
+    forms = dict(by_form(summary.kinds))
+    rows = (
+        (text(form.value), text(FORMS[form]), f"{tally.messages:,}", f"{tally.bytes:,}")
+        for form, tally in forms.items()
+    )
+    sentences = [sentence for form in forms if (sentence := _sentence(form, forms[form]))]
+    if Form.CLEAR not in forms and Form.UNKNOWN not in forms:
+        nothing = "No message held an update, a metric, a statistic or any other result of this worker in clear."
+        sentences.insert(0, f'<span class="good">{nothing}</span>')
+    told = f"<p>{' '.join(sentences)}</p>"
+    return told + table(("Form", "What that is", "Messages", "Bytes"), rows, right=(2, 3))
+
+
+def _sentence(form: Form, tally: Tally) -> str:
+    """Return what an officer has to know of messages of this form, as HTML; "" where the table says enough."""
+    size = size_text(tally.bytes)
+    match form:
+        case Form.CLEAR:
+            return f"<strong>{counted(tally.messages, 'message')} ({size}) left in clear.</strong>"
+        case Form.UNKNOWN:
+            unknown = f"{counted(tally.messages, 'message')} ({size}) of a kind that is not known"
+            return f'<span class="bad">{unknown}: nothing can be said of them.</span>'
+        case Form.MASKED:
+            return (
+                f"What was computed from its rows left masked, {counted(tally.messages, 'message')} ({size}): random "
+                "numbers to whoever received them. Only the sum with those of other workers can be read."
+            )
+        case Form.PROTOCOL | Form.CONTROL:
+            return ""
+
+
+def _kinds(kinds: dict[str, Tally]) -> str:
+    rows = (
+        (_kind(name), text(meaning_of(name).holds), *_counts(tally))
+        for form in Form
+        for name, tally in _largest(kinds)
+        if meaning_of(name).form is form
+    )
+    return table(
+        ("Kind of message", "What it is", "Messages", "Bytes", "First (UTC)", "Last (UTC)"), rows, right=(2, 3)
+    )
+
+
+def _kind(name: str) -> str:
+    """Return the name of a kind; ours never break in two."""
+    return text(name) if meaning_of(name).form is Form.UNKNOWN else f'<span class="d">{text(name)}</span>'
 
 
 def _named(name: str) -> str:

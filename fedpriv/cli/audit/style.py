@@ -18,7 +18,7 @@ p { margin: .4rem 0; max-width: 44rem; overflow-wrap: anywhere; }
 .soft { color: var(--soft); } .good, .bad { color: var(--good); font-weight: 600; } .bad { color: var(--bad); }
 code { font: .86em ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace;
   overflow-wrap: anywhere; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 1rem;
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: 1rem;
   margin: 1.25rem 0 0; }
 .figures div { border-top: 2px solid var(--ink); padding-top: .35rem; }
 .figures dt { color: var(--soft); font-size: .85rem; }
