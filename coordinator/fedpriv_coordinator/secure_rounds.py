@@ -23,6 +23,7 @@ from fedpriv.secagg.messages import Invite
 from fedpriv.secagg.reasons import Reason
 from fedpriv.secagg.roster import Roster
 from fedpriv.secagg.server_states import Finding
+from fedpriv.secagg.thresholds import colluding
 from fedpriv.secagg.vector import Sum, VectorSpec
 from fedpriv.storage.hashing import tensors_digest
 from fedpriv.storage.rosters import SignedRoster
@@ -32,6 +33,7 @@ from fedpriv.wire.rounds import METRIC, NO_MODEL, STATISTIC, TENSOR, FixedPoint,
 from fedpriv.wire.tensors import tensor_bytes
 from fedpriv_coordinator.course import Part
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.offenders import offenders
 from fedpriv_coordinator.secure_aggregation import Numbering, SecureAggregation, Subject, describe
 from fedpriv_coordinator.summing import Summed, Summing
 
@@ -57,12 +59,24 @@ class SecureRounds:
         self._members = members
         self._numbering = numbering
         self._clock = clock
+        self._offenders: frozenset[WorkerName] = frozenset()
 
     async def ask(self, asked: Asked, ready: Callable[[WorkerName], Awaitable[Connection]]) -> Summed:
         """Run one round for an order and return how it ended; `ready` returns a connection that knows its plan.
 
-        Raise `UsageError` for what no ring holds.
+        A round that somebody broke is run again without whoever it was. Raise `UsageError` for what no ring holds.
         """
+        hostile = colluding(len(self._roster.keys), self._how.colluding_share)
+        summed = await self._ask(asked, ready)
+        while new := offenders(summed.findings, summed.invited, hostile) - self._offenders:
+            self._offenders |= new
+            if summed.sum is not None:
+                break
+            again = await self._ask(asked, ready)
+            summed = replace(again, findings=(*summed.findings, *again.findings))
+        return summed
+
+    async def _ask(self, asked: Asked, ready: Callable[[WorkerName], Awaitable[Connection]]) -> Summed:
         workers, strangers = self._invited()
         parts = {each.worker: Part("refused", reason=each.explanation) for each in strangers}
         least = max(self._how.minimum_workers, asked.quorum)
@@ -81,14 +95,17 @@ class SecureRounds:
         return replace(summed, parts={**parts, **summed.parts}, findings=strangers + summed.findings)
 
     def _invited(self) -> tuple[list[WorkerName], tuple[Finding, ...]]:
-        """Return the connected workers of the roster, and why those are left out that are not on it."""
-        connected = self._members.connected
-        strangers = tuple(
-            Finding(name, Reason.NOT_ON_ROSTER, f"worker {name!r} is not on the roster; its administrator can add it")
-            for name in connected
-            if name not in self._roster.keys
-        )
-        return [name for name in connected if name in self._roster.keys], strangers
+        """Return the connected workers of the roster, and why others are left out."""
+        connected, left_out = self._members.connected, []
+        for name in connected:
+            if name not in self._roster.keys:
+                text = f"worker {name!r} is not on the roster; its administrator can add it"
+                left_out.append(Finding(name, Reason.NOT_ON_ROSTER, text))
+            elif name in self._offenders:
+                text = f"worker {name!r} broke a round of this run and is left out of the rest; its owner should know"
+                left_out.append(Finding(name, None, text))
+        without = {finding.worker for finding in left_out}
+        return [name for name in connected if name not in without], tuple(left_out)
 
     def _vector(self, asked: Asked, workers: Sequence[WorkerName]) -> VectorSpec:
         datasets = [self._members.connected[name].announcement.datasets for name in workers]

@@ -138,7 +138,7 @@ class Summing:
             part = self.parts[finding.worker]
             if not part.reason:
                 part.reason = finding.explanation
-                if finding.reason is not None:
+                if finding.reason is not None and finding.holder is None:
                     part.status = "rejected" if finding.abort is None else "refused"
         without = Summed(self.parts, findings=findings, descriptor=self.descriptor, invited=tuple(self.parts))
         if isinstance(state, Abandoned):

@@ -61,7 +61,7 @@ from fedpriv.secagg.server_states import (
 )
 from fedpriv.secagg.shamir import SECRETS
 from fedpriv.secagg.statements import History
-from fedpriv.secagg.unmasking import Recovery, Roles, masks_to_remove
+from fedpriv.secagg.unmasking import Outlier, Recovery, Roles, masks_to_remove
 
 _AWAITED: dict[type[Running], str] = {
     Advertising: "keys",
@@ -245,6 +245,8 @@ def _settled(state: Running) -> Turn:  # noqa: PLR0911 - one for each state
                 return _show_agreement(state)
         return _unmask(state)
     except Refused as refusal:
+        if refusal.reason is Reason.INCONSISTENT_SHARES:
+            state.round.findings.append(Finding(WorkerName(refusal.subject), refusal.reason, str(refusal)))
         return Turn(Abandoned(state.round, refusal.reason, str(refusal)))
 
 
@@ -307,7 +309,14 @@ def _unmask(state: Unmasking) -> Turn:
     _check_enough(len(state.answers), descriptor)
     recovery = Recovery(descriptor.threshold, state.roles.graph.points)
     apply_masks(state.total, masks_to_remove(state.roles, recovery, state.self_shares, state.key_shares))
-    return Turn(Complete(state.round, tuple(state.roles.survivors), state.total, tuple(recovery.outliers)))
+    state.round.findings.extend(_misfit(each) for each in recovery.outliers)
+    return Turn(Complete(state.round, tuple(state.roles.survivors), state.total))
+
+
+def _misfit(outlier: Outlier) -> Finding:
+    sender, holder = outlier.sender, outlier.holder
+    text = f"a share of {sender!r}, held by {holder!r}, did not fit the others: one of the two made it wrong"
+    return Finding(sender, Reason.INCONSISTENT_SHARES, text, holder=holder)
 
 
 def _sent(state: Running, outgoing: tuple[tuple[WorkerName, Survivors | Agreement], ...]) -> Turn:

@@ -18,18 +18,22 @@ from fedpriv.secagg.reasons import Reason
 from fedpriv.secagg.ring import Words
 from fedpriv.secagg.roster import Roster
 from fedpriv.secagg.statements import History
-from fedpriv.secagg.unmasking import Outlier, Roles
+from fedpriv.secagg.unmasking import Roles
 from fedpriv.secagg.vector import Sum
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Why a worker no longer counts: it went away, sent something wrong, or said itself why it stopped (`abort`)."""
+    """Why a worker no longer counts: it went away, sent something wrong, or said itself why it stopped (`abort`).
+
+    With a `holder`, a share of its secret did not fit the others: either of the two made it wrong, and the sum stands.
+    """
 
     worker: WorkerName
     reason: Reason | None
     explanation: str
     abort: Abort | None = None
+    holder: WorkerName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +113,11 @@ class Unmasking(Waiting):
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """The sum over `members`, without masks; `outliers` are shares that did not fit the others of their secret."""
+    """The sum over `members`, without masks."""
 
     round: Round
     members: tuple[WorkerName, ...]
     total: Words = field(repr=False)
-    outliers: tuple[Outlier, ...] = ()
 
     @property
     def sum(self) -> Sum:

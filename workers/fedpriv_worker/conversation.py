@@ -251,7 +251,7 @@ class Conversation:
         order = action.order
         assert isinstance(order, Summable)  # nothing else invites
         if (before := await self._aggregation.make_way(order)) is not None:
-            await self._end_of(before)  # what it reserved is there again
+            await _ended(self._executing, before)  # what it reserved is there again
         admitted = await worker.admit(action, self._recipient)
         if isinstance(admitted, Carried):
             return admitted
@@ -264,11 +264,6 @@ class Conversation:
             return self._nobody_waits() or not self._aggregation.takes_part(order)
 
         return await worker.carry_out(action, self._recipient, stopped, admitted)
-
-    async def _end_of(self, order: Summable) -> None:
-        """Wait until an order whose round is over has ended too."""
-        if tasks := [task for task, number in self._executing.items() if number == order.request]:
-            await asyncio.wait(tasks)
 
     async def _sum(self, action: Contribute | Hear, admitted: Admitted | None) -> None:
         """Go on with the round of secure aggregation."""
@@ -339,6 +334,12 @@ class Conversation:
                 self._recipient.name,
                 _TURNED_AWAY[reason].format(name=self._worker.facts.worker),
             )
+
+
+async def _ended(executing: Mapping[asyncio.Task[Carried], int], order: Summable) -> None:
+    """Wait until an order whose round is over has ended too."""
+    if tasks := [task for task, number in executing.items() if number == order.request]:
+        await asyncio.wait(tasks)
 
 
 def _report(action: Tell, recipient: Recipient) -> None:
