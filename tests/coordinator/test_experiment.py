@@ -161,6 +161,16 @@ def test_an_unknown_column_names_the_nearest():
         HISTORY.column("acuracy")
 
 
+def test_a_worker_that_goes_away_with_its_part_in_the_sum_is_lost_too():
+    gone = replace(part("bob", "folded", "it went away once its part was in"), gone=True)
+    history = History((record(1, part("bob")), record(2, gone), record(3, part("alice"))))
+    assert history.lost == (LostWorker("bob", 2, "it went away once its part was in"),)
+    assert History.from_json(history.to_json()) == history
+    text = history.to_json().replace('"gone": true', '"gone": 1')
+    with pytest.raises(UsageError, match=r"rounds\[1\].workers\[0\].gone is 1, not one of False, True"):
+        History.from_json(text)
+
+
 def test_a_worker_is_lost_once_for_each_time_that_it_goes_away():
     assert HISTORY.lost == (
         LostWorker("carol", 2, "no answer in 5 s"),

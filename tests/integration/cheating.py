@@ -22,6 +22,7 @@ from fedpriv.secagg.keys import check_signature
 from fedpriv.secagg.messages import Abort, FromCoordinator, FromWorker, Invite, Shares
 from fedpriv.secagg.statements import aborted
 from fedpriv.storage.hashing import tensors_digest
+from fedpriv.storage.rows import Rows
 from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Train
 from fedpriv.wire.rounds import FixedPoint, computation, vector_of
@@ -89,6 +90,8 @@ class Cheat:
         self.fleet, self.members = fleet, federation._members
         self.enrolments = {name: worker.enrolment for name, worker in fleet.workers.items()}
         self.began: dict[str, int] = {}
+        self.charged: dict[str, int] = {}
+        self.received = 0
         self.cheating: Cheating | None = None
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
@@ -104,8 +107,10 @@ class Cheat:
         self.numbering = Numbering(SystemClock())
 
     def anew(self) -> None:
-        """Begin an attempt: what workers recorded before is not looked at."""
-        self.began = {name: len(list(journal.entries())) for name, journal in self.fleet.journals.items()}
+        """Begin an attempt: what was recorded before is not looked at."""
+        self.began = {name: journal.rows.size for name, journal in self.fleet.journals.items()}
+        self.charged = {name: self._charged(name) for name in self.began}
+        self.received = self._ingress().size
 
     def kinds(self, worker: str) -> list[str]:
         """Return what a worker recorded of rounds in this attempt."""
@@ -113,7 +118,7 @@ class Cheat:
         return [entry.draft.kind for entry in entries if entry.draft.kind.startswith("secagg")]
 
     def settle(self) -> None:
-        """End the attempt with an honest round, and hold every worker to its rules over all attempts so far.
+        """End the attempt with an honest round, and hold every worker to its rules over both.
 
         What was let out is charged, once; what was not is given back; in no session anything was let out twice; and
         what stopped a worker reached the coordinator's own ledger.
@@ -123,20 +128,29 @@ class Cheat:
         self.roster = self.fleet.federation._rounds._roster(self.how).roster  # a run may have made another
         _, summed = self.play()
         assert summed.sum is not None, summed.reason
+        ingress = self._ingress()
+        received = [decode_entry(content).draft for content in ingress.read(self.received, ingress.size)]
+        stopped = Counter(draft.peer for draft in received if draft.kind == "secagg-abort")
+        for name, journal in self.fleet.journals.items():
+            drafts = [entry.draft for entry in journal.entries(self.began[name])]
+            let_out = [(draft.kind, draft.sid) for draft in drafts if draft.kind in ("secagg-masked", "secagg-unmask")]
+            assert len(let_out) == len(set(let_out)), name
+            kinds = Counter(draft.kind for draft in drafts)
+            assert self._charged(name) - self.charged[name] == kinds["secagg-masked"], name
+            assert stopped[name] == kinds["secagg-abort"], name
+
+    def _charged(self, worker: str) -> int:
+        """Return how many orders were charged for, after checking that no other is in the balance."""
+        held = Counter(each.state for each in self.fleet.journals[worker].holds.all())
+        charged = held.pop(State.COMMITTED, 0) + held.pop(State.ACKNOWLEDGED, 0)
+        assert set(held) <= {State.CANCELLED}, (worker, held)
+        return charged
+
+    def _ingress(self) -> Rows:
+        """Return the coordinator's own ledger, with all that came so far."""
         ingress = self.fleet.federation._evidence.ingress
         ingress.drain()
-        received = [decode_entry(content).draft for content in ingress._rows.read(0, ingress._rows.size)]
-        for name, journal in self.fleet.journals.items():
-            drafts = [entry.draft for entry in journal.entries()]
-            for kind in ("secagg-masked", "secagg-unmask"):
-                sids = [draft.sid for draft in drafts if draft.kind == kind]
-                assert len(sids) == len(set(sids)), (name, kind)
-            held = Counter(each.state for each in journal.holds.all())
-            charged = held.pop(State.COMMITTED, 0) + held.pop(State.ACKNOWLEDGED, 0)
-            assert charged == [draft.kind for draft in drafts].count("secagg-masked"), name
-            assert set(held) <= {State.CANCELLED}, (name, held)
-            stopped = [draft.kind for draft in drafts].count("secagg-abort")
-            assert [(each.peer, each.kind) for each in received].count((name, "secagg-abort")) == stopped
+        return ingress._rows
 
     def check_signed(self, worker: str, abort: Abort) -> None:
         """Hold an abort to the key that the roster has for `worker`."""
