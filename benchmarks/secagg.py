@@ -15,6 +15,7 @@ Beside Flower's SecAgg+ where a script for it and a Python that has it are named
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -123,6 +124,7 @@ def play(options, sample):
     by_name = {worker.name: worker for worker in workers}
     while turn.outgoing:
         pending = turn.outgoing
+        gc.freeze()  # what the workers hold is elsewhere in truth, and not looked through in the coordinator's time
         for at, (name, message) in enumerate(pending):
             if at % every == 0 and isinstance(message, Delivery | Agreement):
                 sample()

@@ -66,7 +66,8 @@ class Topology:
     def neighbours(self, worker: WorkerName) -> tuple[WorkerName, ...]:
         """Return with whom `worker` shares masks, sorted; never itself."""
         if not self.cycle:
-            return tuple(each for each in self.members if each != worker)
+            point = self.points[worker]
+            return self.members[: point - 1] + self.members[point:]
         place, size = self.places[worker], len(self.cycle)
         steps = [step for step in range(-self.reach, self.reach + 1) if step]
         return tuple(sorted({self.cycle[(place + step) % size] for step in steps} - {worker}))

@@ -153,8 +153,7 @@ def open_shares(
         message = f"the shares of {sender!r} for {me!r} are of another route, point or size; {sender!r} made them so"
         raise Refused(Reason.MALFORMED_SHARE, message, subject=subject)
     try:
-        for share in (shares[:width], shares[width:]):
-            SECRETS.check(share)
+        SECRETS.check(shares[:width], shares[width:])
     except UsageError:
         message = f"a share of {sender!r} for {me!r} is not reduced modulo the prime; {sender!r} made it so"
         raise Refused(Reason.MALFORMED_SHARE, message, subject=subject) from None

@@ -120,9 +120,8 @@ def shortest_ciphertext(sender: WorkerName) -> int:
 def _table(rows: Sequence[tuple[str, bytes]]) -> tuple[bytes, bytes, bytes]:
     """Return names with contents as three fields: every length, every name, every content.
 
-    As injective as an item for each, and several times faster.
+    As injective as an item for each, and several times faster. Names count characters, which `ids` makes bytes.
     """
-    names = [name.encode() for name, _ in rows]
-    contents = [content for _, content in rows]
+    names, contents = zip(*rows, strict=True) if rows else ((), ())
     lengths = struct.pack(f">{2 * len(rows)}Q", *map(len, names), *map(len, contents))
-    return lengths, b"".join(names), b"".join(contents)
+    return lengths, "".join(names).encode(), b"".join(contents)
