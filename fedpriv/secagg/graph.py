@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
+import numpy as np
+
 from fedpriv import canonical
 from fedpriv.entropy import SeededEntropy
 from fedpriv.errors import UsageError
@@ -76,6 +78,21 @@ class Topology:
         """Return who holds shares of `worker`, sorted: also those whose shares it holds, and who must agree with it."""
         return self.neighbours(worker) if self.cycle else self.members
 
+    def around(self, worker: WorkerName) -> Neighbourhood:
+        """Return what `worker` needs of the graph."""
+        neighbours, holders = self.neighbours(worker), self.holders(worker)
+        points = {each: self.points[each] for each in (*holders, worker)}
+        return Neighbourhood(neighbours, holders, points)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """The graph around one worker: its neighbours, the holders of its shares, the point of each and its own."""
+
+    neighbours: tuple[WorkerName, ...]
+    holders: tuple[WorkerName, ...]
+    points: Mapping[WorkerName, int] = field(repr=False)
+
 
 def topology(spec: GraphSpec, members: Iterable[WorkerName], h1: bytes) -> Topology:
     """Return the graph of `spec` over `members`; the order on a Harary cycle is drawn from `h1`."""
@@ -88,9 +105,7 @@ def topology(spec: GraphSpec, members: Iterable[WorkerName], h1: bytes) -> Topol
 
 
 def permuted(items: Sequence[WorkerName], seed: bytes) -> tuple[WorkerName, ...]:
-    """Return `items` in the order that `seed` draws: Fisher-Yates, 16 bytes a draw, bias below 2**-100."""
-    shuffled, stream = list(items), SeededEntropy(seed)
-    for last in range(len(shuffled) - 1, 0, -1):
-        other = int.from_bytes(stream.random_bytes(_DRAW_BYTES), "big") % (last + 1)
-        shuffled[last], shuffled[other] = shuffled[other], shuffled[last]
-    return tuple(shuffled)
+    """Return `items` in the order of the 16 bytes that each draws from `seed`: equal ones are rarer than 2**-100."""
+    drawn = SeededEntropy(seed).random_bytes(_DRAW_BYTES * len(items))
+    high, low = np.frombuffer(drawn, ">u8").reshape(-1, 2).T
+    return tuple(items[place] for place in np.lexsort((low, high)).tolist())

@@ -21,10 +21,9 @@ import numpy as np
 
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
-from fedpriv.secagg import checks, statements
+from fedpriv.secagg import checks, rolls, statements
 from fedpriv.secagg.checks import Terms
 from fedpriv.secagg.descriptor import Descriptor
-from fedpriv.secagg.graph import topology
 from fedpriv.secagg.keys import check_signature
 from fedpriv.secagg.masks import apply_masks
 from fedpriv.secagg.messages import (
@@ -37,7 +36,6 @@ from fedpriv.secagg.messages import (
     Invite,
     Masked,
     Named,
-    Roll,
     Shares,
     Survivors,
     Unmask,
@@ -241,10 +239,8 @@ def _call_roll(state: Advertising) -> Turn:
     members = {name: state.answers[name] for name in sorted(state.answers) if name not in state.round.gone}
     checks.check_size(len(members), descriptor)
     checks.check_graph(descriptor, len(members), state.round.terms)
-    history = replace(state.history, h1=statements.roll_hash(descriptor.sid, members.values()))
-    cohort = Cohort(members, topology(descriptor.graph, members, history.h1))
-    roll = Roll(descriptor.sid, tuple(members.values()))
-    return Turn(Sharing(state.round, history, set(members), cohort), tuple((name, roll) for name in members))
+    history, graph, called = rolls.calls(state.history, descriptor, members)
+    return Turn(Sharing(state.round, history, set(members), Cohort(members, graph)), tuple(called))
 
 
 def _deliver(state: Sharing) -> Turn:
