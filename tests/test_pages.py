@@ -85,7 +85,7 @@ def test_the_table_of_thresholds_is_what_workers_compute() -> None:
         for name in ("n", "c", "t", "may be lost")
     )
     assert c == [colluding(each) for each in n]
-    assert t == [least_threshold(each) for each in n]
+    assert t == [least_threshold(each, colluding(each)) for each in n]
     assert lost == [workers - shares for workers, shares in zip(n, t, strict=True)]
 
 

@@ -161,15 +161,22 @@ def check_size(count: int, descriptor: Descriptor) -> None:
         raise Refused(Reason.TOO_FEW_MEMBERS, message)
 
 
-def check_members(members: Sequence[Advertise], descriptor: Descriptor) -> None:
-    """Refuse U1 where it is too small, larger than was said, or has an id or a key twice."""
+def check_members(members: Sequence[WorkerName], descriptor: Descriptor, roster: Roster) -> None:
+    """Refuse U1 where it is too small, larger than was said, names a worker twice, or one that is not on the roster."""
     check_size(len(members), descriptor)
     if len(members) > descriptor.workers:
         message = (
             f"{len(members)} workers came, {descriptor.workers} were announced; the threshold holds for those only"
         )
         raise Refused(Reason.TOO_MANY_MEMBERS, message)
-    check_distinct((each.worker for each in members), "worker {!r} is listed twice")
+    check_distinct(members, "worker {!r} is listed twice")
+    if strangers := sorted(set(members) - roster.keys.keys()):
+        roster.key_of(strangers[0])
+
+
+def check_keys(members: Sequence[Advertise]) -> None:
+    """Refuse entries of which two are of one worker, or have a key in common."""
+    check_distinct([each.worker for each in members], "the keys of {!r} are listed twice")
     keys: dict[bytes, WorkerName] = {}
     for each in members:
         for key in (each.sealing, each.masking):
@@ -220,7 +227,7 @@ def check_agreement(
 
     `signers` are the survivors who hold shares of this worker. Its own signature counts where it is one of them.
     """
-    check_distinct((signer for signer, _ in signatures), "the signature of {!r} is listed twice")
+    check_distinct([signer for signer, _ in signatures], "the signature of {!r} is listed twice")
     allowed = set(signers)
     valid = int(own in allowed)
     for signer, signature in signatures:
@@ -239,8 +246,10 @@ def check_agreement(
         raise Refused(Reason.NOT_AGREED, message)
 
 
-def check_distinct(workers: Iterable[WorkerName], message: str) -> None:
+def check_distinct(workers: Sequence[WorkerName], message: str) -> None:
     """Refuse a list that names a worker twice."""
+    if len(set(workers)) == len(workers):
+        return
     seen: set[WorkerName] = set()
     for worker in workers:
         if worker in seen:

@@ -20,10 +20,10 @@ from typing import TypeAlias
 from fedpriv.entropy import Entropy
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
-from fedpriv.secagg import checks, sharing, statements
+from fedpriv.secagg import checks, rolls, sharing, statements
 from fedpriv.secagg.checks import Expectation, Terms
 from fedpriv.secagg.descriptor import Descriptor
-from fedpriv.secagg.graph import Topology, topology
+from fedpriv.secagg.graph import Neighbourhood
 from fedpriv.secagg.keys import Identity
 from fedpriv.secagg.masks import apply_masks
 from fedpriv.secagg.messages import (
@@ -72,12 +72,13 @@ class Advertised:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Shares are out; those of the neighbours are awaited. `members` is U1."""
+    """Shares are out; those of the neighbours are awaited. `everybody` is U1, `members` has the neighbours' keys."""
 
     own: Own
     history: History
+    everybody: tuple[WorkerName, ...]
     members: Mapping[WorkerName, Advertise]
-    graph: Topology = field(repr=False)
+    around: Neighbourhood = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Ready:
     own: Own
     history: History
     sharers: tuple[WorkerName, ...]
-    graph: Topology = field(repr=False)
+    around: Neighbourhood = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Submitted:
     own: Own
     history: History
     sharers: tuple[WorkerName, ...]
-    graph: Topology = field(repr=False)
+    around: Neighbourhood = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Confirmed:
     history: History
     sharers: tuple[WorkerName, ...]
     survivors: tuple[WorkerName, ...]
-    graph: Topology = field(repr=False)
+    around: Neighbourhood = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ def submit(state: Ready, words: Words) -> Step:
     apply_masks(masked, own.secrets.masks)
     own.secrets.erase_own()
     signature = own.identity.sign(statements.masked(state.history, own.name, masked))
-    after = Submitted(own, state.history, state.sharers, state.graph)
+    after = Submitted(own, state.history, state.sharers, state.around)
     return Step(after, Masked(descriptor.sid, masked, signature))
 
 
@@ -211,41 +212,32 @@ def withdraw(state: Running, explanation: str) -> Step:
 
 def _share(state: Advertised, roll: Roll) -> Step:
     own, descriptor = state.own, state.own.descriptor
-    checks.check_members(roll.members, descriptor)
-    members = {each.worker: each for each in roll.members}
-    checks.check_own_entry(members, state.advertisement)
-    checks.check_graph(descriptor, len(members), own.roster, own.terms)
-    for worker in members:
-        own.roster.key_of(worker)
-    history = History(descriptor.sid, statements.roll_hash(descriptor.sid, roll.members))
-    graph = topology(descriptor.graph, members, history.h1)
-    for neighbour in graph.neighbours(own.name):
-        checks.check_advertisement(members[neighbour], descriptor.sid, own.roster)
+    history, everybody, around, members = rolls.read(roll, descriptor, state.advertisement, own.roster, own.terms)
     ciphertexts = tuple(
         sharing.share_out(
-            own.secrets, history, graph, members, me=own.name, threshold=descriptor.threshold, entropy=own.entropy
+            own.secrets, history, around, members, me=own.name, threshold=descriptor.threshold, entropy=own.entropy
         )
     )
     signature = own.identity.sign(statements.shared(history, own.name, ciphertexts))
-    return Step(Shared(own, history, members, graph), Shares(descriptor.sid, ciphertexts, signature))
+    return Step(Shared(own, history, everybody, members, around), Shares(descriptor.sid, ciphertexts, signature))
 
 
 def _open(state: Shared, delivery: Delivery) -> Step:
     own, descriptor = state.own, state.own.descriptor
     checks.check_size(len(delivery.members), descriptor)
-    checks.check_subset(delivery.members, state.members, own.name, "those whose shares arrived")
+    checks.check_subset(delivery.members, state.everybody, own.name, "those whose shares arrived")
     arrived = set(delivery.members)
-    peers = [each for each in state.graph.neighbours(own.name) if each in arrived]
+    peers = [each for each in state.around.neighbours if each in arrived]
     if sorted(sender for sender, _ in delivery.ciphertexts) != peers:
         message = f"{len(delivery.ciphertexts)} sealed shares came; one from each of {len(peers)} neighbours is due"
         raise Refused(Reason.WRONG_CIPHERTEXTS, message)
-    point = state.graph.points[own.name]
+    point = state.around.points[own.name]
     for sender, ciphertext in delivery.ciphertexts:
         key = own.secrets.inbound[sender]
         own.secrets.held[sender] = sharing.open_shares(key, ciphertext, state.history, sender, own.name, point)
     sharing.derive_masks(own.secrets, descriptor.sid, {peer: state.members[peer] for peer in peers}, own.name)
     history = replace(state.history, h2=statements.sharers_hash(state.history, delivery.members))
-    return Step(Ready(own, history, delivery.members, state.graph), None)
+    return Step(Ready(own, history, delivery.members, state.around), None)
 
 
 def _confirm(state: Submitted, survivors: Survivors) -> Step:
@@ -254,13 +246,13 @@ def _confirm(state: Submitted, survivors: Survivors) -> Step:
     checks.check_subset(survivors.members, state.sharers, own.name, "those whose masked words arrived")
     history = replace(state.history, h3=statements.survivors_hash(state.history, survivors.members))
     signature = own.identity.sign(statements.confirmed(history, own.name))
-    after = Confirmed(own, history, state.sharers, survivors.members, state.graph)
+    after = Confirmed(own, history, state.sharers, survivors.members, state.around)
     return Step(after, Confirm(own.descriptor.sid, signature))
 
 
 def _unmask(state: Confirmed, agreement: Agreement) -> Step:
     own, descriptor = state.own, state.own.descriptor
-    survivors, related = set(state.survivors), state.graph.holders(own.name)
+    survivors, related = set(state.survivors), state.around.holders
     checks.check_agreement(
         agreement.signatures,
         survivors.intersection(related),

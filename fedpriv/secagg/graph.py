@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
+import numpy as np
+
 from fedpriv import canonical
 from fedpriv.entropy import SeededEntropy
 from fedpriv.errors import UsageError
@@ -65,7 +67,8 @@ class Topology:
     def neighbours(self, worker: WorkerName) -> tuple[WorkerName, ...]:
         """Return with whom `worker` shares masks, sorted; never itself."""
         if not self.cycle:
-            return tuple(each for each in self.members if each != worker)
+            point = self.points[worker]
+            return self.members[: point - 1] + self.members[point:]
         place, size = self.places[worker], len(self.cycle)
         steps = [step for step in range(-self.reach, self.reach + 1) if step]
         return tuple(sorted({self.cycle[(place + step) % size] for step in steps} - {worker}))
@@ -73,6 +76,21 @@ class Topology:
     def holders(self, worker: WorkerName) -> tuple[WorkerName, ...]:
         """Return who holds shares of `worker`, sorted: also those whose shares it holds, and who must agree with it."""
         return self.neighbours(worker) if self.cycle else self.members
+
+    def around(self, worker: WorkerName) -> Neighbourhood:
+        """Return what `worker` needs of the graph."""
+        neighbours, holders = self.neighbours(worker), self.holders(worker)
+        points = {each: self.points[each] for each in (*holders, worker)}
+        return Neighbourhood(neighbours, holders, points)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """The graph around one worker: its neighbours, the holders of its shares, the point of each and its own."""
+
+    neighbours: tuple[WorkerName, ...]
+    holders: tuple[WorkerName, ...]
+    points: Mapping[WorkerName, int] = field(repr=False)
 
 
 def topology(spec: GraphSpec, members: Iterable[WorkerName], h1: bytes) -> Topology:
@@ -86,9 +104,7 @@ def topology(spec: GraphSpec, members: Iterable[WorkerName], h1: bytes) -> Topol
 
 
 def permuted(items: Sequence[WorkerName], seed: bytes) -> tuple[WorkerName, ...]:
-    """Return `items` in the order that `seed` draws: Fisher-Yates, 16 bytes a draw, bias below 2**-100."""
-    shuffled, stream = list(items), SeededEntropy(seed)
-    for last in range(len(shuffled) - 1, 0, -1):
-        other = int.from_bytes(stream.random_bytes(_DRAW_BYTES), "big") % (last + 1)
-        shuffled[last], shuffled[other] = shuffled[other], shuffled[last]
-    return tuple(shuffled)
+    """Return `items` in the order of the 16 bytes that each draws from `seed`: equal ones are rarer than 2**-100."""
+    drawn = SeededEntropy(seed).random_bytes(_DRAW_BYTES * len(items))
+    high, low = np.frombuffer(drawn, ">u8").reshape(-1, 2).T
+    return tuple(items[place] for place in np.lexsort((low, high)).tolist())

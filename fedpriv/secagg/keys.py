@@ -86,10 +86,13 @@ class KeyPair:
         """The 32 bytes that are shared out."""
         return self.private.private_bytes_raw()
 
-    def agree(self, peer: WorkerName, public: bytes) -> bytes:
-        """Return the 32-byte X25519 output with `peer`; raise `Refused` for a key of low order (RFC 7748, 6.1)."""
+    def agree(self, peer: WorkerName, public: bytes | X25519PublicKey) -> bytes:
+        """Return the 32-byte X25519 output with `peer`; raise `Refused` for a key of low order (RFC 7748, 6.1).
+
+        A key that meets many others is parsed once, by `parsed`.
+        """
         try:
-            return self.private.exchange(X25519PublicKey.from_public_bytes(public))
+            return self.private.exchange(parsed(public) if isinstance(public, bytes) else public)
         except ValueError:
             message = (
                 f"the key of worker {peer!r} has low order, so anyone would know what is agreed with it; leave it out"
@@ -100,6 +103,11 @@ class KeyPair:
 def key_text(key: bytes) -> str:
     """Return a public key or a signature as files and people write it: base64."""
     return base64.b64encode(key).decode()
+
+
+def parsed(public: bytes) -> X25519PublicKey:
+    """Return the key of 32 bytes as the library holds it; raise `ValueError` for another length."""
+    return X25519PublicKey.from_public_bytes(public)
 
 
 def fresh_pair(entropy: Entropy) -> KeyPair:

@@ -51,10 +51,16 @@ class Advertise:
 
 @dataclass(frozen=True, slots=True)
 class Roll:
-    """U1, everybody's advertisement, as signed by each."""
+    """U1: the advertisements of the receiving worker and its neighbours, as signed by each; and who else advertised.
+
+    `everybody` has all names, and is empty where `members` has everybody; `proof` leads from the entries of `members`
+    to the root of the tree over all.
+    """
 
     sid: bytes
     members: tuple[Advertise, ...]
+    everybody: tuple[WorkerName, ...] = ()
+    proof: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class Roster:
         """The canonical bytes that the administrator signs."""
         return canonical.encode(f"{PREFIX}roster", *self._fields())
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """The 32 bytes by which a descriptor names this roster."""
         return canonical.digest(f"{PREFIX}roster", *self._fields())

@@ -21,10 +21,9 @@ import numpy as np
 
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
-from fedpriv.secagg import checks, statements
+from fedpriv.secagg import checks, rolls, statements
 from fedpriv.secagg.checks import Terms
 from fedpriv.secagg.descriptor import Descriptor
-from fedpriv.secagg.graph import topology
 from fedpriv.secagg.keys import check_signature
 from fedpriv.secagg.masks import apply_masks
 from fedpriv.secagg.messages import (
@@ -37,7 +36,6 @@ from fedpriv.secagg.messages import (
     Invite,
     Masked,
     Named,
-    Roll,
     Shares,
     Survivors,
     Unmask,
@@ -156,25 +154,27 @@ def _take_keys(state: Advertising, sender: WorkerName, message: Advertise) -> No
         text = f"{sender!r} sent the keys of {message.worker!r}; a worker speaks for itself alone"
         raise Refused(Reason.MALFORMED_MESSAGE, text, subject=sender)
     checks.check_advertisement(message, state.history.sid, state.round.roster)
-    taken = {key for each in state.answers.values() for key in (each.sealing, each.masking)}
-    if message.sealing == message.masking or taken.intersection((message.sealing, message.masking)):
+    given = {message.sealing, message.masking}
+    if len(given) < 2 or not state.keys.isdisjoint(given):
         raise Refused(
             Reason.DUPLICATE_KEY, f"{sender!r} sent a key that is there already; it was copied", subject=sender
         )
+    state.keys.update(given)
     state.answers[sender] = message
 
 
 def _take_shares(state: Sharing, sender: WorkerName, message: Shares) -> None:
     graph = state.cohort.graph
     _check(state, sender, message.signature, statements.shared(state.history, sender, message.ciphertexts))
+    sealed, neighbours = dict(message.ciphertexts), graph.neighbours(sender)
     shortest = statements.shortest_ciphertext(sender)
-    expected = [(peer, shortest + len(peer)) for peer in graph.neighbours(sender)]
-    if sorted((peer, len(ciphertext)) for peer, ciphertext in message.ciphertexts) != expected:
+    sizes = [shortest + len(peer) for peer in neighbours]
+    if len(message.ciphertexts) != len(neighbours) or [len(sealed.get(peer, b"")) for peer in neighbours] != sizes:
         text = (
             f"{sender!r} sent {len(message.ciphertexts)} sealed shares; one of the right size to each neighbour is due"
         )
         raise Refused(Reason.WRONG_CIPHERTEXTS, text, subject=sender)
-    state.answers[sender] = dict(message.ciphertexts)
+    state.answers[sender] = sealed
 
 
 def _take_words(state: Masking, sender: WorkerName, message: Masked) -> None:
@@ -196,8 +196,7 @@ def _take_unmasking(state: Unmasking, sender: WorkerName, message: Unmask) -> No
         text = f"{sender!r} sent shares of others than it holds; one of each survivor and of each lost worker is due"
         raise Refused(Reason.MALFORMED_SHARE, text, subject=sender)
     try:
-        for _, share in (*message.self_shares, *message.key_shares):
-            SECRETS.check(share)
+        SECRETS.check(*(share for _, share in (*message.self_shares, *message.key_shares)))
     except UsageError:
         raise Refused(Reason.MALFORMED_SHARE, f"a share from {sender!r} is no share", subject=sender) from None
     for name, share in message.self_shares:
@@ -255,10 +254,8 @@ def _call_roll(state: Advertising) -> Turn:
     members = {name: state.answers[name] for name in sorted(state.answers) if name not in state.round.gone}
     checks.check_size(len(members), descriptor)
     checks.check_graph(descriptor, len(members), state.round.roster, state.round.terms)
-    history = replace(state.history, h1=statements.roll_hash(descriptor.sid, members.values()))
-    cohort = Cohort(members, topology(descriptor.graph, members, history.h1))
-    roll = Roll(descriptor.sid, tuple(members.values()))
-    return Turn(Sharing(state.round, history, set(members), cohort), tuple((name, roll) for name in members))
+    history, graph, called = rolls.calls(state.history, descriptor, members)
+    return Turn(Sharing(state.round, history, set(members), Cohort(members, graph)), tuple(called))
 
 
 def _deliver(state: Sharing) -> Turn:

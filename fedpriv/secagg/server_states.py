@@ -58,9 +58,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Advertising(Waiting):
-    """Collects the workers' keys: U1."""
+    """Collects the workers' keys: U1. `keys` has every key so far, of either kind."""
 
     answers: dict[WorkerName, Advertise] = field(default_factory=dict)
+    keys: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ Shamir, "How to share a secret", CACM 1979.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import mul
 
 from fedpriv.entropy import Entropy
 from fedpriv.errors import UsageError
@@ -80,7 +81,10 @@ class PrimeField:
 
     def combine(self, weights: Sequence[int], shares: Sequence[int]) -> int:
         """Return the value that `weights` of the shares' points give; as many shares as weights."""
-        return sum(weight * share for weight, share in zip(weights, shares, strict=True)) % self.prime
+        if len(weights) != len(shares):
+            raise UsageError(f"{len(weights)} weights for {len(shares)} shares; each share has its own")
+        products: Iterable[int] = map(mul, weights, shares)
+        return sum(products) % self.prime
 
     def encode(self, share: int) -> bytes:
         """Return the bytes of `share`."""
@@ -91,10 +95,10 @@ class PrimeField:
         self.check(data)
         return int.from_bytes(data, "big")
 
-    def check(self, data: bytes) -> None:
-        """Raise `UsageError` unless `data` is the one spelling of an element."""
-        if len(data) != self.share_bytes or data >= self.above:
-            raise UsageError(f"a share of {len(data)} bytes is not a reduced element of {self.share_bytes} bytes")
+    def check(self, *shares: bytes) -> None:
+        """Raise `UsageError` unless each of `shares` is the one spelling of an element."""
+        if not {self.share_bytes}.issuperset(map(len, shares)) or max(shares, default=b"") >= self.above:
+            raise UsageError(f"a share is not a reduced element of {self.share_bytes} bytes")
 
 
 SECRETS = PrimeField((1 << 256) + 297)

@@ -14,7 +14,7 @@ from fedpriv.entropy import Entropy
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
 from fedpriv.secagg import keys, statements
-from fedpriv.secagg.graph import Topology
+from fedpriv.secagg.graph import Neighbourhood
 from fedpriv.secagg.keys import KEY_BYTES, KeyPair, fresh_pair
 from fedpriv.secagg.masks import Mask
 from fedpriv.secagg.messages import Advertise
@@ -102,7 +102,7 @@ class RoundSecrets:
 def share_out(
     secrets: RoundSecrets,
     history: History,
-    graph: Topology,
+    around: Neighbourhood,
     members: Mapping[WorkerName, Advertise],
     *,
     me: WorkerName,
@@ -113,14 +113,13 @@ def share_out(
 
     One X25519 a neighbour gives the keys of both directions.
     """
-    holders = graph.holders(me)
-    points = [graph.points[holder] for holder in holders]
+    points = [around.points[holder] for holder in around.holders]
     made = (
         SECRETS.split(int.from_bytes(secret, "big"), threshold, points, entropy)
         for secret in (secrets.seed, secrets.masking.private_bytes)
     )
     ciphertexts = []
-    for holder, of_seed, of_key in zip(holders, *made, strict=True):
+    for holder, of_seed, of_key in zip(around.holders, *made, strict=True):
         pair = SharePair(SECRETS.encode(of_seed), SECRETS.encode(of_key))
         if holder == me:
             secrets.held[me] = pair
@@ -129,7 +128,7 @@ def share_out(
         mine, theirs = secrets.sealing.public, members[holder].sealing
         secrets.inbound[holder] = keys.share_key(agreed, history.sid, (holder, me), (theirs, mine))
         outbound = keys.share_key(agreed, history.sid, (me, holder), (mine, theirs))
-        plaintext = statements.share_header(me, holder, graph.points[holder]) + pair.of_seed + pair.of_key
+        plaintext = statements.share_header(me, holder, around.points[holder]) + pair.of_seed + pair.of_key
         ciphertexts.append((holder, keys.seal(outbound, plaintext, statements.sealed_for(history, me, holder))))
     return ciphertexts
 
@@ -153,8 +152,7 @@ def open_shares(
         message = f"the shares of {sender!r} for {me!r} are of another route, point or size; {sender!r} made them so"
         raise Refused(Reason.MALFORMED_SHARE, message, subject=subject)
     try:
-        for share in (shares[:width], shares[width:]):
-            SECRETS.check(share)
+        SECRETS.check(shares[:width], shares[width:])
     except UsageError:
         message = f"a share of {sender!r} for {me!r} is not reduced modulo the prime; {sender!r} made it so"
         raise Refused(Reason.MALFORMED_SHARE, message, subject=subject) from None

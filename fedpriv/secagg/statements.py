@@ -43,15 +43,14 @@ def advertised(sid: bytes, worker: WorkerName, sealing: bytes, masking: bytes, c
     return canonical.encode(f"{PREFIX}round-0", sid, worker, sealing, masking, committed)
 
 
-def roll_hash(sid: bytes, members: Iterable[Advertise]) -> bytes:
-    """Return h1, over U1 with every key and commitment, sorted by name."""
-    rows = sorted(members, key=lambda each: each.worker)
-    columns = (
-        _table([(each.worker, each.sealing) for each in rows]),
-        _table([(each.worker, each.masking) for each in rows]),
-        _table([(each.worker, each.commitment) for each in rows]),
-    )
-    return canonical.digest(f"{PREFIX}u1", sid, columns)
+def entry_hash(each: Advertise) -> bytes:
+    """Return the leaf of a worker's keys and commitment in the tree over all."""
+    return canonical.digest(f"{PREFIX}entry", each.sid, each.worker, each.sealing, each.masking, each.commitment)
+
+
+def roll_hash(sid: bytes, members: Iterable[WorkerName], root: bytes) -> bytes:
+    """Return h1, over U1 and the root of the tree over its entries, sorted by name."""
+    return canonical.digest(f"{PREFIX}u1", sid, _list(members), root)
 
 
 def shared(history: History, worker: WorkerName, ciphertexts: Named) -> bytes:
@@ -62,7 +61,7 @@ def shared(history: History, worker: WorkerName, ciphertexts: Named) -> bytes:
 
 def sharers_hash(history: History, members: Iterable[WorkerName]) -> bytes:
     """Return h2, over U2."""
-    return canonical.digest(f"{PREFIX}u2", history.sid, history.h1, sorted(members))
+    return canonical.digest(f"{PREFIX}u2", history.sid, history.h1, _list(members))
 
 
 def masked(history: History, worker: WorkerName, words: Words) -> bytes:
@@ -83,7 +82,7 @@ def words_hash(words: Words) -> bytes:
 
 def survivors_hash(history: History, members: Iterable[WorkerName]) -> bytes:
     """Return h3, over U3."""
-    return canonical.digest(f"{PREFIX}u3", history.sid, history.h1, history.h2, sorted(members))
+    return canonical.digest(f"{PREFIX}u3", history.sid, history.h1, history.h2, _list(members))
 
 
 def confirmed(history: History, worker: WorkerName) -> bytes:
@@ -117,12 +116,17 @@ def shortest_ciphertext(sender: WorkerName) -> int:
     return len(share_header(sender, WorkerName(""), 0)) + 2 * SECRETS.share_bytes + TAG_BYTES
 
 
+def _list(members: Iterable[WorkerName]) -> tuple[bytes, bytes]:
+    """Return names, sorted, as two fields: every length, every name. Each has one to 63 bytes, so a length fits one."""
+    names = sorted(members)
+    return bytes(map(len, names)), "".join(names).encode()
+
+
 def _table(rows: Sequence[tuple[str, bytes]]) -> tuple[bytes, bytes, bytes]:
     """Return names with contents as three fields: every length, every name, every content.
 
-    As injective as an item for each, and several times faster.
+    As injective as an item for each, and several times faster. Names count characters, which `ids` makes bytes.
     """
-    names = [name.encode() for name, _ in rows]
-    contents = [content for _, content in rows]
+    names, contents = zip(*rows, strict=True) if rows else ((), ())
     lengths = struct.pack(f">{2 * len(rows)}Q", *map(len, names), *map(len, contents))
-    return lengths, b"".join(names), b"".join(contents)
+    return lengths, "".join(names).encode(), b"".join(contents)

@@ -8,7 +8,7 @@ an honest share look as if it did not fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
@@ -45,7 +45,7 @@ class Recovery:
     over: PrimeField = SECRETS
     outliers: list[Outlier] = field(default_factory=list)
     attempts_left: int = MAXIMUM_ATTEMPTS
-    _weights: dict[tuple[tuple[int, ...], int], tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _weights: dict[tuple[tuple[WorkerName, ...], int], tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def recover(self, sender: WorkerName, shares: Mapping[WorkerName, bytes], is_right: Callable[[int], bool]) -> int:
         """Return the secret of `sender` that `shares`, well-formed, by holder, give and that `is_right`.
@@ -56,7 +56,9 @@ class Recovery:
             message = f"{len(shares)} shares of {sender!r} came back, {self.threshold} are needed; begin a new round"
             raise Refused(Reason.TOO_FEW_MEMBERS, message)
         suspects = {outlier.holder for outlier in self.outliers}
-        holders = sorted(sorted(shares), key=suspects.__contains__) if suspects else sorted(shares)
+        holders = sorted(shares)
+        if suspects:
+            holders.sort(key=suspects.__contains__)
         for attempt, chosen in enumerate(self._subsets(holders)):
             self.attempts_left -= attempt > 0
             if self.attempts_left < 0:
@@ -77,20 +79,22 @@ class Recovery:
     def _subsets(self, holders: Sequence[WorkerName]) -> Iterator[tuple[WorkerName, ...]]:
         """Yield every choice of `threshold` holders once, those of the first few holders first."""
         for left_out in range(len(holders) - self.threshold + 1):
+            if not left_out:
+                yield tuple(holders[: self.threshold])
+                continue
             *earlier, last = holders[: self.threshold + left_out]
             for missing in combinations(earlier, left_out):
                 yield (*(holder for holder in earlier if holder not in missing), last)
 
-    def _weights_of(self, holders: Sequence[WorkerName], at: int = 0) -> tuple[int, ...]:
-        points = tuple(self.points[holder] for holder in holders)
-        if (points, at) not in self._weights:
+    def _weights_of(self, holders: tuple[WorkerName, ...], at: int = 0) -> tuple[int, ...]:
+        if (holders, at) not in self._weights:
             if len(self._weights) >= _REMEMBERED:
                 self._weights.clear()
-            self._weights[points, at] = self.over.weights(points, at)
-        return self._weights[points, at]
+            self._weights[holders, at] = self.over.weights([self.points[holder] for holder in holders], at)
+        return self._weights[holders, at]
 
     def _name_outliers(
-        self, sender: WorkerName, shares: Mapping[WorkerName, bytes], good: Sequence[WorkerName]
+        self, sender: WorkerName, shares: Mapping[WorkerName, bytes], good: tuple[WorkerName, ...]
     ) -> None:
         values = [int.from_bytes(shares[holder], "big") for holder in good]
         for holder in sorted(set(shares).difference(good)):
@@ -125,21 +129,17 @@ def masks_to_remove(
         is_right = partial(_commits, roles.sid, survivor, published)
         seed = recovery.recover(survivor, self_shares[survivor], is_right)
         yield keys.self_key(seed.to_bytes(KEY_BYTES, "big"), roles.sid, survivor), False
-    present = set(roles.survivors)
+    public_keys = {survivor: keys.parsed(roles.members[survivor].masking) for survivor in roles.survivors}
     for lost in roles.lost:
         published = roles.members[lost].masking
         private = recovery.recover(lost, key_shares[lost], partial(_has_public, published))
         pair = KeyPair.of(private.to_bytes(KEY_BYTES, "big"))
-        peers = (peer for peer in roles.graph.neighbours(lost) if peer in present)
-        yield from _pairwise(roles, lost, pair, peers)
-
-
-def _pairwise(roles: Roles, lost: WorkerName, pair: KeyPair, peers: Iterable[WorkerName]) -> Iterator[Mask]:
-    for peer in peers:
-        public = roles.members[peer].masking
-        agreed = pair.agree(peer, public)
-        # The peer added the mask if the lost worker came before it.
-        yield keys.pairwise_key(agreed, roles.sid, (lost, pair.public), (peer, public)), lost > peer
+        for peer in roles.graph.neighbours(lost):
+            if peer not in public_keys:
+                continue  # lost as well: neither's words are in the sum
+            agreed, public = pair.agree(peer, public_keys[peer]), roles.members[peer].masking
+            # The peer added the mask if the lost worker came before it.
+            yield keys.pairwise_key(agreed, roles.sid, (lost, pair.public), (peer, public)), lost > peer
 
 
 def _commits(sid: bytes, worker: WorkerName, commitment: bytes, value: int) -> bool:

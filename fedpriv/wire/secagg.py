@@ -159,11 +159,15 @@ def _advertise(sid: bytes, body: v1.SecaggAdvertise) -> m.Advertise:
 def _pack_roll(message: m.Roll, body: v1.SecaggRoll) -> None:
     for each in message.members:
         _pack_advertise(each, body.members.add())
+    body.everybody.extend(message.everybody)
+    body.proof.extend(message.proof)
 
 
 def _roll(sid: bytes, body: v1.SecaggRoll) -> m.Roll:
     _at_most(len(body.members), MAXIMUM_WORKERS, "workers")
-    return m.Roll(sid, tuple(_advertise(sid, each) for each in body.members))
+    _at_most(len(body.proof), MAXIMUM_WORKERS, "hashes")
+    proof = tuple(_exactly(each, DIGEST_BYTES, "a hash of a proof") for each in body.proof)
+    return m.Roll(sid, tuple(_advertise(sid, each) for each in body.members), _names(body.everybody), proof)
 
 
 def _pack_shares(message: m.Shares, body: v1.SecaggShares) -> None:

@@ -32,7 +32,7 @@ LENGTH = 2000
 
 
 def stream(key, length, dtype):
-    cipher = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+    cipher = Cipher(algorithms.AES256(key), modes.CTR((2).to_bytes(16, "big"))).encryptor()
     return np.frombuffer(cipher.update(bytes(length * dtype.itemsize)), dtype)
 
 

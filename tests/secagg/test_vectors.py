@@ -1,4 +1,4 @@
-"""What others computed: RFC 7748, RFC 5869, SP 800-38A, Shamir over a small field, graphs; and what is refused."""
+"""What others computed: RFC 7748, RFC 5869, SP 800-38D, Shamir over a small field, graphs; and what is refused."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers import modes
 
 from fedpriv.entropy import SeededEntropy
-from fedpriv.secagg import masks
 from fedpriv.secagg.harary import Choice, Population, search
 from fedpriv.secagg.keys import (
     KeyPair,
@@ -25,12 +23,14 @@ from fedpriv.secagg.keys import (
     seal,
     unseal,
 )
+from fedpriv.secagg.masks import apply_masks
 from fedpriv.secagg.reasons import Reason, Refused
+from fedpriv.secagg.ring import Ring
 from fedpriv.secagg.shamir import SECRETS, PrimeField
 from fedpriv.secagg.thresholds import colluding, least_threshold
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "secagg.json").read_text())
-SHAMIR, X25519, AES = VECTORS["shamir"], VECTORS["x25519"], VECTORS["aes_256_ctr"]
+SHAMIR, X25519, MASK = VECTORS["shamir"], VECTORS["x25519"], VECTORS["mask"]
 ORDER = (1 << 252) + 27742317777372353535851937790883648493  # of Ed25519's base point, RFC 8032
 
 
@@ -93,9 +93,10 @@ def test_an_ordinary_key_passes():
     check_agreement_key("alice", fresh_pair(SeededEntropy(b"alice")).public)
 
 
-def test_the_stream_is_that_of_sp_800_38a():
-    stream = masks._stream(octets(AES["key"]), modes.CTR(octets(AES["counter"])))
-    assert stream.update(octets(AES["plaintext"])).hex() == AES["ciphertext"]
+def test_a_mask_is_what_gcm_makes_of_zeros():
+    words = Ring(32).zeros(4)
+    apply_masks(words, [(octets(MASK["key"]), True)])
+    assert words.tobytes().hex() == MASK["words"]
 
 
 @pytest.mark.parametrize(

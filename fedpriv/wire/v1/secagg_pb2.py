@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x65\x64priv/wire/v1/secagg.proto\x12\x0f\x66\x65\x64priv.wire.v1\"\xce\x04\n\x06Secagg\x12\x0b\n\x03sid\x18\x01 \x01(\x0c\x12\x33\n\x06invite\x18\x02 \x01(\x0b\x32!.fedpriv.wire.v1.SecaggDescriptorH\x00\x12\x35\n\tadvertise\x18\x03 \x01(\x0b\x32 .fedpriv.wire.v1.SecaggAdvertiseH\x00\x12+\n\x04roll\x18\x04 \x01(\x0b\x32\x1b.fedpriv.wire.v1.SecaggRollH\x00\x12/\n\x06shares\x18\x05 \x01(\x0b\x32\x1d.fedpriv.wire.v1.SecaggSharesH\x00\x12\x33\n\x08\x64\x65livery\x18\x06 \x01(\x0b\x32\x1f.fedpriv.wire.v1.SecaggDeliveryH\x00\x12/\n\x06masked\x18\x07 \x01(\x0b\x32\x1d.fedpriv.wire.v1.SecaggMaskedH\x00\x12\x35\n\tsurvivors\x18\x08 \x01(\x0b\x32 .fedpriv.wire.v1.SecaggSurvivorsH\x00\x12\x31\n\x07\x63onfirm\x18\t \x01(\x0b\x32\x1e.fedpriv.wire.v1.SecaggConfirmH\x00\x12\x35\n\tagreement\x18\n \x01(\x0b\x32 .fedpriv.wire.v1.SecaggAgreementH\x00\x12/\n\x06unmask\x18\x0b \x01(\x0b\x32\x1d.fedpriv.wire.v1.SecaggUnmaskH\x00\x12-\n\x05\x61\x62ort\x18\x0c \x01(\x0b\x32\x1c.fedpriv.wire.v1.SecaggAbortH\x00\x42\x06\n\x04\x62ody\"q\n\nSecaggPart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\r\n\x05\x62ound\x18\x04 \x01(\x01\x12\x15\n\rfraction_bits\x18\x05 \x01(\r\x12\x11\n\ttreatment\x18\x06 \x01(\t\"9\n\x0bSecaggGraph\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65gree\x18\x02 \x01(\r\x12\x0c\n\x04lost\x18\x03 \x01(\r\"\xf8\x02\n\x10SecaggDescriptor\x12\x10\n\x08protocol\x18\x01 \x01(\t\x12\x12\n\nfederation\x18\x02 \x01(\t\x12\x0e\n\x06roster\x18\x03 \x01(\x0c\x12\r\n\x05round\x18\x04 \x01(\x04\x12\r\n\x05model\x18\x05 \x01(\x0c\x12\x0c\n\x04plan\x18\x06 \x01(\x0c\x12*\n\x05parts\x18\x07 \x03(\x0b\x32\x1b.fedpriv.wire.v1.SecaggPart\x12\x16\n\x0emaximum_weight\x18\x08 \x01(\x04\x12\x13\n\x0bnoise_bound\x18\t \x01(\x04\x12\x14\n\x0cmodulus_bits\x18\n \x01(\r\x12\x0f\n\x07workers\x18\x0b \x01(\r\x12\x11\n\tthreshold\x18\x0c \x01(\r\x12\x16\n\x0eminimum_cohort\x18\r \x01(\r\x12+\n\x05graph\x18\x0e \x01(\x0b\x32\x1c.fedpriv.wire.v1.SecaggGraph\x12\x0f\n\x07privacy\x18\x0f \x01(\t\x12\x19\n\x11\x64\x65\x61\x64lines_seconds\x18\x10 \x03(\x01\"j\n\x0fSecaggAdvertise\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07sealing\x18\x02 \x01(\x0c\x12\x0f\n\x07masking\x18\x03 \x01(\x0c\x12\x12\n\ncommitment\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\".\n\x0bSecaggNamed\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"?\n\nSecaggRoll\x12\x31\n\x07members\x18\x01 \x03(\x0b\x32 .fedpriv.wire.v1.SecaggAdvertise\"T\n\x0cSecaggShares\x12\x31\n\x0b\x63iphertexts\x18\x01 \x03(\x0b\x32\x1c.fedpriv.wire.v1.SecaggNamed\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"T\n\x0eSecaggDelivery\x12\x0f\n\x07members\x18\x01 \x03(\t\x12\x31\n\x0b\x63iphertexts\x18\x02 \x03(\x0b\x32\x1c.fedpriv.wire.v1.SecaggNamed\"7\n\x0cSecaggMasked\x12\x14\n\x0cmodulus_bits\x18\x01 \x01(\r\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\"\n\x0fSecaggSurvivors\x12\x0f\n\x07members\x18\x01 \x03(\t\"\"\n\rSecaggConfirm\x12\x11\n\tsignature\x18\x01 \x01(\x0c\"C\n\x0fSecaggAgreement\x12\x30\n\nsignatures\x18\x01 \x03(\x0b\x32\x1c.fedpriv.wire.v1.SecaggNamed\"\x86\x01\n\x0cSecaggUnmask\x12\x31\n\x0bself_shares\x18\x01 \x03(\x0b\x32\x1c.fedpriv.wire.v1.SecaggNamed\x12\x30\n\nkey_shares\x18\x02 \x03(\x0b\x32\x1c.fedpriv.wire.v1.SecaggNamed\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"P\n\x0bSecaggAbort\x12\r\n\x05round\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x65\x64priv/wire/v1/secagg.proto\x12\x0f\x66\x65\x64priv.wire.v1\"\xce\x04\n\x06Secagg\x12\x0b\n\x03sid\x18\x01 \x01(\x0c\x12\x33\n\x06invite\x18\x02 \x01(\x0b\x32!.fedpriv.wire.v1.SecaggDescriptorH\x00\x12\x35\n\tadvertise\x18\x03 \x01(\x0b\x32 .fedpriv.wire.v1.SecaggAdvertiseH\x00\x12+\n\x04roll\x18\x04 \x01(\x0b\x32\x1b.fedpriv.wire.v1.SecaggRollH\x00\x12/\n\x06shares\x18\x05 \x01(\x0b\x32\x1d.fedpriv.wire.v1.SecaggSharesH\x00\x12\x33\n\x08\x64\x65livery\x18\x06 \x01(\x0b\x32\x1f.fedpriv.wire.v1.SecaggDeliveryH\x00\x12/\n\x06masked\x18\x07 \x01(\x0b\x32\x1d.fedpriv.wire.v1.SecaggMaskedH\x00\x12\x35\n\tsurvivors\x18\x08 \x01(\x0b\x32 .fedpriv.wire.v1.SecaggSurvivorsH\x00\x12\x31\n\x07\x63onfirm\x18\t \x01(\x0b\x32\x1e.fedpriv.wire.v1.SecaggConfirmH\x00\x12\x35\n\tagreement\x18\n \x01(\x0b\x32 .fedpriv.wire.v1.SecaggAgreementH\x00\x12/\n\x06unmask\x18\x0b \x01(\x0b\x32\x1d.fedpriv.wire.v1.SecaggUnmaskH\x00\x12-\n\x05\x61\x62ort\x18\x0c \x01(\x0b\x32\x1c.fedpriv.wire.v1.SecaggAbortH\x00\x42\x06\n\x04\x62ody\"q\n\nSecaggPart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\r\n\x05\x62ound\x18\x04 \x01(\x01\x12\x15\n\rfraction_bits\x18\x05 \x01(\r\x12\x11\n\ttreatment\x18\x06 \x01(\t\"9\n\x0bSecaggGraph\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65gree\x18\x02 \x01(\r\x12\x0c\n\x04lost\x18\x03 \x01(\r\"\xf8\x02\n\x10SecaggDescriptor\x12\x10\n\x08protocol\x18\x01 \x01(\t\x12\x12\n\nfederation\x18\x02 \x01(\t\x12\x0e\n\x06roster\x18\x03 \x01(\x0c\x12\r\n\x05round\x18\x04 \x01(\x04\x12\r\n\x05model\x18\x05 \x01(\x0c\x12\x0c\n\x04plan\x18\x06 \x01(\x0c\x12*\n\x05parts\x18\x07 \x03(\x0b\x32\x1b.fedpriv.wire.v1.SecaggPart\x12\x16\n\x0emaximum_weight\x18\x08 \x01(\x04\x12\x13\n\x0bnoise_bound\x18\t \x01(\x04\x12\x14\n\x0cmodulus_bits\x18\n \x01(\r\x12\x0f\n\x07workers\x18\x0b \x01(\r\x12\x11\n\tthreshold\x18\x0c \x01(\r\x12\x16\n\x0eminimum_cohort\x18\r \x01(\r\x12+\n\x05graph\x18\x0e \x01(\x0b\x32\x1c.fedpriv.wire.v1.SecaggGraph\x12\x0f\n\x07privacy\x18\x0f \x01(\t\x12\x19\n\x11\x64\x65\x61\x64lines_seconds\x18\x10 \x03(\x01\"j\n\x0fSecaggAdvertise\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07sealing\x18\x02 \x01(\x0c\x12\x0f\n\x07masking\x18\x03 \x01(\x0c\x12\x12\n\ncommitment\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\".\n\x0bSecaggNamed\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"a\n\nSecaggRoll\x12\x31\n\x07members\x18\x01 \x03(\x0b\x32 .fedpriv.wire.v1.SecaggAdvertise\x12\x11\n\teverybody\x18\x02 \x03(\t\x12\r\n\x05proof\x18\x03 \x03(\x0c\"T\n\x0cSecaggShares\x12\x31\n\x0b\x63iphertexts\x18\x01 \x03(\x0b\x32\x1c.fedpriv.wire.v1.SecaggNamed\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"T\n\x0eSecaggDelivery\x12\x0f\n\x07members\x18\x01 \x03(\t\x12\x31\n\x0b\x63iphertexts\x18\x02 \x03(\x0b\x32\x1c.fedpriv.wire.v1.SecaggNamed\"7\n\x0cSecaggMasked\x12\x14\n\x0cmodulus_bits\x18\x01 \x01(\r\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\"\n\x0fSecaggSurvivors\x12\x0f\n\x07members\x18\x01 \x03(\t\"\"\n\rSecaggConfirm\x12\x11\n\tsignature\x18\x01 \x01(\x0c\"C\n\x0fSecaggAgreement\x12\x30\n\nsignatures\x18\x01 \x03(\x0b\x32\x1c.fedpriv.wire.v1.SecaggNamed\"\x86\x01\n\x0cSecaggUnmask\x12\x31\n\x0bself_shares\x18\x01 \x03(\x0b\x32\x1c.fedpriv.wire.v1.SecaggNamed\x12\x30\n\nkey_shares\x18\x02 \x03(\x0b\x32\x1c.fedpriv.wire.v1.SecaggNamed\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"P\n\x0bSecaggAbort\x12\r\n\x05round\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,21 +44,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SECAGGNAMED']._serialized_start=1303
   _globals['_SECAGGNAMED']._serialized_end=1349
   _globals['_SECAGGROLL']._serialized_start=1351
-  _globals['_SECAGGROLL']._serialized_end=1414
-  _globals['_SECAGGSHARES']._serialized_start=1416
-  _globals['_SECAGGSHARES']._serialized_end=1500
-  _globals['_SECAGGDELIVERY']._serialized_start=1502
-  _globals['_SECAGGDELIVERY']._serialized_end=1586
-  _globals['_SECAGGMASKED']._serialized_start=1588
-  _globals['_SECAGGMASKED']._serialized_end=1643
-  _globals['_SECAGGSURVIVORS']._serialized_start=1645
-  _globals['_SECAGGSURVIVORS']._serialized_end=1679
-  _globals['_SECAGGCONFIRM']._serialized_start=1681
-  _globals['_SECAGGCONFIRM']._serialized_end=1715
-  _globals['_SECAGGAGREEMENT']._serialized_start=1717
-  _globals['_SECAGGAGREEMENT']._serialized_end=1784
-  _globals['_SECAGGUNMASK']._serialized_start=1787
-  _globals['_SECAGGUNMASK']._serialized_end=1921
-  _globals['_SECAGGABORT']._serialized_start=1923
-  _globals['_SECAGGABORT']._serialized_end=2003
+  _globals['_SECAGGROLL']._serialized_end=1448
+  _globals['_SECAGGSHARES']._serialized_start=1450
+  _globals['_SECAGGSHARES']._serialized_end=1534
+  _globals['_SECAGGDELIVERY']._serialized_start=1536
+  _globals['_SECAGGDELIVERY']._serialized_end=1620
+  _globals['_SECAGGMASKED']._serialized_start=1622
+  _globals['_SECAGGMASKED']._serialized_end=1677
+  _globals['_SECAGGSURVIVORS']._serialized_start=1679
+  _globals['_SECAGGSURVIVORS']._serialized_end=1713
+  _globals['_SECAGGCONFIRM']._serialized_start=1715
+  _globals['_SECAGGCONFIRM']._serialized_end=1749
+  _globals['_SECAGGAGREEMENT']._serialized_start=1751
+  _globals['_SECAGGAGREEMENT']._serialized_end=1818
+  _globals['_SECAGGUNMASK']._serialized_start=1821
+  _globals['_SECAGGUNMASK']._serialized_end=1955
+  _globals['_SECAGGABORT']._serialized_start=1957
+  _globals['_SECAGGABORT']._serialized_end=2037
 # @@protoc_insertion_point(module_scope)

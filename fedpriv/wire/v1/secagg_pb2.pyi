@@ -119,10 +119,14 @@ class SecaggNamed(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class SecaggRoll(_message.Message):
-    __slots__ = ("members",)
+    __slots__ = ("members", "everybody", "proof")
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    EVERYBODY_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     members: _containers.RepeatedCompositeFieldContainer[SecaggAdvertise]
-    def __init__(self, members: _Optional[_Iterable[_Union[SecaggAdvertise, _Mapping]]] = ...) -> None: ...
+    everybody: _containers.RepeatedScalarFieldContainer[str]
+    proof: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, members: _Optional[_Iterable[_Union[SecaggAdvertise, _Mapping]]] = ..., everybody: _Optional[_Iterable[str]] = ..., proof: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class SecaggShares(_message.Message):
     __slots__ = ("ciphertexts", "signature")
