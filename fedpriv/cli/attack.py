@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fedpriv.errors import UsageError
 from fedpriv.simulation import reconstructions
-from fedpriv.simulation.attacking import Claim, Finding, attacked
+from fedpriv.simulation.attacking import Claim, Finding, attacked, worst_of_each
 from fedpriv.simulation.recordings import Recording
 
 PICTURE = "attacks.png"
@@ -26,7 +26,7 @@ def attack(run: Path, epsilon: float | None, delta: float, *, as_json: bool) -> 
     findings = attacked(Recording.load(run), claim)
     if not findings:
         raise UsageError(f"{run}: nothing was released there that any of the attacks is made for")
-    picture = reconstructions.draw(findings, run / PICTURE)
+    picture = reconstructions.draw([each for each, _ in worst_of_each(findings)], run / PICTURE)
     if as_json:
         drawn = None if picture is None else str(picture)
         sys.stdout.write(json.dumps({"run": str(run), "picture": drawn, "findings": _rows(findings)}) + "\n")
@@ -56,10 +56,10 @@ def _table(findings: Sequence[Finding]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("attack", "on", "of"):
         table.add_column(name)
-    for name in ("measured", "control", "works from"):
+    for name in ("measured", "control"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
-    for each in findings:
-        numbers = (f"{number:.2f}" for number in (each.measured, each.control, each.works))
-        table.add_row(each.attack, each.released, each.of, *numbers, each.verdict)
+    for each, count in worst_of_each(findings):
+        of = each.of if count == 1 else f"{each.of}, worst of {count}"
+        table.add_row(each.attack, each.released, of, f"{each.measured:.2f}", f"{each.control:.2f}", each.verdict)
     return table

@@ -7,7 +7,7 @@ score an attack, and never help it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -27,8 +27,9 @@ from fedpriv_worker.datasets import Rows
 Array: TypeAlias = npt.NDArray[np.float64]
 
 WORKS = 0.5
-"""Share of rows from which on an attack counts as one that works; of certainty, where it guesses at membership."""
+"""Share of rows that a control has to recover; of what is attacked, one row is too much."""
 MEMBER_WORKS = 0.2
+"""Advantage in guessing at membership from which on an attack works: rows of a few dozen give half of it by chance."""
 SUSPICIOUS = 6.0
 """Deviations above even bytes: with some hundred bytes tested, chance reaches it once in ten million recordings."""
 CONTROL_ROWS = 8
@@ -40,7 +41,7 @@ class Finding:
     """What one attack got out of one thing that was released, and what it gets where nothing protects.
 
     `measured` and `control` are shares of rows recovered, advantages in guessing at membership, or deviations from even
-    bytes; `works` is from where on it counts. `excess` is by how much membership is told better than a claim allows.
+    bytes; the control has to reach `works`. `excess` is by how much membership is told better than a claim allows.
     """
 
     attack: str
@@ -60,8 +61,13 @@ class Finding:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the attack got what it is after."""
-        return self.measured >= self.works
+        """Whether the attack got anything of what it is after: one row is enough."""
+        return self.measured > 0 if len(self.rows) else self.measured >= self.works
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What was attacked how, whoever released it."""
+        return self.attack, self.released
 
     @property
     def verdict(self) -> str:
@@ -79,6 +85,14 @@ class Claim:
 
     epsilon: float
     delta: float
+
+
+def worst_of_each(findings: Iterable[Finding]) -> tuple[tuple[Finding, int], ...]:
+    """Return for each kind of finding the one that got most, and how many there are, in order."""
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for each in findings:
+        kinds.setdefault(each.kind, []).append(each)
+    return tuple((max(found, key=lambda each: each.measured), len(found)) for found in kinds.values())
 
 
 def attacked(recording: Recording, claim: Claim | None = None) -> tuple[Finding, ...]:

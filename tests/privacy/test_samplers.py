@@ -272,3 +272,10 @@ def test_a_threshold_at_the_edge_of_a_slot_leaves_no_slot_open():
 def test_a_release_is_off_by_the_values_in_it():
     noise = discrete_gaussian(100.0)
     assert 0 < noise.total_variation == noise.table.total_variation < 2.0**-110
+
+
+def test_wide_noise_is_drawn_one_value_at_a_time_too():
+    noise, entropy = discrete_gaussian(700.0**2), SeededEntropy(b"single")
+    drawn = np.concatenate([noise.sample(1, entropy) for _ in range(3000)] + [noise.sample(0, entropy)])
+    assert abs(drawn.mean()) < 5 * 700 / math.sqrt(3000)
+    assert abs(drawn.std() / 700 - 1) < 5 / math.sqrt(2 * 3000)
