@@ -30,8 +30,8 @@ from fedpriv.privacy.tables import Blocks, Table
 Reals = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 
-BLOCK = 1 << 17
-"""Values that are made noisy at once, inside the cache."""
+BLOCK = 1 << 15
+"""Values that are made noisy at once: their arrays stay in the cache, and are small enough that memory is reused."""
 _STEPS = 50.0
 """Grid steps in the sensitivity for each sqrt(d), at the least: rounding then costs 2 % or less."""
 _OVERLAP = 2.2
