@@ -107,8 +107,7 @@ def play(options):
     here.send_bytes(b"")
     figures = json.loads(here.recv_bytes())
     process.join()
-    state = coordinator.turn.state
-    assert isinstance(state, Complete), state
+    assert isinstance(state := coordinator.turn.state, Complete), state
     assert np.abs(state.sum.mean("update") - values["update"]).max() < 2.0**-14, "the sum is not the sum"
     seconds, reading, received, sent = zip(*(figures[name] for name in names if name not in dropped), strict=True)
     return {

@@ -173,6 +173,20 @@ def run_job(
     command.run(job, resume, as_json)
 
 
+@app.command("attack")
+def attack(
+    *,
+    run: Annotated[Path, typer.Argument(help="The folder of a run on simulated data, with its payloads recorded.")],
+    epsilon: Annotated[float | None, typer.Option(help="What was claimed for one row, to hold guesses to.")] = None,
+    delta: Annotated[float, typer.Option(help="Its delta.")] = 1e-5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Try known attacks on what a recorded run let out, each beside a control, and draw what they get."""
+    from fedpriv.cli import attack as command  # noqa: PLC0415 - brings torch
+
+    command.attack(run, epsilon, delta, as_json=as_json)
+
+
 @app.command("certs", context_settings=_PASSED_ON, options_metavar="")
 def certs(context: typer.Context) -> None:
     """Make an authority and certificates; an administrator and the rosters that it signs."""

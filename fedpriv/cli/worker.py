@@ -34,6 +34,7 @@ from fedpriv_worker.executor import InProcessExecutor, Programs
 from fedpriv_worker.holdings import holding_of
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.loading import check
+from fedpriv_worker.payloads import Recorder
 from fedpriv_worker.quotas import quota_of
 from fedpriv_worker.rosters import AcceptedRoster, own_identity
 from fedpriv_worker.template import write_template
@@ -86,6 +87,7 @@ async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credential
         worker = Worker(
             name, datasets, executor=InProcessExecutor(datasets, Programs(quota.each)), journal=journal,
             credentials=credentials, witnesses=settings.witnesses, quota=quota, enrolment=_enrolment(settings, journal),
+            recorder=Recorder(settings.worker.state, name, datasets) if settings.worker.record_payloads else None,
         )  # fmt: skip  # one line of parts
         stack.push_async_callback(worker.close)
         desk = Desk(name, tuple(map(holding_of, datasets)), journal)

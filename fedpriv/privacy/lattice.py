@@ -6,9 +6,9 @@ integers. Rounding can move neighbours apart by sqrt(d) steps of the grid: the n
 the mechanism costs no more than the continuous Gaussian of its noise multiplier (Canonne, Kamath, Steinke 2020,
 Theorem 14). The grid is fine enough that this takes at most 2 % more noise.
 
-A discrete Gaussian of large deviation is made of two small ones, a X + Y of deviations s and u. Each probability of
-the sum is that of the discrete Gaussian of variance a^2 s^2 + u^2 to within a factor of 1 +- 5 exp(-2 pi^2 t^2), where
-1/t^2 = 1/s^2 + a^2/u^2 (Poisson summation; Micciancio, Peikert 2013, Theorem 3.3). t is at least 2 here: below 2^-111.
+A discrete Gaussian of large deviation is made of two small ones of one deviation s, as a X + Y. Each probability of
+the sum is that of the discrete Gaussian of variance (a^2 + 1) s^2 to within a factor of 1 +- 5 exp(-2 pi^2 t^2), where
+t^2 = s^2 / (a^2 + 1) (Poisson summation; Micciancio, Peikert 2013, Theorem 3.3). t is at least 2.2 here: below 2^-130.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from fedpriv.entropy import Entropy
 from fedpriv.errors import UsageError
 from fedpriv.privacy import tables
 from fedpriv.privacy.mechanisms import Gaussian, check_count, check_positive
-from fedpriv.privacy.samplers import Integers, fill, stream_of
-from fedpriv.privacy.tables import Table
+from fedpriv.privacy.samplers import draw, stream_of
+from fedpriv.privacy.tables import Blocks, Table
 
 Reals = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 
 BLOCK = 1 << 15
-"""Values that are made noisy at once, inside the cache."""
+"""Values that are made noisy at once: their arrays stay in the cache, and are small enough that memory is reused."""
 _STEPS = 50.0
 """Grid steps in the sensitivity for each sqrt(d), at the least: rounding then costs 2 % or less."""
 _OVERLAP = 2.2
-"""Deviation of the second discrete Gaussian in steps of the first."""
+"""What t is at the least."""
 _ALONE = 100.0
 """Deviation up to which one discrete Gaussian is enough."""
 _WIDEST = 5e7
@@ -61,8 +61,7 @@ class LatticeGaussian:
     variance: float = field(init=False)
     """Variance of the executed noise, in grid steps squared."""
     _factor: int = field(init=False, repr=False)
-    _coarse: Table | None = field(init=False, repr=False)
-    _fine: Table = field(init=False, repr=False)
+    _table: Table | Blocks = field(init=False, repr=False)
     _gap: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -74,14 +73,12 @@ class LatticeGaussian:
             raise UsageError(f"sensitivity {self.sensitivity:g} is beyond what sums of floats hold; scale the values")
         grid = 2.0 ** math.floor(math.log2(self.sensitivity / (_STEPS * max(root, 16.0))))
         needed = self.noise_multiplier * (self.sensitivity / grid + root)
-        factor, coarse, fine, gap = _split(needed)
-        variance = needed**2 if coarse is None else factor**2 * coarse + fine
+        factor, part, gap = _split(needed)
         held = {
             "grid": grid,
-            "variance": variance,
+            "variance": needed**2,
             "_factor": factor,
-            "_coarse": None if coarse is None else tables.discrete_gaussian(coarse),
-            "_fine": tables.discrete_gaussian(fine),
+            "_table": tables.discrete_gaussian(part),
             "_gap": gap,
         }
         for name, value in held.items():
@@ -100,16 +97,19 @@ class LatticeGaussian:
     @property
     def total_variation(self) -> float:
         """How far the noise of one release is from discrete Gaussian noise; an accountant adds it to delta."""
-        one = self._fine.total_variation + (0.0 if self._coarse is None else self._coarse.total_variation)
-        return self.dimension * (one + self._gap)
+        parts = 2 if self._factor else 1
+        return self.dimension * (parts * self._table.total_variation + self._gap)
 
-    def noisy(self, total: npt.NDArray[np.floating], entropy: Entropy, out: Floats | None = None) -> Floats:
-        """Return `total`, shape (n,), on the grid with noise added, in its own dtype if that can hold the grid.
+    def noisy(
+        self, total: npt.NDArray[np.floating], entropy: Entropy, out: Floats | None = None, *, times: float = 1.0
+    ) -> Floats:
+        """Return `times` what `total`, shape (n,), is on the grid with noise added, in its own dtype if that holds it.
 
         The `dimension` values may come in several calls, whose sensitivity is taken together. Results are whole
-        multiples of `grid`, in float32 rounded once more where they exceed 2^24 of them. A value that is no number
-        counts as the least one, a value beyond 2^50 grid steps, in float32 2^30, as the last there is: neither moves
-        neighbours further apart than clipped contributions do, which the caller keeps finite. Into `out`, if given.
+        multiples of `grid` times `times`, in float32 rounded once more where they exceed 2^24 of them. A value that is
+        no number counts as the least one, a value beyond 2^50 grid steps, in float32 2^30, as the last there is:
+        neither moves neighbours further apart than clipped contributions do, which the caller keeps finite. Into `out`,
+        if given, which may be `total` itself.
         """
         if total.ndim != 1 or len(total) > self.dimension:
             raise UsageError(f"the sum has shape {total.shape}; this noise is for at most ({self.dimension},)")
@@ -118,43 +118,41 @@ class LatticeGaussian:
         stream = stream_of(entropy)
         result: npt.NDArray[Any] = np.empty(len(total), kind) if out is None else out
         steps: npt.NDArray[Any] = np.empty(min(BLOCK, len(total)), kind)
-        drawn = np.empty((2, len(steps)), np.int32)
+        summed: npt.NDArray[Any] = np.empty(len(steps), whole)
         for start in range(0, len(total), BLOCK):
             block = result[start : start + BLOCK]
-            size = len(block)
-            rounded = steps[:size]
+            rounded, noisy = steps[: len(block)], summed[: len(block)]
             with np.errstate(over="ignore", invalid="ignore"):
                 np.multiply(total[start : start + BLOCK], kind(1 / self.grid), out=rounded)
             np.rint(rounded, out=rounded)
             # not by a scalar product: OpenBLAS wakes threads for one, which costs more than all the rest
-            np.fmin(np.fmax(rounded, -largest, out=rounded), largest, out=rounded)
-            noise = self._drawn(drawn[:, :size], stream)
-            block[:] = rounded.astype(whole) + noise
-            block *= kind(self.grid)
+            if not (rounded.max() <= largest and rounded.min() >= -largest):  # also where one is no number
+                np.fmin(np.fmax(rounded, -largest, out=rounded), largest, out=rounded)
+            np.copyto(noisy, rounded, casting="unsafe")
+            self._add(noisy, stream)
+            np.copyto(block, noisy, casting="unsafe")
+            block *= kind(self.grid * times)
         return result
 
-    def _drawn(self, drawn: npt.NDArray[np.int32], stream: Entropy) -> Integers:
-        noise: Integers = drawn[0]
-        coarse: Integers = drawn[1]
-        fill(self._fine, noise, stream)
-        if self._coarse is not None:
-            fill(self._coarse, coarse, stream)
-            coarse *= self._factor
-            noise += coarse
-        return noise
+    def _add(self, values: npt.NDArray[np.signedinteger], stream: Entropy) -> None:
+        """Add fresh noise to `values`, grid steps."""
+        if self._factor == 0:
+            values += draw(self._table, len(values), stream)
+            return
+        pair = draw(self._table, 2 * len(values), stream)
+        values += pair[: len(values)]
+        values += np.multiply(pair[len(values) :], self._factor, dtype=np.int32)
 
 
-def _split(deviation: float) -> tuple[int, float | None, float, float]:
-    """Return factor, variance of the coarse part or None, variance of the fine part, and their gap (see the module)."""
+def _split(deviation: float) -> tuple[int, float, float]:
+    """Return the factor a, or 0 for one part alone, the variance of each part, and their gap (see the module)."""
     if deviation <= _ALONE:
-        return 1, None, deviation**2, 0.0
+        return 0, deviation**2, 0.0
     if deviation > _WIDEST:
         raise UsageError(
             f"noise of {deviation:.3g} grid steps is more than {_WIDEST:g}, the most that is drawn; use less noise, or "
             "ask for a larger epsilon"
         )
-    factor = 1 << round(math.log2(math.sqrt(deviation / _OVERLAP)))
-    fine = (_OVERLAP * factor) ** 2
-    coarse = (deviation**2 - fine) / factor**2
-    narrow = 1 / (1 / coarse + factor**2 / fine)
-    return factor, coarse, fine, 5 * math.exp(-2 * math.pi**2 * narrow)
+    factor = math.isqrt(math.floor(deviation / _OVERLAP) - 1)
+    terms = factor**2 + 1
+    return factor, deviation**2 / terms, 5 * math.exp(-2 * math.pi**2 * (deviation / terms) ** 2)

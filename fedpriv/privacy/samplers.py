@@ -1,15 +1,17 @@
 """Exact integer noise: a table of 128-bit cumulative probabilities, driven by an AES-256-CTR stream.
 
 Each value takes 16 bits of the stream; where they do not decide it, 64 and if need be 128 bits are compared with the
-table's thresholds, so that what is sampled has exactly the table's probabilities. The stream's key is drawn anew, from
-the entropy that is given, for every call; outside the tests that is the operating system's. No generator of numpy or
-torch has a part in it. How long a call takes depends on the noise that it draws.
+table's thresholds, so that what is sampled has exactly the table's probabilities. Wide noise takes 8 or 16 bits more,
+the place in a block of values, and a second table where the block does not give the value. The stream's key is drawn
+anew, from the entropy that is given, for every call; outside the tests that is the operating system's. No generator of
+numpy or torch has a part in it. How long a call takes depends on the noise that it draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +19,16 @@ import numpy.typing as npt
 from fedpriv.entropy import Entropy, SeededEntropy
 from fedpriv.errors import UsageError
 from fedpriv.privacy import tables
-from fedpriv.privacy.tables import BITS, Table
+from fedpriv.privacy.tables import BITS, Blocks, Table
 
 KEY_BYTES = 32
 _HIGH, _LOW = np.uint64(48), np.uint64(16)
+_BYTE = 8
 BLOCK = 1 << 16
 """Values that are drawn at once: stream, slots and values of a block stay in the cache."""
 
 Integers = npt.NDArray[np.int32]
+Drawn = npt.NDArray[np.int16] | npt.NDArray[np.int32]
 Values = npt.NDArray[np.int64]
 
 
@@ -32,7 +36,7 @@ Values = npt.NDArray[np.int64]
 class IntegerNoise:
     """Independent integers of one distribution; `total_variation` is for each value drawn."""
 
-    table: Table = field(repr=False)
+    table: Table | Blocks = field(repr=False)
     name: str
     variance: float
 
@@ -48,7 +52,8 @@ class IntegerNoise:
         values = np.empty(count, np.int32)
         stream = stream_of(entropy)
         for start in range(0, count, BLOCK):
-            fill(self.table, values[start : start + BLOCK], stream)
+            block = values[start : start + BLOCK]
+            block[:] = draw(self.table, len(block), stream)
         return values
 
 
@@ -70,29 +75,60 @@ def stream_of(entropy: Entropy) -> Entropy:
     return SeededEntropy(entropy.random_bytes(KEY_BYTES))
 
 
-def fill(table: Table, values: Integers, stream: Entropy) -> None:
-    """Fill `values` with independent values of `table`."""
-    slots = np.frombuffer(stream.random_bytes(2 * len(values)), np.uint16)
-    drawn = table.direct.take(slots, mode="clip")  # "clip" spares a check; every slot is in range
-    values[:] = drawn
-    places = np.flatnonzero(drawn >= table.open)
+def draw(table: Table | Blocks, count: int, stream: Entropy) -> Drawn:
+    """Return `count` independent values of `table`, in the narrowest integers that hold them all."""
+    if isinstance(table, Blocks):
+        return _draw_by_blocks(table, count, stream)
+    slots, values = _looked_up(table, count, stream)
+    places = np.flatnonzero(values >= table.open)
     if len(places):
-        values[places] = _decided(table, slots, places, values[places] - table.open, stream)
+        values[places] = _decided(table, slots[places], values[places] - table.open, stream)
+    return values
 
 
-def _decided(
-    table: Table, slots: npt.NDArray[np.uint16], places: npt.NDArray[np.intp], numbers: Integers, stream: Entropy
+def _draw_by_blocks(table: Blocks, count: int, stream: Entropy) -> Integers:
+    slots, numbers = _looked_up(table.numbers, count, stream)
+    size: Any = np.uint8 if table.shift <= _BYTE else np.uint16
+    bits = np.frombuffer(stream.random_bytes(count * size().nbytes), size) & size((1 << table.shift) - 1)
+    values: Integers = np.left_shift(numbers, table.shift, dtype=np.int32)
+    values |= bits
+    places = np.flatnonzero(numbers >= table.last)  # open slots too: their numbers are above every value
+    if len(places):
+        values[places] = _completed(table, slots[places], numbers[places].astype(np.int32), bits[places], stream)
+    return values
+
+
+def _completed(
+    table: Blocks, slots: npt.NDArray[np.uint16], numbers: Integers, bits: npt.NDArray[Any], stream: Entropy
 ) -> Integers:
-    """Return a value for `slots` at `places` by 48 more bits, and where these agree with a threshold by 64 more.
+    """Return the values where 16 bits decide no number of a block, or where it is the rest that gives the value."""
+    places = np.flatnonzero(numbers >= table.numbers.open)
+    if len(places):
+        numbers[places] = _decided(table.numbers, slots[places], numbers[places] - table.numbers.open, stream)
+    values: Integers = (numbers << table.shift) | bits
+    places = np.flatnonzero(numbers == table.last)
+    if len(places):
+        values[places] = draw(table.rest, len(places), stream)
+    return values
+
+
+def _looked_up(table: Table, count: int, stream: Entropy) -> tuple[npt.NDArray[np.uint16], npt.NDArray[Any]]:
+    """Return `count` fresh slots, and what the table has there."""
+    slots = np.frombuffer(stream.random_bytes(2 * count), np.uint16)
+    return slots, table.direct.take(slots, mode="clip")  # "clip" spares a check; every slot is in range
+
+
+def _decided(table: Table, slots: npt.NDArray[np.uint16], numbers: npt.NDArray[Any], stream: Entropy) -> Integers:
+    """Return a value for each of `slots` by 48 more bits, and where these agree with a threshold by 64 more.
 
     `numbers` are those of the open slots in the table.
     """
-    more = np.frombuffer(stream.random_bytes(8 * len(places)), np.uint64) >> _LOW
+    more = np.frombuffer(stream.random_bytes(8 * len(slots)), np.uint64) >> _LOW
     threshold = table.only[numbers]
     values: Integers = table.first[numbers] + (more > threshold)
     crowded = np.flatnonzero((threshold == 0) | (more == threshold))
     if len(crowded):
-        drawn = (slots[places[crowded]].astype(np.uint64) << _HIGH) | more[crowded]
+        drawn = (slots[crowded].astype(np.uint64) << _HIGH) | more[crowded]
         values[crowded] = table.least + _searched(table, drawn, stream)
     return values
 

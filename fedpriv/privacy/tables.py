@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,11 @@ _REACH = 14
 _REACH_MORE = 90
 _NARROW = 1 << 15
 """Below this, the entries of a table fit into 16 bits, and the table into the cache beside another one."""
+_WIDE = 600.0
+"""Deviation from which on noise is drawn by blocks."""
+_BLOCK_NUMBERS = 40.0
+"""Deviation of the number of a block, about: more leaves more slots open, less leaves more to the rest."""
+_SLOT_SHIFT = BITS - 16
 _LOW_48 = np.uint64((1 << 48) - 1)
 
 Words = npt.NDArray[np.uint64]
@@ -67,12 +72,55 @@ class Table:
         return [(high - low) / (1 << BITS) for low, high in pairwise(ends)]
 
 
-def discrete_gaussian(variance: float) -> Table:
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Noise of one wide distribution as a mixture: the number of a block and `shift` even bits, or a value of `rest`.
+
+    A block is 2^shift values in a row. As much of each as the least likely of them has is drawn by number and bits;
+    what they have above that, 0.4 block sizes in a deviation, is `rest`. The last value of `numbers` says: the rest.
+    """
+
+    numbers: Table
+    shift: int
+    rest: Table
+    left_out: float = field(repr=False)
+    """Share of the distribution that is neither in blocks nor in the rest."""
+
+    @property
+    def last(self) -> int:
+        """The value of `numbers` that says that `rest` gives the value."""
+        return self.numbers.least + len(self.numbers.thresholds)
+
+    @property
+    def least(self) -> int:
+        """The least value."""
+        return self.rest.least
+
+    @property
+    def total_variation(self) -> float:
+        """A bound on the distance of what is sampled from the distribution, for one value."""
+        return self.numbers.total_variation + self.rest.total_variation + self.left_out
+
+    @property
+    def variance(self) -> float:
+        """The variance of what is sampled, from the tables themselves."""
+        return sum((self.least + at) ** 2 * share for at, share in enumerate(self.probabilities()))
+
+    def probabilities(self) -> list[float]:
+        """Return the probability of each value from `least` on."""
+        *blocks, others = self.numbers.probabilities()
+        shares = [others * each for each in self.rest.probabilities()]
+        for at in range(len(shares)):
+            shares[at] += blocks[(self.least + at >> self.shift) - self.numbers.least] / (1 << self.shift)
+        return shares
+
+
+def discrete_gaussian(variance: float) -> Table | Blocks:
     """Return the table of P(k) proportional to exp(-k^2 / (2 variance)) (Canonne, Kamath, Steinke 2020)."""
     return _discrete_gaussian(_checked(variance))
 
 
-def skellam(variance: float) -> Table:
+def skellam(variance: float) -> Table | Blocks:
     """Return the table of P(k) = exp(-v) I_k(v), the difference of two Poisson variables of mean v/2 each."""
     return _skellam(_checked(variance))
 
@@ -87,7 +135,7 @@ def _checked(variance: float) -> float:
 
 
 @lru_cache(maxsize=16)
-def _discrete_gaussian(variance: float) -> Table:
+def _discrete_gaussian(variance: float) -> Table | Blocks:
     """Weights by w_{k+1} = w_k r^(2k+1), r = exp(-1/(2 variance)), so that no exponential is taken twice."""
     one = 1 << WORK_BITS
     ratio = _exponential(Fraction(-1, 2) / Fraction(variance))
@@ -96,11 +144,11 @@ def _discrete_gaussian(variance: float) -> Table:
     for _ in range(_support(variance)):
         weights.append(weights[-1] * step >> WORK_BITS)
         step = step * square >> WORK_BITS
-    return _table(weights)
+    return _noise(weights, variance)
 
 
 @lru_cache(maxsize=16)
-def _skellam(variance: float) -> Table:
+def _skellam(variance: float) -> Table | Blocks:
     """Weights by I_{k-1} = I_{k+1} + (2k/v) I_k downwards from beyond the support (Miller's algorithm, stable)."""
     exact = Fraction(variance)
     top = _support(variance) + _REACH_MORE
@@ -110,7 +158,7 @@ def _skellam(variance: float) -> Table:
         above, here = here, above + 2 * order * here * exact.denominator // exact.numerator
         weights.append(here)
     weights.reverse()
-    return _table(weights[: _support(variance) + 1])
+    return _noise(weights[: _support(variance) + 1], variance)
 
 
 def _support(variance: float) -> int:
@@ -133,25 +181,49 @@ def _exponential(value: Fraction) -> int:
     return total >> (extra - WORK_BITS)
 
 
-def _table(weights: Sequence[int]) -> Table:
-    """Return the table of a symmetric distribution with these relative weights at 0, 1, 2 and so on."""
+def _noise(weights: Sequence[int], variance: float) -> Table | Blocks:
+    """Return the noise of a symmetric distribution with these weights at 0, 1, 2 and so on, which do not grow."""
     total = 2 * sum(weights) - weights[0]
     reach = sum(each << BITS >= total for each in weights) - 1
-    cumulative, thresholds = 0, []
-    for value in range(-reach, reach):
-        cumulative += weights[abs(value)]
-        thresholds.append((cumulative << BITS) // total)
-    # each threshold is off by less than 2^-128, each weight left out is less than that, and so are both tails together
-    variation = (len(thresholds) + 2 * len(weights) + 1) * 2.0**-BITS
-    return _indexed(-reach, thresholds, variation)
+    kept = weights[: reach + 1]
+    # each weight left out is less than 2^-128, and so are both tails together
+    left_out = (2 * len(weights) + 1) * 2.0**-BITS
+    deviation = math.sqrt(variance)
+    if deviation < _WIDE:
+        return _table(-reach, [*reversed(kept[1:]), *kept], total, left_out)
+    return _blocks(kept, total, left_out, round(math.log2(deviation / _BLOCK_NUMBERS)))
+
+
+def _blocks(kept: Sequence[int], total: int, left_out: float, shift: int) -> Blocks:
+    """Return weights at 0 to `reach` and their mirror image as blocks of 2^shift values, and what is above these."""
+    size, reach = 1 << shift, len(kept) - 1
+    count = (
+        reach + 1
+    ) // size + 1  # on each side, so that the outermost ones reach beyond the support and weigh nothing
+    padded = [*kept, *[0] * (count * size + 1 - len(kept))]
+    above = [padded[number * size - 1] for number in range(1, count + 1)]
+    below = [padded[number * size] for number in range(count, 0, -1)]
+    least = [*below, *above]
+    numbers = _table(-count, [*(each << shift for each in least), 0], total, 0.0)
+    rest = [padded[abs(value)] - least[(value >> shift) + count] for value in range(-reach, reach + 1)]
+    return Blocks(numbers, shift, _table(-reach, rest, sum(rest), 0.0), left_out)
+
+
+def _table(least: int, weights: Sequence[int], total: int, left_out: float) -> Table:
+    """Return the table of values from `least` on with these weights; the last takes what they lack of `total`."""
+    # values at the end that weigh nothing have no threshold
+    thresholds = [(each << BITS) // total for each in accumulate(weights[:-1]) if each < total]
+    # each threshold is off by less than 2^-128
+    return _indexed(least, thresholds, len(thresholds) * 2.0**-BITS + left_out)
 
 
 def _indexed(least: int, thresholds: Sequence[int], variation: float) -> Table:
     leading = np.array([each >> (BITS - 64) for each in thresholds], dtype=np.uint64)
-    starts = [slot << (BITS - 16) for slot in range(SLOTS)]
-    first = _counts_at_or_below(thresholds, starts)
-    ends = np.append(first[1:], np.int32(_below_end(thresholds)))
-    inside = _counts_inside(thresholds, first, ends)
+    slots = np.array([each >> _SLOT_SHIFT for each in thresholds], dtype=np.int64)
+    at_start = np.array([each & (1 << _SLOT_SHIFT) - 1 == 0 for each in thresholds], dtype=np.bool_)
+    # a threshold at the start of a slot decides nothing inside it
+    first = np.cumsum(np.bincount(slots + ~at_start, minlength=SLOTS + 1))[:SLOTS].astype(np.int32)
+    inside = np.bincount(slots[~at_start], minlength=SLOTS)[:SLOTS]
     found = np.flatnonzero(inside)
     above = least + len(thresholds) + 1
     direct = (least + first).astype(np.int32)
@@ -161,30 +233,3 @@ def _indexed(least: int, thresholds: Sequence[int], variation: float) -> Table:
     bits = leading[np.minimum(below, len(leading) - 1)] & _LOW_48
     only = np.where(inside[found] == 1, bits, np.uint64(0))
     return Table(least, tuple(thresholds), narrow, above, leading, (least + below).astype(np.int32), only, variation)
-
-
-def _counts_at_or_below(thresholds: Sequence[int], starts: Sequence[int]) -> npt.NDArray[np.int32]:
-    counts = np.empty(len(starts), np.int32)
-    at = 0
-    for slot, start in enumerate(starts):
-        while at < len(thresholds) and thresholds[at] <= start:
-            at += 1
-        counts[slot] = at
-    return counts
-
-
-def _below_end(thresholds: Sequence[int]) -> int:
-    return sum(each < (1 << BITS) for each in thresholds)
-
-
-def _counts_inside(
-    thresholds: Sequence[int], first: npt.NDArray[np.int32], ends: npt.NDArray[np.int32]
-) -> npt.NDArray[np.int32]:
-    """Return how many thresholds lie within each slot; one at the beginning of the next slot decides nothing in it."""
-    at_end = np.zeros(SLOTS, np.int32)
-    for slot in range(SLOTS - 1):
-        end, count = (slot + 1) << (BITS - 16), int(ends[slot])
-        while count > first[slot] and thresholds[count - 1] == end:
-            at_end[slot] += 1
-            count -= 1
-    return (ends - first - at_end).astype(np.int32)

@@ -46,6 +46,7 @@ from fedpriv_worker.enrolment import Enrolment, OwnerTerms, check_next
 from fedpriv_worker.executor import InProcessExecutor, Programs
 from fedpriv_worker.holdings import holding_of
 from fedpriv_worker.journal import Journal
+from fedpriv_worker.payloads import Recorder
 from fedpriv_worker.session import announcement
 from fedpriv_worker.worker import Worker, serve_quietly
 
@@ -53,11 +54,7 @@ WEEK_SECONDS = 7 * 86_400.0
 
 
 class VirtualWorker(Holder):
-    """A worker inside this process, under `name`, with `datasets` behind their own rules.
-
-    `terms` are what its owner insists on in secure aggregation, and `administrator` whose rosters count: 32 bytes, or
-    the base64 of them, as in `[secure_aggregation]` of a worker.toml; None for the administrator of this process.
-    """
+    """A worker inside this process, under `name`, with `datasets` behind their own rules."""
 
     def __init__(
         self,
@@ -67,11 +64,20 @@ class VirtualWorker(Holder):
         state: str | Path | None = None,
         terms: OwnerTerms | None = None,
         administrator: str | bytes | None = None,
+        record_payloads: str | Path | None = None,
     ) -> None:
+        """Hold `datasets`, with a durable ledger in `state` if that is given.
+
+        `terms` are what its owner insists on in secure aggregation, and `administrator` whose rosters count: 32 bytes,
+        or their base64, as in `[secure_aggregation]` of a worker.toml; None for the administrator of this process.
+        With the folder `record_payloads`, usually a run's own, all that crosses its links is kept there beside the
+        rows, for `fedpriv attack`. Raise `UsageError` where one of the data sets is not marked as simulated.
+        """
         repeated = {dataset.name for dataset in datasets if [d.name for d in datasets].count(dataset.name) > 1}
         if repeated:
             raise UsageError(f"worker {name!r} has two data sets called {sorted(repeated)[0]!r}; rename one of them")
         self.name = WorkerName(checked_name("worker", name))
+        recorder = None if record_payloads is None else Recorder(Path(record_payloads), self.name, datasets)
         clock, entropy, threads = SystemClock(), SystemEntropy(), torch.get_num_threads()
         if state is None:
             self._journal = Journal.in_memory(worker=self.name, clock=clock, entropy=entropy)
@@ -89,6 +95,7 @@ class VirtualWorker(Holder):
             credentials=process_authority().issue(self.name, Role.WORKER),
             pool=_training_threads(threads),
             enrolment=Enrolment(self._identity, self._accepted, terms or OwnerTerms()),
+            recorder=recorder,
         )
         self._desk = Desk(self.name, tuple(map(holding_of, datasets)), self._journal)
         _alive.add(self)

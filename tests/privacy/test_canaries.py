@@ -14,7 +14,7 @@ from fedpriv.privacy.audit import Guesses, _binomial, judged
 from fedpriv.privacy.calibration import gaussian_noise
 from fedpriv.privacy.lattice import LatticeGaussian
 
-CANARIES, GUESSES, DELTA = 2000, 200, 1e-5
+CANARIES, GUESSES, DELTA = 2000, 400, 1e-5
 
 
 @pytest.mark.parametrize(

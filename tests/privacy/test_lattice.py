@@ -42,8 +42,8 @@ def test_the_executed_noise_passes_a_chi_square_test_as_a_gaussian():
 def test_two_small_discrete_gaussians_make_one_large():
     """The exact distribution of a X + Y against the discrete Gaussian of its variance."""
     deviation = 120.0
-    factor, coarse, fine, gap = _split(deviation)
-    assert coarse is not None
+    factor, part_variance, gap = _split(deviation)
+    assert factor == 7
     reach = np.arange(-1500, 1501)
 
     def part(values, variance):
@@ -51,7 +51,8 @@ def test_two_small_discrete_gaussians_make_one_large():
 
     inner = np.arange(-1500 // factor, 1500 // factor + 1)
     summed = sum(
-        weight * part(reach - factor * at, fine) for at, weight in zip(inner, part(inner, coarse), strict=True)
+        weight * part(reach - factor * at, part_variance)
+        for at, weight in zip(inner, part(inner, part_variance), strict=True)
     )
     summed /= summed.sum()
     true = part(reach, deviation**2)
@@ -63,9 +64,9 @@ def test_two_small_discrete_gaussians_make_one_large():
 
 @pytest.mark.parametrize("deviation", [100.1, 1e3, 1e4, 1e6, 5e7])
 def test_every_large_noise_is_split_so_that_no_gap_is_left(deviation):
-    factor, coarse, fine, gap = _split(deviation)
-    assert factor**2 * coarse + fine == pytest.approx(deviation**2)
-    assert 0 < gap < 2.0**-110
+    factor, part_variance, gap = _split(deviation)
+    assert (factor**2 + 1) * part_variance == pytest.approx(deviation**2)
+    assert 0 < gap < 2.0**-130
 
 
 def test_what_is_released_is_whole_multiples_of_a_power_of_two():

@@ -93,19 +93,68 @@ def exact(name, variance, reach):
         return [*reversed(half[1:]), *half]
 
 
+def implied(table):
+    """Return what the thresholds of a table say each value's probability is, from `least` on, exactly."""
+    if isinstance(table, tables.Blocks):
+        (*blocks, others), rest = implied(table.numbers), implied(table.rest)
+        return [
+            blocks[(table.least + at >> table.shift) - table.numbers.least] / (1 << table.shift) + others * share
+            for at, share in enumerate(rest)
+        ]
+    ends = [0, *table.thresholds, 1 << tables.BITS]
+    return [mpmath.mpf(high - low) / (1 << tables.BITS) for low, high in pairwise(ends)]
+
+
+def distance(name, variance, table):
+    """Return the total variation between what a table says and the distribution, at 60 digits."""
+    reach = math.ceil(40 * variance**0.5) + 60
+    true = exact(name, variance, reach)
+    with mpmath.workdps(60):
+        ours = implied(table)
+        padded = [mpmath.mpf(0)] * (table.least + reach) + ours
+        padded += [mpmath.mpf(0)] * (len(true) - len(padded))
+        return mpmath.fsum(abs(one - other) for one, other in zip(true, padded, strict=True)) / 2
+
+
+def by_blocks(monkeypatch, name, variance):
+    """Return noise drawn by blocks though it is narrow, so that all of its probabilities can be computed."""
+    monkeypatch.setattr(tables, "_WIDE", 0.0)
+    monkeypatch.setattr(tables, "_BLOCK_NUMBERS", 2.5)
+    table = getattr(tables, f"_{name.replace('-', '_')}").__wrapped__(variance)
+    assert isinstance(table, tables.Blocks)
+    assert table.shift >= 2
+    return samplers.IntegerNoise(table, name, variance)
+
+
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 @pytest.mark.parametrize("variance", [0.25, 3.0, 37.5, 400.0])
 def test_a_table_is_as_near_the_distribution_as_it_says(name, variance):
     table = getattr(tables, name.replace("-", "_"))(variance)
-    reach = math.ceil(40 * variance**0.5) + 60
-    true = exact(name, variance, reach)
-    ends = [0, *table.thresholds, 1 << tables.BITS]
-    with mpmath.workdps(60):
-        ours = [mpmath.mpf(high - low) / (1 << tables.BITS) for low, high in pairwise(ends)]
-        padded = [mpmath.mpf(0)] * (table.least + reach) + ours
-        padded += [mpmath.mpf(0)] * (len(true) - len(padded))
-        distance = mpmath.fsum(abs(one - other) for one, other in zip(true, padded, strict=True)) / 2
-    assert 0 < distance <= table.total_variation < 2.0**-110
+    assert 0 < distance(name, variance, table) <= table.total_variation < 2.0**-110
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+@pytest.mark.parametrize("variance", [100.0, 151.3])
+def test_blocks_and_what_is_above_them_are_as_near_the_distribution_as_they_say(monkeypatch, name, variance):
+    noise = by_blocks(monkeypatch, name, variance)
+    assert 0 < distance(name, variance, noise.table) <= noise.total_variation < 2.0**-110
+    assert noise.table.variance == pytest.approx(variance, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_draws_by_narrow_blocks_pass_a_chi_square_test(monkeypatch, name):
+    noise = by_blocks(monkeypatch, name, 100.0)
+    drawn = noise.sample(400_000, SeededEntropy(b"blocks"))
+    assert p_of_chi_square(drawn, name, 100.0) > LEAST_P
+
+
+def test_a_block_is_left_for_the_rest_where_its_number_says_so():
+    table = discrete_gaussian(1000.0**2).table
+    assert isinstance(table, tables.Blocks)
+    stream = Scripted(b"\xff\xff", b"\x07", b"\x00\x80", bytes(8), bytes(8))
+    (value,) = samplers.draw(table, 1, stream)
+    below = sum(each <= 0x8000 << (tables.BITS - 16) for each in table.rest.thresholds)
+    assert value == table.rest.least + below
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
@@ -147,8 +196,7 @@ def test_a_draw_next_to_a_threshold_is_decided_by_all_128_bits(beyond):
     slot = slot_of(table.thresholds[at])
     high, low = (number >> 64) & (2**48 - 1), number & (2**64 - 1)
     stream = Scripted(slot.to_bytes(2, "little"), (high << 16).to_bytes(8, "little"), low.to_bytes(8, "big"))
-    values = np.empty(1, np.int32)
-    samplers.fill(table, values, stream)
+    values = samplers.draw(table, 1, stream)
     assert values[0] == table.least + at + (beyond >= 0)
     assert stream.pieces == []
 
@@ -157,8 +205,7 @@ def test_draws_in_a_crowded_slot_are_searched():
     table = discrete_gaussian(9.0).table
     assert table.direct[0] == table.open
     assert table.only[0] == 0
-    values = np.empty(2, np.int32)
-    samplers.fill(table, values, Scripted(bytes(4), bytes(8) + (2**64 - 1).to_bytes(8, "little"), bytes(8)))
+    values = samplers.draw(table, 2, Scripted(bytes(4), bytes(8) + (2**64 - 1).to_bytes(8, "little"), bytes(8)))
     last = sum(each < (2**48 - 1 + 1) << 64 for each in table.thresholds)
     assert values.tolist() == [table.least + sum(each <= 0 for each in table.thresholds), table.least + last]
 
@@ -225,3 +272,10 @@ def test_a_threshold_at_the_edge_of_a_slot_leaves_no_slot_open():
 def test_a_release_is_off_by_the_values_in_it():
     noise = discrete_gaussian(100.0)
     assert 0 < noise.total_variation == noise.table.total_variation < 2.0**-110
+
+
+def test_wide_noise_is_drawn_one_value_at_a_time_too():
+    noise, entropy = discrete_gaussian(700.0**2), SeededEntropy(b"single")
+    drawn = np.concatenate([noise.sample(1, entropy) for _ in range(3000)] + [noise.sample(0, entropy)])
+    assert abs(drawn.mean()) < 5 * 700 / math.sqrt(3000)
+    assert abs(drawn.std() / 700 - 1) < 5 / math.sqrt(2 * 3000)

@@ -169,3 +169,12 @@ def test_a_stand_in_may_come_from_a_loader(tmp_path):
 def test_nothing_is_written_while_a_configuration_is_read(tmp_path):
     load(tmp_path, WHOLE)
     assert [path.name for path in tmp_path.iterdir()] == ["worker.toml"]
+
+
+def test_payloads_are_recorded_only_where_every_data_set_is_simulated(tmp_path):
+    recorded = WHOLE.replace("[worker]\n", "[worker]\nrecord_payloads = true\n", 1)
+    with pytest.raises(ConfigError, match="is not marked as simulated; remove record_payloads"):
+        load(tmp_path, recorded)
+    config = load(tmp_path, recorded.replace("[[dataset]]\n", "[[dataset]]\nsimulated = true\n"))
+    assert config.worker.record_payloads
+    assert all(each.simulated for each in config.datasets)

@@ -24,6 +24,7 @@ from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, LEAST_WORKERS
 from fedpriv.storage.rosters import key_of
 from fedpriv_worker.datasets import FeaturesDtype
 from fedpriv_worker.enrolment import OwnerTerms
+from fedpriv_worker.payloads import check_simulated
 from fedpriv_worker.promises import RowCount, check_promises
 
 FILE = "worker.toml"
@@ -36,13 +37,15 @@ _LOADER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 class WorkerSection:
     """Who the worker is, where it keeps its journal, ledger and keys, and what it computes on.
 
-    `threads` bounds torch's threads; None leaves torch's own choice.
+    `threads` bounds torch's threads; None leaves torch's own choice. `record_payloads` keeps simulated rows and all
+    that leaves in the state folder, for attacks on it; it is refused where a data set is not marked as simulated.
     """
 
     name: str
     state: Path = Path("state")
     device: str = "cpu"
     threads: int | None = None
+    record_payloads: bool = False
 
     def __post_init__(self) -> None:
         checked_name("worker", self.name)
@@ -81,6 +84,7 @@ class DatasetConfig:
 
     `columns` picks the feature columns of a table (None: all but the target); `classes` names or numbers the
     classes of an integer or text target. `mock` is a stand-in for anyone to read, a file or loader as `path` is.
+    `simulated` says that no row is of anybody.
     """
 
     LATER: ClassVar[Mapping[str, str]] = Budget.LATER
@@ -97,6 +101,7 @@ class DatasetConfig:
     mock: Path | None = None
     budget: Budget | None = None
     legal_basis: str = ""
+    simulated: bool = False
     release: tuple[Rule, ...] = field(default=(), metadata=settings.key("release", parse=parse_rules))
 
     def __post_init__(self) -> None:
@@ -227,6 +232,8 @@ class WorkerConfig:
                 f"it has {found} of [dial] and [listen]; keep exactly one: [dial] to open a stream to "
                 "the coordinator, [listen] to wait for one"
             )
+        if self.worker.record_payloads:
+            check_simulated([(each.name, each.simulated) for each in self.datasets])
         names = [dataset.name for dataset in self.datasets]
         for name in names:
             if names.count(name) > 1:

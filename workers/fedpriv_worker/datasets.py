@@ -51,7 +51,8 @@ class Dataset:
     the classes, declared by the owner: they are announced, so they are never taken from the data. The `validation`
     share of the rows is held out, the same rows at every start. `mock` is a stand-in of the same schema, (features,
     target), that the owner wrote; `legal_basis` one line that goes into ledger entries. Tensors are copied: what the
-    caller does to theirs later changes nothing here.
+    caller does to theirs later changes nothing here. `simulated` is the owner's word that no row is of anybody: only
+    such rows may be recorded beside what left of them (`payloads`).
     """
 
     name: DatasetName
@@ -65,6 +66,7 @@ class Dataset:
     classes: tuple[str, ...]
     budget: Budget | None
     legal_basis: str
+    simulated: bool
     features: torch.Tensor = field(repr=False)
     target: torch.Tensor = field(repr=False)
     training: Rows = field(repr=False)
@@ -89,13 +91,13 @@ class Dataset:
         budget: Budget | None = None,
         mock: tuple[Array, Array] | None = None,
         legal_basis: str = "",
+        simulated: bool = False,
     ) -> None:
         has_mock = mock is not None
         check_promises(name, release, validation, rows, budget=budget, has_mock=has_mock, legal_basis=legal_basis)
         given = _prepare(name, features, target, columns, target_name, _classes(name, classes), features_dtype)
         if budget is not None:
             check_delta(name, budget, len(given.rows))
-        training, evaluation = _split(name, given.rows.features, given.rows.target, validation)
         values: dict[str, object] = {
             "name": DatasetName(name),
             "tags": _tags(name, tags),
@@ -108,12 +110,12 @@ class Dataset:
             "classes": given.classes,
             "budget": budget,
             "legal_basis": legal_basis,
+            "simulated": simulated is True,
             "features": given.rows.features,
             "target": given.rows.target,
-            "training": training,
-            "evaluation": evaluation,
             "mock": None if mock is None else _stand_in(name, mock, given),
         }
+        values["training"], values["evaluation"] = _split(name, given.rows.features, given.rows.target, validation)
         for key, value in values.items():
             object.__setattr__(self, key, value)
 

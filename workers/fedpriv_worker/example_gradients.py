@@ -96,8 +96,8 @@ class ExampleGradients:
 
     def named(self, flat: Tensor) -> dict[str, Tensor]:
         """Return views of `flat`, shape (dimension,), by parameter name."""
-        spans = zip(self.parameters, self._offsets.values(), strict=True)
-        return {each.name: flat[start:end].view(each.shape) for each, (start, end) in spans}
+        parts = torch.split(flat, [end - start for start, end in self._offsets.values()])
+        return {each.name: part.view(each.shape) for each, part in zip(self.parameters, parts, strict=True)}
 
     def _held(self, given: Mapping[str, Tensor]) -> list[Any]:
         held: list[Any] = []

@@ -2,8 +2,8 @@
 
 The list is recorded once from a run on zeros of the same shapes; running it again calls the recorded overloads one
 after the other. What does nothing is left out: detaching, views and permutations that change nothing, factors of 1, and
-the addition of zeros that the function itself made. Only functions whose operations do not depend on values may be
-given.
+the addition of zeros that the function itself made; what depends on shapes alone is made once. Only functions whose
+operations do not depend on values may be given.
 """
 
 from __future__ import annotations
@@ -20,26 +20,35 @@ _ATEN = torch.ops.aten
 _VIEWS = (_ATEN.view.default, _ATEN._unsafe_view.default)  # noqa: SLF001  torch's own name
 
 
+_ZEROS = (_ATEN.zeros.default, _ATEN.zeros_like.default, _ATEN.new_zeros.default)
+_RESHAPES = (*_VIEWS, _ATEN.unsqueeze.default)
+_FOLDED_ELEMENTS = 1 << 14
+"""Values of a constant that is kept between runs at most; larger ones are made again."""
+
+
 class Flat:
     """One recorded function; `run` takes tensors of the shapes and dtypes that it was recorded with."""
 
     def __init__(self, function: Callable[..., list[Tensor]], examples: Sequence[Tensor]) -> None:
         graph = make_fx(function)(*examples).graph
         for node in list(graph.nodes):
-            same = _same_as(node)
-            if same is not None:
-                node.replace_all_uses_with(same)
+            _simplify(node)
+        graph.eliminate_dead_code()
+        constants = _constants(graph)
+        for node in constants:
+            node.args = ()  # so that what only its shape was taken from is dead
         graph.eliminate_dead_code()
         places = {node: at for at, node in enumerate(graph.nodes)}
-        self._size = len(places)
+        self._held: list[Any] = [constants.get(node) for node in graph.nodes]
         self._inputs = [places[node] for node in graph.nodes if node.op == "placeholder"]
-        self._calls = [_call(node, places) for node in graph.nodes if node.op == "call_function"]
+        made = [node for node in graph.nodes if node.op == "call_function" and node not in constants]
+        self._calls = [_call(node, places, constants) for node in made]
         (last,) = (node for node in graph.nodes if node.op == "output")
         self._outputs = [places[node] for node in last.args[0]]
 
     def run(self, given: Sequence[Tensor]) -> list[Tensor]:
         """Return the function's results for `given`."""
-        held: list[Any] = [None] * self._size
+        held = self._held.copy()
         for at, value in zip(self._inputs, given, strict=True):
             held[at] = value
         with torch.inference_mode():
@@ -52,6 +61,44 @@ class Flat:
 
     def __len__(self) -> int:
         return len(self._calls)
+
+
+def _simplify(node: fx.Node) -> None:
+    """Let others use what `node` has the same value as, and a reshaped reshape begin where the first one did."""
+    if node.target in _RESHAPES and isinstance(source := node.args[0], fx.Node) and source.target in _RESHAPES:
+        node.target, node.args = _ATEN.view.default, (source.args[0], list(_value(node).shape))
+    same = _same_as(node)
+    if same is not None:
+        node.replace_all_uses_with(same)
+
+
+def _constants(graph: fx.Graph) -> dict[fx.Node, Tensor]:
+    """Return the values of nodes that depend on shapes alone, and that nothing writes to."""
+    found: dict[fx.Node, Tensor] = {}
+    for node in graph.nodes:
+        if node.op != "call_function" or any(map(_writes, [node, *node.users])):
+            continue
+        like = _value(node)
+        if not isinstance(like, Tensor) or like.numel() > _FOLDED_ELEMENTS:
+            continue
+        if node.target in _ZEROS:
+            found[node] = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
+        elif node.target is _ATEN.ones_like.default:
+            found[node] = torch.ones(like.shape, dtype=like.dtype, device=like.device)
+        elif node.all_input_nodes and all(each in found for each in node.all_input_nodes):
+            found[node] = node.target(*fx.map_arg(node.args, found.__getitem__), **node.kwargs)
+    return found
+
+
+def _writes(node: fx.Node) -> bool:
+    """Return whether a node may write to what it is given."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def _value(node: fx.Node) -> Any:  # noqa: ANN401  whatever a node gave
+    """Return what a node gave when it was recorded, or a description of it."""
+    return node.meta.get("val", node.meta.get("tensor_meta"))
 
 
 def _same_as(node: fx.Node) -> fx.Node | None:
@@ -77,15 +124,18 @@ def _is_zeros(value: object) -> bool:
 
 def _layout(node: fx.Node) -> tuple[object, object]:
     """Return shape and dtype of what a node gave when it was recorded."""
-    found = node.meta.get("val", node.meta.get("tensor_meta"))
+    found = _value(node)
     return getattr(found, "shape", node), getattr(found, "dtype", node)
 
 
-def _call(node: fx.Node, places: dict[fx.Node, int]) -> tuple[int, Any, list[Any], dict[str, Any], list[int]]:
+def _call(
+    node: fx.Node, places: dict[fx.Node, int], constants: dict[fx.Node, Tensor]
+) -> tuple[int, Any, list[Any], dict[str, Any], list[int]]:
     """Return where the result goes, what to call with which arguments, and which values nobody reads afterwards."""
     if any(isinstance(each, fx.Node) for each in node.kwargs.values()):
         raise ValueError("an operation takes a tensor by keyword")
-    dead = [places[each] for each in node.all_input_nodes if max(places[user] for user in each.users) == places[node]]
+    made = (each for each in node.all_input_nodes if each not in constants)
+    dead = [places[each] for each in made if max(places[user] for user in each.users) == places[node]]
     return places[node], node.target, [_argument(each, places) for each in node.args], dict(node.kwargs), dead
 
 

@@ -51,6 +51,7 @@ def load_dataset(config: DatasetConfig) -> Dataset:
         budget=config.budget,
         mock=_read_mock(config, columns),
         legal_basis=config.legal_basis,
+        simulated=config.simulated,
     )
 
 

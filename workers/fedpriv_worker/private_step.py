@@ -80,9 +80,9 @@ class PrivateStep:
     def of(self, model: Mapping[str, Tensor], features: Tensor, target: Tensor, entropy: Entropy) -> PrivateGradient:
         """Return (sum of clipped gradients + noise) / batch_size over these rows, which a Poisson sample must be."""
         summed = self._gradients.clipped_sum(model, features, target, self._clip)
-        noisy = torch.from_numpy(self._lattice.noisy(summed.total.numpy(), entropy))
-        mean = noisy.to(torch.float32).div_(self._noise.batch_size)
-        return PrivateGradient(self._gradients.named(mean), summed.ignored)
+        total = summed.total.numpy()  # made for this step, so the noisy sum can take its place
+        mean = torch.from_numpy(self._lattice.noisy(total, entropy, out=total, times=1 / self._noise.batch_size))
+        return PrivateGradient(self._gradients.named(mean.to(torch.float32)), summed.ignored)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from fedpriv_worker.executor import Executor, stand_in
 from fedpriv_worker.journal import Journal
 from fedpriv_worker.leases import Leases
 from fedpriv_worker.pace import GREETING, Paces
+from fedpriv_worker.payloads import Recorder
 from fedpriv_worker.pointers import Table
 from fedpriv_worker.pointing import Pointing
 from fedpriv_worker.publishing import Publisher
@@ -79,8 +80,12 @@ class Worker:
         quota: PointerQuota | None = None,
         reached: Reached = unwatched,
         enrolment: Enrolment | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        """Hold `datasets`; without an `enrolment` the worker takes part in no secure aggregation."""
+        """Hold `datasets`; without an `enrolment` the worker takes part in no secure aggregation.
+
+        A `recorder`, for simulated data alone, keeps what crosses every link.
+        """
         self.name = name
         self.facts = _facts(name, datasets)
         self.journal = journal
@@ -90,6 +95,7 @@ class Worker:
         self.closing = False
         self.door = Door(self.facts, journal)
         self.enrolment = enrolment
+        self._recorder = recorder
         self._executor = executor
         self._quota = quota or PointerQuota()
         self._credentials = credentials
@@ -103,6 +109,8 @@ class Worker:
 
     async def serve(self, raw: RawLink, side: Side) -> None:
         """Prove who we are, learn who the peer is, and answer it until the link ends; raise `PeerLost` if it is cut."""
+        if self._recorder is not None:
+            raw = self._recorder.over(raw)
         link = SealedLink(raw, maximum_message_bytes=STRANGER_MESSAGE_BYTES)
         self._links.add(link)
         try:
