@@ -16,10 +16,12 @@ from typing import Any, Self
 from torch import nn
 
 from fedpriv.clock import SystemClock
+from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.strategies import FedAvg, Strategy
+from fedpriv.privacy.modes import Mode
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.reach import Reachable
 from fedpriv.transport.credentials import Credentials
@@ -28,10 +30,11 @@ from fedpriv.wire.messages import Announcement
 from fedpriv_coordinator.coordinator import Coordinator
 from fedpriv_coordinator.evidence import evidence_of
 from fedpriv_coordinator.experiment import Egress, JobFacts, Result, RoundRecord
-from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, model_tensors, prepare
+from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, made_private, model_tensors, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.private_job import check_private
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
 from fedpriv_coordinator.secure_aggregation import SecureAggregation
 from fedpriv_coordinator.secure_rounds import RoundsOf
@@ -111,6 +114,7 @@ class Federation:
         local: LocalTraining | None = None,
         strategy: Strategy[Any] | None = None,
         secure_aggregation: SecureAggregation | None = None,
+        privacy: Mode | None = None,
         evaluate: Evaluate | None = None,
         worker_metrics: Sequence[str] = (),
         on_round: Callable[[RoundRecord], object] | None = None,
@@ -126,20 +130,23 @@ class Federation:
 
         `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
         here. A round needs `quorum` updates (default: more than half of the workers) within `deadline_seconds`. With
-        `secure_aggregation` this process sees sums over the workers alone, of updates, weights and metrics alike.
-        With `run`, every round is saved there, and `resume` goes on from the last one. Raise `UsageError` for what does
-        not fit before anything is sent, `RoundAbandoned` when all refuse or three rounds in a row miss the quorum.
+        `secure_aggregation` this process sees sums over the workers alone, of updates, weights and metrics alike; with
+        `privacy`, what is learned is private as that mode says, and each worker bills it. With `run`, every round is
+        saved there, and `resume` goes on from the last one. Raise `UsageError` for what does not fit before anything is
+        sent, `RoundAbandoned` when all refuse or three rounds in a row miss the quorum.
         """
+        chosen, secure = strategy or FedAvg(), secure_aggregation
+        check_private(privacy, tuple(worker_metrics), chosen, secure, resume=resume)
         job = prepare(
             model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, local=local or LocalTraining(),
             quorum=quorum, deadline_seconds=deadline_seconds, worker_metrics=worker_metrics,
-            announced=self._announced(),
+            announced=self._announced(), privacy=privacy,
         )  # fmt: skip  # one line of terms
+        job = made_private(job, privacy, self._announced(), secure, _instance(run))
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
         start = begin(watch.folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
-        chosen = strategy or FedAvg()
-        secure = self._rounds.of(secure_aggregation, chosen)
-        coordinator = Coordinator(job, self._members, chosen, start.model, self._clock, secure)
+        how = self._rounds.of(secure, chosen)
+        coordinator = Coordinator(job, self._members, chosen, start.model, self._clock, how)
         reached = train(coordinator, self._members, job, start, watch, self._after_round)
         return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan))
 
@@ -228,6 +235,11 @@ class Federation:
         await self._members.close()
         if self._lobby is not None:
             await self._lobby.close()
+
+
+def _instance(run: str | Path | None) -> str:
+    """Return what tells one run of a private job from another: where it is kept, so that it can be resumed."""
+    return SystemEntropy().random_bytes(16).hex() if run is None else str(Path(run).resolve())
 
 
 def _silent(note: str) -> None:

@@ -97,12 +97,16 @@ class SecureAggregation:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What one round sums: the digests of model and computation, the vector, and how long an answer may take."""
+    """What one round sums: the digests of model and computation, the vector, and how long an answer may take.
+
+    `privacy` says the parameters of its noise, "" without.
+    """
 
     model: bytes
     computation: bytes
     vector: VectorSpec
     deadline_seconds: float
+    privacy: str = ""
 
 
 class Numbering:
@@ -116,6 +120,13 @@ class Numbering:
         """Return a number above every one before, of this process and of earlier ones whose clock was not ahead."""
         self._last = max(self._last + 1, int(self._clock.now() * 1000))
         return self._last
+
+
+def least_in_sum(asked: SecureAggregation, count: int, quorum: int) -> int:
+    """Return the least number of `count` workers in a sum (`Descriptor.least`)."""
+    graph, threshold = _graph(asked, count)
+    connected = count - graph.lost if graph.kind is GraphKind.HARARY else 0
+    return max(threshold, asked.minimum_workers, quorum, connected)
 
 
 def describe(
@@ -140,6 +151,7 @@ def describe(
         threshold=threshold,
         minimum_cohort=max(asked.minimum_workers, quorum),
         graph=graph,
+        privacy=subject.privacy,
         deadlines_seconds=(whole, patience, whole, patience, patience),  # floats: they travel as such, and are hashed
     )
 

@@ -154,6 +154,7 @@ def _train(
             local=config.local,
             strategy=config.strategy.make(),
             secure_aggregation=config.secure_aggregation,
+            privacy=config.privacy,
             evaluate=code.evaluate,
             worker_metrics=config.worker_metrics,
             on_round=progress.on_round,

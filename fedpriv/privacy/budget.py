@@ -61,13 +61,18 @@ class Budget:
 class Cost:
     """The loss of one release: the mechanism that made it, its event as JSON text, and its RDP at each of `ORDERS`.
 
-    `relation` says which data sets count as neighbours. Raise `UsageError` for a loss that is negative or no number.
+    `relation` says which data sets count as neighbours, by one `unit`; `accountant` which version found the RDP.
+    `trusted` says that the noise was promised by whoever received the release. Raise `UsageError` for a loss that is
+    negative or no number.
     """
 
     mechanism: str
     event: str
     relation: str
     rdp: tuple[float, ...] = field(repr=False)
+    unit: str = ROW
+    accountant: str = ""
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rdp", _checked(self.rdp))

@@ -100,6 +100,8 @@ _ADVICE: Mapping[ErrorCode, str] = {
     ErrorCode.OVER_STEPS: "the value took more steps than its owner can read; trace them with @fp.plan",
     ErrorCode.NOT_ENROLLED: "it takes part in no secure aggregation here: its owner has to accept the roster "
     "(fedpriv worker roster accept); its log says what is missing",
+    ErrorCode.BUDGET_EXCEEDED: "the privacy budget of its data set has not enough left for this round; its owner can "
+    "raise it, or go on without this worker",
     ErrorCode.RELEASE_LOST: "it made this result once and lost it in a crash, and makes it never again; go on without",
 }
 

@@ -16,6 +16,7 @@ from fedpriv.wire import messages as m
 from fedpriv.wire import value_bodies
 from fedpriv.wire.fields import DIGEST_BYTES, Kind, bounded, digest, kinds, purpose, short, text, texts
 from fedpriv.wire.plans import decode_plan, encode_plan
+from fedpriv.wire.private_bodies import pack_private, read_private
 from fedpriv.wire.secagg import decode_secagg, encode_secagg
 from fedpriv.wire.tensors import read_shape
 from fedpriv.wire.v1 import session_pb2 as v1
@@ -108,6 +109,8 @@ def _pack_train(train: m.Train, body: v1.Train) -> None:
     body.metrics.extend(kinds(train.metrics))
     body.purpose = purpose(train.purpose)
     body.invite = _pack_invite(train.invite)
+    if train.privacy is not None:
+        pack_private(train.privacy, body.privacy)
 
 
 def _train(body: v1.Train, tensors: TensorSet) -> m.Train:
@@ -127,6 +130,7 @@ def _train(body: v1.Train, tensors: TensorSet) -> m.Train:
         purpose=purpose(body.purpose),
         model=tensors,
         invite=_invite(body.invite),
+        privacy=read_private(body.privacy) if body.HasField("privacy") else None,
     )
 
 

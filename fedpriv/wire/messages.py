@@ -16,6 +16,7 @@ from fedpriv.ids import DatasetName, JobId, PlanDigest
 from fedpriv.plans.plan import Plan
 from fedpriv.secagg.messages import FromCoordinator, FromWorker, Invite
 from fedpriv.updates import TensorSet
+from fedpriv.wire.private import Private
 from fedpriv.wire.values import Asking, Objects, Pointing, SessionOpen, Ticket, Value
 
 PROTOCOL = 1
@@ -44,6 +45,7 @@ class ErrorCode(Enum):
     OVER_REQUESTS = 18
     OVER_STEPS = 19
     NOT_ENROLLED = 20
+    BUDGET_EXCEEDED = 21
 
 
 class Parting(Enum):
@@ -134,6 +136,7 @@ class Train:
 
     `hyperparameters` are the plan's scalar inputs; `seed` orders the rows and drives dropout. With an `invite`, here
     and in the two orders below, the answer goes into a sum: masked, and in that round of secure aggregation alone.
+    With `privacy`, what changed is clipped and noised as that says, and it comes without metrics.
     """
 
     request: int
@@ -151,6 +154,7 @@ class Train:
     purpose: str
     model: TensorSet = field(repr=False)
     invite: Invite | None = None
+    privacy: Private | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from fedpriv.wire.values import (
 )
 from fedpriv_worker.forecast import Forecast
 from fedpriv_worker.orders import Answer, Order, masked_among
+from fedpriv_worker.pricing import Price
 
 # --- what an execution came to ---------------------------------------------------------------------------------------
 
@@ -46,7 +47,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Local training ended: what changed, over how many rows, and the training metrics."""
+    """Local training ended: what changed, over how many rows (0 of private training), and the training metrics."""
 
     rows: int
     metrics: Mapping[str, float] = field(repr=False)
@@ -110,11 +111,15 @@ class Validate:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Reserve what `order` would use up, carry it out with the plan that it names, if any, then report the outcome."""
+    """Reserve what `order` would use up, carry it out with the plan that it names, if any, then report the outcome.
+
+    `price` is what is executed of a private one, and what that costs.
+    """
 
     order: Order
     plan: Plan | None
     forecast: Forecast
+    price: Price | None = None
 
     @property
     def number(self) -> int:

@@ -97,6 +97,7 @@ class Rounds:
                 model=bytes.fromhex(admitted.model) or NO_MODEL,
                 changed=() if action.plan is None else changed_specs(action.plan),
                 features=len(worker.facts.datasets[order.dataset].features),
+                noise=None if admitted.price is None else admitted.price.noise,
                 now=now,
             )
         except FedprivError as error:
@@ -139,12 +140,12 @@ class Rounds:
         assert enrolment is not None  # it joined
         assert action.order.invite is not None
         descriptor = action.order.invite.descriptor
-        uniform = (
-            self._worker.facts.datasets[action.order.dataset].rows is None or descriptor.vector.maximum_weight == 1
-        )
-        weight = enrolment.weight(action.outcome, uniform=uniform)
+        price = admitted.price
+        hides_rows = price is not None or self._worker.facts.datasets[action.order.dataset].rows is None
+        weight = enrolment.weight(action.outcome, uniform=hides_rows or descriptor.vector.maximum_weight == 1)
+        noise = None if price is None else price.noise
         try:
-            part.own = contribution_of(action.outcome, weight, descriptor, SystemEntropy())
+            part.own = contribution_of(action.outcome, weight, descriptor, SystemEntropy(), noise)
         except UsageError as error:  # it weighs more than the round declares
             return [self._withdrawn(part, str(error))]
         return self._masked(part)

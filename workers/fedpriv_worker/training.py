@@ -51,7 +51,7 @@ def train(program: Program, rows: Rows, order: Train, stopped: Callable[[], bool
 
     A pass that has no whole batch changes nothing. Raise `Stopped` between two passes when `stopped` says so.
     """
-    _check_fit(program.plan, rows, order.model, order.hyperparameters)
+    check_fit(program.plan, rows, order.model, order.hyperparameters)
     _check_order(order)
     _prepare(program, order.batch_size)
     generator = torch.Generator().manual_seed(order.seed)
@@ -72,7 +72,7 @@ def train(program: Program, rows: Rows, order: Train, stopped: Callable[[], bool
 
 def evaluate(program: Program, rows: Rows, order: Evaluate) -> Evaluated:
     """Return the metrics of a model over the validation rows, each the mean over rows."""
-    _check_fit(program.plan, rows, order.model, {})
+    check_fit(program.plan, rows, order.model, {})
     reported = {each.name for each in program.plan.outputs_of(OutputRole.LOSS, OutputRole.METRIC)}
     if order.batch_size < 1 or not len(rows) or not order.metrics or not set(order.metrics) <= reported:
         raise Unfit(ErrorCode.INPUT_MISMATCH)
@@ -114,7 +114,7 @@ def _prepare(program: Program, batch_size: int) -> None:
         raise Unfit(code_of(refusal), step=refusal.step, operation=refusal.operation) from None
 
 
-def _check_fit(plan: Plan, rows: Rows, model: TensorSet, hyperparameters: Mapping[str, float]) -> None:
+def check_fit(plan: Plan, rows: Rows, model: TensorSet, hyperparameters: Mapping[str, float]) -> None:
     """Raise `Unfit` unless the model, the scalars and the rows are what the plan's inputs ask for."""
     wanted = plan.inputs_of(InputRole.PARAMETER, InputRole.STATE, InputRole.FROZEN)
     given = model.tensors

@@ -1,0 +1,162 @@
+"""Private runs on every transport: each mode trains, and bills what it executed; the budget has the last word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fleets import RESEARCHER, Fleet, MakeFleet, virtual_fleet
+from torch import nn
+
+import fedpriv as fp
+from fedpriv.ledger.entries import Entry
+from fedpriv.privacy.accountants import cost_of, epsilon_by_rdp
+from fedpriv.privacy.events import from_json
+from fedpriv.privacy.mechanisms import DiscreteGaussian, Gaussian, PoissonSampled, Repeated, Skellam
+from fedpriv.privacy.modes import Mode
+from fedpriv.privacy.relations import Relation
+
+NAMES = ("alice", "bob", "carol", "dave", "erin")
+ROWS = 64
+ROUNDS = 2
+LOSS = F.binary_cross_entropy_with_logits
+LOCAL = fp.LocalTraining(epochs=1, batch_size=32, optimizer=fp.SGD(lr=0.5))
+PLAIN, SUM = fp.PlainUpdate(recipients=(RESEARCHER,)), fp.SecureSum()
+WIDE = fp.Budget(1000.0, 1e-5)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+
+
+def rows(seed: int, count: int = ROWS) -> tuple[torch.Tensor, torch.Tensor]:
+    features = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+    return features, features.sum(1) > 0
+
+
+def held(rule: object, budget: fp.Budget | None = WIDE, names: tuple[str, ...] = NAMES) -> dict[str, list[fp.Dataset]]:
+    return {
+        name: [fp.Dataset("toy", *rows(at), release=[rule], budget=budget)] for at, name in enumerate(names)
+    }  # fmt: skip  # one line a worker
+
+
+def fit(fleet: Fleet, mode: Mode, **options: object) -> fp.Result:
+    terms = {"dataset": "toy", "loss": LOSS, "local": LOCAL, "rounds": ROUNDS, "deadline_seconds": 30}
+    return fleet.federation.fit(network(), privacy=mode, **{**terms, **options})
+
+
+def billed(fleet: Fleet, worker: str) -> list[Entry]:
+    return [entry for entry in fleet.journals[worker].entries() if entry.draft.dp.event]
+
+
+@pytest.fixture
+def virtual(tmp_path: Path):
+    made: list[Fleet] = []
+
+    def make(data: dict[str, list[fp.Dataset]]) -> Fleet:
+        made.append(virtual_fleet(data, tmp_path))
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.close()
+
+
+STEP = PoissonSampled(32 / 60, Gaussian(2.0))  # 64 rows are announced as 60
+MODES = {
+    "central": (fp.CentralDP(noise_multiplier=2.0), PLAIN, False, Gaussian(2.0)),
+    "central in sums": (fp.CentralDP(noise_multiplier=2.0), SUM, True, Gaussian(2.0)),
+    "tree": (fp.TreeDP(noise_multiplier=2.0), PLAIN, False, Gaussian(2.0)),
+    "tree in sums": (fp.TreeDP(noise_multiplier=2.0, bands=2), SUM, True, Gaussian(2.0)),
+    "local": (fp.LocalDP(noise_multiplier=2.0), fp.DifferentialPrivacy(50.0), False, Gaussian(2.0)),
+    "local in sums": (fp.LocalDP(noise_multiplier=2.0), fp.SecureSum(maximum_epsilon=50.0), True, Gaussian(2.0)),
+    "example": (fp.ExampleDP(noise_multiplier=2.0), fp.DifferentialPrivacy(50.0), False, Repeated(STEP, 2)),
+    "example in sums": (
+        fp.ExampleDP(noise_multiplier=2.0), fp.SecureSum(maximum_epsilon=50.0), True, Repeated(STEP, 2)
+    ),
+}  # fmt: skip  # one line a mode
+TRUSTED = (fp.CentralDP, fp.TreeDP)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_what_is_billed_and_on_record_is_the_mechanism_of_the_mode(virtual: Callable[..., Fleet], name: str) -> None:
+    mode, rule, summed, mechanism = MODES[name]
+    fleet = virtual(held(rule))
+    result = fit(fleet, mode, secure_aggregation=fleet.secure() if summed else None)
+    assert [record.outcome for record in result.history.rounds] == ["complete"] * ROUNDS
+    relation = Relation.ADD_OR_REMOVE_ONE if isinstance(mode, fp.ExampleDP) else Relation.REPLACE_ONE
+    entries = billed(fleet, "alice")
+    assert [entry.draft.kind for entry in entries] == ["secagg-masked" if summed else "update"] * ROUNDS
+    assert {from_json(entry.draft.dp.event) for entry in entries} == {mechanism}
+    trusted = isinstance(mode, TRUSTED)
+    assert {entry.draft.dp.relation for entry in entries} == {relation.value + (" trusted" if trusted else "")}
+    times = 1 if isinstance(mode, fp.TreeDP) else ROUNDS  # the noise of a tree is one mechanism, charged at once
+    total = epsilon_by_rdp(Repeated(STEP, 4) if "example" in name else Repeated(mechanism, times), 1e-5, relation)
+    assert float(entries[-1].draft.dp.spent) == pytest.approx(total, rel=1e-5)
+    assert entries[-1].draft.dp.limit == "1000"
+
+
+@pytest.mark.parametrize("kind", ["skellam", "discrete-gaussian"])
+def test_shared_noise_is_billed_for_the_honest_that_are_certain(virtual: Callable[..., Fleet], kind: str) -> None:
+    """Five workers, four in each sum at least, one of them colluding: three are certain."""
+    fleet = virtual(held(fp.SecureSum(maximum_epsilon=50.0)))
+    mode = fp.DistributedDP(noise_multiplier=2.0, mechanism=kind)
+    fit(fleet, mode, secure_aggregation=fleet.secure())
+    noise = mode.noise(rounds=ROUNDS, workers=5, threshold=4, minimum=3, dimension=5, colluding=1)
+    assert noise.honest == 3
+    (event,) = {entry.draft.dp.event for entry in billed(fleet, "bob")}
+    assert event == cost_of(noise.mechanism, Relation.REPLACE_ONE).event
+    assert isinstance(from_json(event), Skellam if kind == "skellam" else DiscreteGaussian)
+
+
+def test_every_transport_trains_privately(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(held(fp.SecureSum(maximum_epsilon=100.0)))
+    shared = fit(fleet, fp.DistributedDP(noise_multiplier=1.0), secure_aggregation=fleet.secure(), rounds=1)
+    by_rows = fit(fleet, fp.ExampleDP(noise_multiplier=1.0), secure_aggregation=fleet.secure(), rounds=1)
+    for result in (shared, by_rows):
+        assert [part.status for part in result.history.rounds[0].workers] == ["folded"] * 5
+    assert len(billed(fleet, "carol")) == 2
+
+
+def test_a_job_is_as_private_as_it_aims_to_be_and_a_rule_for_that_much_lets_it_out(
+    virtual: Callable[..., Fleet],
+) -> None:
+    fleet = virtual(held(fp.DifferentialPrivacy(3.0), fp.Budget(3.0, 1e-5)))
+    fit(fleet, fp.ExampleDP(epsilon=3.0))
+    assert 2.99 < float(billed(fleet, "erin")[-1].draft.dp.spent) <= 3.0
+
+
+def test_noise_of_the_coordinators_promise_satisfies_no_rule_that_asks_for_it(virtual: Callable[..., Fleet]) -> None:
+    fleet = virtual(held(fp.DifferentialPrivacy(900.0)))
+    with pytest.raises(fp.RoundAbandoned, match="no rule of the owner"):
+        fit(fleet, fp.CentralDP(noise_multiplier=2.0))
+    assert billed(fleet, "alice") == []
+
+
+def test_a_budget_that_is_gone_ends_its_workers_part_and_not_the_run(virtual: Callable[..., Fleet]) -> None:
+    small = held(PLAIN, fp.Budget(9.5, 1e-5), NAMES[:1])  # one round under REPLACE_ONE costs 6.99, two 11
+    fleet = virtual({**held(PLAIN), **small})
+    result = fit(fleet, fp.LocalDP(noise_multiplier=1.5), quorum=4)
+    assert [record.outcome for record in result.history.rounds] == ["complete"] * 2
+    (first, second) = (record.workers[0] for record in result.history.rounds)
+    assert (first.status, second.status) == ("folded", "refused")
+    assert "the privacy budget of its data set has not enough left" in second.reason
+    assert len(billed(fleet, "alice")) == 1
+
+
+def test_a_second_coordinator_finds_the_budget_as_the_first_left_it(virtual: Callable[..., Fleet]) -> None:
+    fleet = virtual(held(PLAIN, fp.Budget(9.5, 1e-5)))
+    fit(fleet, fp.LocalDP(noise_multiplier=1.5), rounds=1)
+    with (
+        fp.Federation(_virtual_workers(fleet), name=RESEARCHER) as second,
+        pytest.raises(fp.RoundAbandoned, match="budget"),
+    ):
+        second.fit(network(), dataset="toy", loss=LOSS, rounds=1, local=LOCAL, privacy=fp.LocalDP(noise_multiplier=1.5))
+
+
+def _virtual_workers(fleet: Fleet) -> list[fp.VirtualWorker]:
+    return list(fleet.federation._rounds._here)
