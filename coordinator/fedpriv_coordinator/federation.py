@@ -34,7 +34,8 @@ from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, made_priv
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
 from fedpriv_coordinator.membership import Membership
-from fedpriv_coordinator.private_job import check_private
+from fedpriv_coordinator.privacy_report import privacy_of
+from fedpriv_coordinator.private_job import Settled, check_private
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
 from fedpriv_coordinator.secure_aggregation import SecureAggregation
 from fedpriv_coordinator.secure_rounds import RoundsOf
@@ -148,7 +149,7 @@ class Federation:
         how = self._rounds.of(secure, chosen)
         coordinator = Coordinator(job, self._members, chosen, start.model, self._clock, how)
         reached = train(coordinator, self._members, job, start, watch, self._after_round)
-        return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan))
+        return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan), job.settled)
 
     def statistics(
         self,
@@ -194,13 +195,14 @@ class Federation:
     ) -> None:
         self.close()
 
-    def _result(self, watch: Watch, reached: Saved, facts: JobFacts) -> Result:
+    def _result(self, watch: Watch, reached: Saved, facts: JobFacts, settled: Settled | None) -> Result:
         load_tensors(watch.model, reached.model)
         run = None if watch.folder is None else watch.folder.folder
         return Result(
             watch.model,
             reached.history,
             self.egress(),
+            privacy=None if settled is None else privacy_of(settled, facts.dataset, reached.history),
             run=run,
             lost=reached.history.lost,
             job=facts,

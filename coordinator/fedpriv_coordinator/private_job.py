@@ -18,7 +18,7 @@ from fedpriv.learning.strategies import Strategy
 from fedpriv.privacy.calibration import gaussian_noise
 from fedpriv.privacy.mechanisms import Single, parts_of
 from fedpriv.privacy.modes import CentralDP, DistributedDP, ExampleDP, LocalDP, Mode, TreeDP
-from fedpriv.privacy.noises import Noise
+from fedpriv.privacy.noises import Noise, check_drawn
 from fedpriv.secagg.thresholds import colluding
 from fedpriv.wire.private import Private
 from fedpriv_coordinator.secure_aggregation import SecureAggregation, least_in_sum
@@ -131,6 +131,7 @@ def settle(mode: Mode, setting: Setting) -> Settled:
 
 
 def _alike(mode: Mode, private: Private, noise: Noise, setting: Setting) -> Settled:
+    check_drawn(noise, setting.dimension)
     ((single, times),) = parts_of(noise.mechanism)
     return Settled(mode, private, dict.fromkeys(setting.rows, (single, times)))
 
@@ -182,6 +183,7 @@ def _by_rows(mode: ExampleDP, setting: Setting) -> Settled:
         worker: named.noise(rows=rows, batch_size=local.batch_size, rounds=setting.rounds, steps=steps)
         for worker, (rows, steps) in found.items()
     }
+    check_drawn(next(iter(noises.values())), setting.dimension)
     costs = {worker: parts_of(noise.mechanism)[0] for worker, noise in noises.items()}
     private = Private(named, setting.rounds, len(setting.rows), optimizer=local.optimizer)
     return Settled(mode, private, costs)

@@ -24,6 +24,7 @@ from fedpriv_coordinator.experiment import (
     RoundRecord,
     size_text,
 )
+from fedpriv_coordinator.privacy_report import PrivacyReport
 
 __all__ = ["Egress", "JobFacts", "LedgerSummary", "ReportInput", "page"]
 
@@ -75,12 +76,15 @@ class ReportInput:
     ledgers: tuple[LedgerSummary, ...] = ()
     lost: tuple[LostWorker, ...] = ()
     written: float | None = None
+    privacy: PrivacyReport | None = None
 
 
 def page(report: ReportInput) -> str:
     """Return the report as one HTML document."""
     title = escape(report.job.name)
-    body = "\n".join((*_opening(report), *_curves(report.history), *_workers(report), *_lost(report.lost)))
+    body = "\n".join(
+        (*_opening(report), *_curves(report.history), *_privacy(report.privacy), *_workers(report), *_lost(report.lost))
+    )
     end = "\n".join((*_findings(report.history), *_rounds(report.history), *_verify(report)))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -131,6 +135,8 @@ def _figures(report: ReportInput) -> Iterator[tuple[str, str, str]]:
                 yield f"{name.capitalize()} at workers", _number(value), "mean over their own validation rows"
         if last.loss is not None and not (last.metrics or last.worker_metrics):
             yield "Training loss", _number(last.loss), "on the rows that it was trained on; nothing was evaluated"
+    if (privacy := report.privacy) is not None:
+        yield "Epsilon", f"{privacy.epsilon:.3g}", f"delta {privacy.delta:g}, for each {privacy.unit}"
     complete = sum(record.outcome == "complete" for record in rounds)
     yield "Rounds", f"{complete}", f"{len(rounds) - complete} abandoned" if complete < len(rounds) else "all complete"
     yield (
@@ -141,6 +147,20 @@ def _figures(report: ReportInput) -> Iterator[tuple[str, str, str]]:
     if report.ledgers:
         verified = sum(ledger.verified for ledger in report.ledgers)
         yield "Ledgers verified", f"{verified} of {len(report.ledgers)}", ""
+
+
+def _privacy(privacy: PrivacyReport | None) -> Iterator[str]:
+    """Yield what a private run came to: in one sentence, after each round, and for each worker's data set."""
+    if privacy is None:
+        return
+    yield f"<h2>Privacy</h2>\n<p>{escape(privacy.words)}.</p>"
+    rounds = ", ".join(f"{each:.3g}" for each in privacy.rounds)
+    yield f'<p class="soft">Epsilon after each round, by RDP, as budgets count it: {rounds}.</p>'
+    workers = ", ".join(f"{escape(name)} {epsilon:.3g}" for name, epsilon in privacy.workers.items())
+    yield (
+        f'<p class="soft">Of the whole run for each data set, by {privacy.accountant}: {workers}. What each of '
+        "them billed to its budget is in its own ledger.</p>"
+    )
 
 
 def _total(report: ReportInput) -> int:

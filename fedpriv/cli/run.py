@@ -205,6 +205,7 @@ def _report(result: Result, folder: Path, *, as_json: bool) -> None:
             ],
             "unmeasured": {part.worker: part.unmeasured for part in last.workers if part.unmeasured},
             "lost": [{"worker": lost.worker, "round": lost.round} for lost in result.lost],
+            "privacy": None if result.privacy is None else result.privacy.document(),
         }
         sys.stdout.write(json.dumps(document) + "\n")
     else:

@@ -170,3 +170,14 @@ class TreeNoise:
 
 
 Noise = CentralNoise | DistributedNoise | LocalNoise | ExampleNoise | TreeNoise
+
+
+def check_drawn(noise: Noise, dimension: int) -> None:
+    """Raise `UsageError` where noise so small or large cannot be drawn for updates of `dimension` values."""
+    match noise:
+        case CentralNoise() | LocalNoise() | ExampleNoise():
+            noise.lattice(dimension)
+        case TreeNoise():
+            noise.running_sums(dimension)
+        case DistributedNoise():
+            noise.largest  # noqa: B018  makes the table

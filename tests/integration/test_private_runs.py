@@ -160,3 +160,76 @@ def test_a_second_coordinator_finds_the_budget_as_the_first_left_it(virtual: Cal
 
 def _virtual_workers(fleet: Fleet) -> list[fp.VirtualWorker]:
     return list(fleet.federation._rounds._here)
+
+
+def test_a_result_says_what_it_came_to_after_each_round_for_whom_and_by_what(
+    virtual: Callable[..., Fleet], tmp_path: Path
+) -> None:
+    fleet = virtual(held(fp.DifferentialPrivacy(50.0)))
+    result = fit(fleet, fp.ExampleDP(noise_multiplier=2.0))
+    found = result.privacy
+    assert found is not None
+    assert found.rounds == tuple(epsilon_by_rdp(Repeated(STEP, 2 * each), 1e-5) for each in (1, 2))
+    assert found.accountant == "PLD"
+    assert 0.8 * found.rounds[-1] < found.epsilon < found.rounds[-1]
+    assert found.workers == dict.fromkeys(NAMES, found.epsilon)
+    assert found.words.startswith(f"ExampleDP: epsilon {found.epsilon:.4g} at delta 1e-05, by PLD, for each row: ")
+    assert found.words in str(result)
+    page = (result.save(tmp_path / "run") / "report.html").read_text()
+    assert "<h2>Privacy</h2>" in page
+    assert f"Epsilon after each round, by RDP, as budgets count it: {found.rounds[0]:.3g}, " in page
+    assert found.document()["rounds"] == {"accountant": "RDP", "epsilon": list(found.rounds)}
+
+
+def test_a_result_of_distributed_noise_is_by_rdp_and_of_a_promise_says_so(virtual: Callable[..., Fleet]) -> None:
+    fleet = virtual(held(SUM))
+    shared = fit(fleet, fp.DistributedDP(noise_multiplier=4.0), secure_aggregation=fleet.secure(), rounds=1).privacy
+    assert shared is not None
+    assert (shared.accountant, shared.unit, shared.relation) == ("RDP", "worker", "REPLACE_SPECIAL")
+    assert not shared.trusted
+    promised = fit(fleet, fp.CentralDP(noise_multiplier=4.0), secure_aggregation=fleet.secure(), rounds=1).privacy
+    assert promised is not None
+    assert promised.words.endswith("; the noise is the coordinator's promise")
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "message"),
+    [
+        (fp.ExampleDP(delta=0.05), {}, "delta is 0.05, not below 1/60"),
+        (fp.DistributedDP(), {}, "a share of the noise at each worker, which protects nobody outside of a sum"),
+        (fp.LocalDP(), {"worker_metrics": ("loss",)}, r"worker_metrics \(loss\) would leave without noise"),
+        (fp.CentralDP(adaptive=fp.AdaptiveClip(), noise_multiplier=1.0), {}, "use a fixed clip, at least 11 workers"),
+        (
+            fp.CentralDP(adaptive=fp.AdaptiveClip(), noise_multiplier=1.0),
+            {"secure_aggregation": fp.SecureAggregation()},
+            "which nobody sees under secure aggregation",
+        ),
+        (fp.TreeDP(separation=2, participations=1), {}, "here every one is asked in every round"),
+        (fp.TreeDP(), {"resume": True}, "it cannot be resumed"),
+        (
+            fp.ExampleDP(),
+            {"local": fp.LocalTraining(batch_size=64)},
+            "batch_size is 64 and worker 'alice' anno",
+        ),
+        (fp.ExampleDP(), {"local": fp.LocalTraining(drop_last=True)}, "each private step draws a Poisson sample"),
+        (fp.LocalDP(epsilon=1e-4), {}, "the most that is drawn; use less noise, or ask for a larger epsilon"),
+        ("example", {}, "privacy is a str; use fp.ExampleDP"),
+    ],
+)
+def test_what_cannot_be_private_so_is_refused_before_anything_is_sent(
+    virtual: Callable[..., Fleet], mode: Mode, options: dict[str, object], message: str
+) -> None:
+    fleet = virtual(held(PLAIN, names=NAMES[:3]))
+    with pytest.raises(fp.UsageError, match=message):
+        fit(fleet, mode, **options)
+    assert "plan-accepted" not in fleet.kinds("alice")
+
+
+def test_a_model_that_counts_batches_or_mixes_rows_is_refused(virtual: Callable[..., Fleet]) -> None:
+    fleet = virtual(held(PLAIN, names=NAMES[:3]))
+    model = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2), nn.Linear(2, 1), nn.Flatten(0))
+    terms = {"dataset": "toy", "loss": LOSS, "local": LOCAL}
+    with pytest.raises(fp.UsageError, match=r"would count batches and so rows in clear; .* GroupNorm"):
+        fleet.federation.fit(model, privacy=fp.LocalDP(noise_multiplier=2.0), **terms)
+    with pytest.raises(fp.TraceError, match="GroupNorm or LayerNorm in place of BatchNorm"):
+        fleet.federation.fit(model, privacy=fp.ExampleDP(noise_multiplier=2.0), **terms)

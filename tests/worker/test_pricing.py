@@ -45,7 +45,8 @@ ORDER = Train(1, JobId("j"), 1, ROWS, PlanDigest(b"p" * 32), 1, 10, True, False,
 
 def invited(order: Train, workers: int = 10, threshold: int = 7, minimum: int = 3) -> Train:
     among = Descriptor(
-        federation="f", roster=bytes(32), round=1, model=bytes(32), plan=bytes(32), vector=with_counts([Part("a", (), 1.0)]),
+        federation="f", roster=bytes(32), round=1, model=bytes(32), plan=bytes(32),
+        vector=with_counts([Part("a", (), 1.0)]),
         modulus_bits=32,
         workers=workers, threshold=threshold, minimum_cohort=minimum,
     )  # fmt: skip  # one line of numbers

@@ -15,18 +15,15 @@ from fractions import Fraction
 from fedpriv.errors import UsageError
 from fedpriv.learning.local import LocalTraining, Optimizer
 from fedpriv.privacy.accountants import cost_of, epsilon_by_rdp
-from fedpriv.privacy.budget import ROW, Budget, Cost
+from fedpriv.privacy.budget import WORKER, Budget, Cost
 from fedpriv.privacy.mechanisms import over_rounds
 from fedpriv.privacy.modes import CentralDP, DistributedDP, ExampleDP, LocalDP, Mode, TreeDP
-from fedpriv.privacy.noises import Noise, TreeNoise
+from fedpriv.privacy.noises import Noise, TreeNoise, check_drawn
 from fedpriv.privacy.relations import Relation
 from fedpriv.secagg.thresholds import colluding
 from fedpriv.updates import DTYPES, TensorSpec
 from fedpriv.wire.messages import DatasetDescription, Train
 from fedpriv.wire.private import Private
-
-WORKER = "worker"
-"""The unit of a budget for all rows of a worker together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +57,7 @@ def price_of(
     _check(order, private, changed)
     dimension = sum(each.elements for each in changed)
     noise, billed = _noises(order, private, description, dimension, share)
+    check_drawn(noise, dimension)
     whole = isinstance(noise, TreeNoise)
     price = Price(noise, private.text(), whole=whole, optimizer=private.optimizer)
     if budget is None:
@@ -77,12 +75,12 @@ def charged_under(mode: Mode, unit: str) -> Relation:
     """Return which neighbours a budget for each `unit` is charged for under `mode`.
 
     A mode that protects whole updates protects who is in the data of one too, but as one that is another: without a
-    row, or a patient with all of theirs, a worker sends another update, not none. Raise `UsageError` for a mode that
-    protects less than the unit.
+    row, or a patient with all of theirs, a worker sends another update, not none. Private steps take one row of each
+    patient, so they protect patients as they do rows. Raise `UsageError` for a mode that protects less than the unit.
     """
     if isinstance(mode, ExampleDP):
-        if unit != ROW:
-            raise UsageError(f"a job that protects each row cannot be billed to a budget for each {unit}")
+        if unit == WORKER:
+            raise UsageError("a job that protects each row cannot be billed to a budget for each worker")
         return mode.relation
     return mode.relation if unit == WORKER else Relation.REPLACE_ONE
 
