@@ -30,6 +30,7 @@ from fedpriv.wire.messages import Announcement
 from fedpriv_coordinator.coordinator import Coordinator
 from fedpriv_coordinator.evidence import evidence_of
 from fedpriv_coordinator.experiment import Egress, JobFacts, Result, RoundRecord
+from fedpriv_coordinator.foretelling import foretell
 from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, made_private, model_tensors, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
@@ -126,15 +127,15 @@ class Federation:
         deadline_seconds: float = 600.0,
         run: str | Path | None = None,
         resume: bool = False,
+        on_note: Callable[[str], None] | None = None,
     ) -> Result:
         """Train `model` on every worker's `dataset` and return the result.
 
         `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
-        here. A round needs `quorum` updates (default: more than half of the workers) within `deadline_seconds`. With
-        `secure_aggregation` this process sees sums over the workers alone, of updates, weights and metrics alike; with
-        `privacy`, what is learned is private as that mode says, and each worker bills it. With `run`, every round is
-        saved there, and `resume` goes on from the last one. Raise `UsageError` for what does not fit before anything is
-        sent, `RoundAbandoned` when all refuse or three rounds in a row miss the quorum.
+        here. A round needs `quorum` updates (default: a majority) within `deadline_seconds`. `secure_aggregation` shows
+        sums over the workers alone, `privacy` makes what is learned private as that mode says; `on_note` hears of
+        budgets that will not last. With `run`, every round is saved there, and `resume` goes on. Raise `UsageError`
+        for what does not fit before anything is sent, `RoundAbandoned` where too few rounds can be.
         """
         chosen, secure = strategy or FedAvg(), secure_aggregation
         check_private(privacy, tuple(worker_metrics), chosen, secure, resume=resume)
@@ -146,8 +147,8 @@ class Federation:
         job = made_private(job, privacy, self._announced(), secure, _instance(run))
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
         start = begin(watch.folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
-        how = self._rounds.of(secure, chosen)
-        coordinator = Coordinator(job, self._members, chosen, start.model, self._clock, how)
+        coordinator = Coordinator(job, self._members, chosen, start.model, self._clock, self._rounds.of(secure, chosen))
+        foretell(job, self._members, on_note or _silent)
         reached = train(coordinator, self._members, job, start, watch, self._after_round)
         return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan), job.settled)
 

@@ -15,10 +15,13 @@ from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.strategies import Strategy
+from fedpriv.privacy.accountants import times_left
+from fedpriv.privacy.budget import WORKER, Account
 from fedpriv.privacy.calibration import gaussian_noise
 from fedpriv.privacy.mechanisms import Single, parts_of
 from fedpriv.privacy.modes import CentralDP, DistributedDP, ExampleDP, LocalDP, Mode, TreeDP
 from fedpriv.privacy.noises import Noise, check_drawn
+from fedpriv.privacy.relations import Relation
 from fedpriv.secagg.thresholds import colluding
 from fedpriv.wire.private import Private
 from fedpriv_coordinator.secure_aggregation import SecureAggregation, least_in_sum
@@ -187,3 +190,22 @@ def _by_rows(mode: ExampleDP, setting: Setting) -> Settled:
     costs = {worker: parts_of(noise.mechanism)[0] for worker, noise in noises.items()}
     private = Private(named, setting.rounds, len(setting.rows), optimizer=local.optimizer)
     return Settled(mode, private, costs)
+
+
+def running_out(settled: Settled, worker: WorkerName, account: Account | None) -> str:
+    """Return in words that a worker's budget will not pay all rounds, "" where it does or where it has none."""
+    single, times = settled.costs[worker]
+    rounds, budget = settled.private.rounds, None if account is None else account.budget
+    if account is None or budget is None:
+        return ""
+    mode = settled.mode
+    if isinstance(mode, ExampleDP) and budget.unit == WORKER:
+        return f"the budget of {worker} is for all its rows together, which no private step on rows can be billed to"
+    relation = mode.relation if isinstance(mode, ExampleDP) or budget.unit == WORKER else Relation.REPLACE_ONE
+    paid = times_left(account, single, relation) // times
+    if paid >= (1 if settled.whole else rounds):
+        return ""
+    return (
+        f"the budget of {worker} runs out in round {paid + 1} of {rounds}: epsilon {account.left:.4g} of "
+        f"{budget.epsilon:g} is left; it will refuse from then on"
+    )

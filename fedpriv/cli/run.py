@@ -165,6 +165,7 @@ def _train(
             deadline_seconds=config.workers.deadline_seconds,
             run=folder,
             resume=resuming,
+            on_note=display.note,
         )
 
 

@@ -28,9 +28,11 @@ from fedpriv.wire.codec import encode, kind_of
 from fedpriv.wire.framing import envelope_bytes
 from fedpriv.wire.messages import (
     Announcement,
+    AskBudget,
     AskCheckpoint,
     AskMock,
     AskStatistics,
+    BudgetLeft,
     Checkpoint,
     ErrorCode,
     Evaluate,
@@ -71,6 +73,7 @@ _ANSWERS: Mapping[type[Request], type[Reply]] = {
     AskStatistics: Statistics,
     AskMock: Mock,
     AskCheckpoint: Checkpoint,
+    AskBudget: BudgetLeft,
     OpenSession: SessionOpen,
     Fetch: Value,
     AskObjects: Objects,

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from fedpriv.ids import DatasetName, JobId, PlanDigest
 from fedpriv.plans.plan import Plan
+from fedpriv.privacy.budget import Account
 from fedpriv.secagg.messages import FromCoordinator, FromWorker, Invite
 from fedpriv.updates import TensorSet
 from fedpriv.wire.private import Private
@@ -193,6 +194,14 @@ class AskMock:
 
 
 @dataclass(frozen=True, slots=True)
+class AskBudget:
+    """Ask what is left of the privacy budget of `dataset`; only whom a rule of it names is told."""
+
+    request: int
+    dataset: DatasetName
+
+
+@dataclass(frozen=True, slots=True)
 class AskCheckpoint:
     """Ask for the worker's signed checkpoint; `held` is the one that the sender cosigned last, b"" if none."""
 
@@ -275,6 +284,14 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetLeft:
+    """A data set's budget and what was spent of it, by everybody: nothing of its rows. None where it has none."""
+
+    request: int
+    account: Account | None
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A request was not carried out. `step` is the plan step that failed, -1 when none did; `operation` its name."""
 
@@ -292,7 +309,7 @@ class Goodbye:
 
 
 Handshake: TypeAlias = Hello | HelloProof
-Request: TypeAlias = OfferPlan | Train | Evaluate | AskStatistics | AskMock | AskCheckpoint | Asking
+Request: TypeAlias = OfferPlan | Train | Evaluate | AskStatistics | AskMock | AskCheckpoint | AskBudget | Asking
 Notice: TypeAlias = CloseRound | Cosigned | Goodbye | Pointing
 Reply: TypeAlias = (
     PlanAccepted
@@ -301,6 +318,7 @@ Reply: TypeAlias = (
     | Statistics
     | Mock
     | Checkpoint
+    | BudgetLeft
     | SessionOpen
     | Value
     | Objects

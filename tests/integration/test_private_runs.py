@@ -233,3 +233,24 @@ def test_a_model_that_counts_batches_or_mixes_rows_is_refused(virtual: Callable[
         fleet.federation.fit(model, privacy=fp.LocalDP(noise_multiplier=2.0), **terms)
     with pytest.raises(fp.TraceError, match="GroupNorm or LayerNorm in place of BatchNorm"):
         fleet.federation.fit(model, privacy=fp.ExampleDP(noise_multiplier=2.0), **terms)
+
+
+def test_a_run_says_before_it_begins_whose_budget_will_run_out_and_when(virtual: Callable[..., Fleet]) -> None:
+    small = held(PLAIN, fp.Budget(9.5, 1e-5), NAMES[:1])  # pays one round of two
+    none = held(PLAIN, None, NAMES[1:2])
+    fleet, notes = virtual({**held(PLAIN), **small, **none}), []
+    fit(fleet, fp.LocalDP(noise_multiplier=1.5), quorum=4, on_note=notes.append)
+    assert notes == [
+        "the budget of alice runs out in round 2 of 2: epsilon 9.5 of 9.5 is left; it will refuse from then on"
+    ]
+    assert fleet.kinds("alice").count("budget-left") == 1
+
+
+def test_a_budget_is_shown_to_whom_a_rule_of_its_data_set_names_and_to_nobody_else(
+    virtual: Callable[..., Fleet],
+) -> None:
+    fleet, notes = virtual(held(fp.PlainUpdate(recipients=("another",)), fp.Budget(0.1, 1e-5))), []
+    with pytest.raises(fp.RoundAbandoned):
+        fit(fleet, fp.LocalDP(noise_multiplier=1.5), on_note=notes.append)
+    assert notes == []
+    assert "budget-left" not in fleet.kinds("alice")

@@ -9,11 +9,14 @@ from typing import TypeAlias
 from fedpriv.ids import JobId, PlanDigest
 from fedpriv.plans.plan import Plan
 from fedpriv.policy.requests import ReleaseRequest
+from fedpriv.privacy.budget import Budget
 from fedpriv.secagg.messages import FromCoordinator
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import (
     Announcement,
+    AskBudget,
     AskCheckpoint,
+    BudgetLeft,
     Checkpoint,
     Cosigned,
     ErrorCode,
@@ -149,7 +152,7 @@ class Note:
 class Tell:
     """Send a message that derives from no private data; the door records it."""
 
-    message: Announcement | PlanAccepted | Failure | Goodbye | Checkpoint
+    message: Announcement | PlanAccepted | Failure | Goodbye | Checkpoint | BudgetLeft
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,14 @@ class ShowCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowBudget:
+    """Answer with what is left of a data set's budget, None where it has none."""
+
+    request: AskBudget
+    budget: Budget | None
+
+
+@dataclass(frozen=True, slots=True)
 class KeepCosignature:
     """Add the peer's cosignature to the checkpoint that it was shown last, if it is a good one."""
 
@@ -230,6 +241,7 @@ Action: TypeAlias = (
     | Point
     | Publish
     | ShowCheckpoint
+    | ShowBudget
     | KeepCosignature
     | Close
 )

@@ -40,6 +40,7 @@ from fedpriv.wire import codec
 from fedpriv.wire.framing import framed_bytes
 from fedpriv.wire.messages import (
     Announcement,
+    BudgetLeft,
     Checkpoint,
     Evaluation,
     Failure,
@@ -79,6 +80,7 @@ Public: TypeAlias = (
     | HelloProof
     | Announcement
     | PlanAccepted
+    | BudgetLeft
     | Checkpoint
     | SessionOpen
     | Objects

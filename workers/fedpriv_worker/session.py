@@ -31,6 +31,7 @@ from fedpriv.secagg.thresholds import DEFAULT_COLLUDING
 from fedpriv.updates import TensorSpec
 from fedpriv.wire.messages import (
     Announcement,
+    AskBudget,
     AskCheckpoint,
     AskMock,
     AskStatistics,
@@ -78,6 +79,7 @@ from fedpriv_worker.actions import (
     Point,
     Publish,
     Release,
+    ShowBudget,
     ShowCheckpoint,
     StoodIn,
     Summed,
@@ -161,6 +163,8 @@ def handle(  # noqa: PLR0911 - one for each kind of message
             return session, (Hear(message),)
         case AskCheckpoint():
             return _asked_for_the_checkpoint(session, message)
+        case AskBudget():
+            return _asked_for_the_budget(session, message)
         case CloseRound() | Cosigned() | Goodbye():
             return session, _heard(session, message)
         case _:
@@ -208,6 +212,14 @@ def _asked_for_the_checkpoint(session: Session, ask: AskCheckpoint) -> Step:
     if not may_receive(session.peer, session.facts.rules):
         return _refuse(session, ask, ErrorCode.RELEASE_DENIED)  # it counts what others were sent, too
     return session, (ShowCheckpoint(ask),)
+
+
+def _asked_for_the_budget(session: Session, ask: AskBudget) -> Step:
+    """Return what shows the budget: what is left of it follows from what was released, and from no row."""
+    facts = session.facts
+    if not may_receive(session.peer, {ask.dataset: facts.rules.get(ask.dataset, ())}):
+        return _refuse(session, ask, ErrorCode.RELEASE_DENIED)
+    return session, (ShowBudget(ask, facts.budgets.get(ask.dataset)),)
 
 
 def _asked_for_values(session: Session, opened: OpenSession) -> Step:

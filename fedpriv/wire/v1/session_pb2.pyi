@@ -82,7 +82,7 @@ class Frame(_message.Message):
     def __init__(self, header_bytes: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., entry: _Optional[int] = ..., entry_key: _Optional[bytes] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("hello", "hello_proof", "announcement", "offer_plan", "train", "evaluate", "ask_statistics", "close_round", "plan_accepted", "update", "evaluation", "statistics", "failure", "goodbye", "ask_checkpoint", "checkpoint", "cosigned", "ask_mock", "mock", "calls", "put", "open_dataset", "fetch", "value", "ask_objects", "objects", "ask_release", "ticket", "collect", "open_session", "session_open", "secagg")
+    __slots__ = ("hello", "hello_proof", "announcement", "offer_plan", "train", "evaluate", "ask_statistics", "close_round", "plan_accepted", "update", "evaluation", "statistics", "failure", "goodbye", "ask_checkpoint", "checkpoint", "cosigned", "ask_mock", "mock", "calls", "put", "open_dataset", "fetch", "value", "ask_objects", "objects", "ask_release", "ticket", "collect", "open_session", "session_open", "ask_budget", "budget_left", "secagg")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HELLO_PROOF_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +114,8 @@ class Header(_message.Message):
     COLLECT_FIELD_NUMBER: _ClassVar[int]
     OPEN_SESSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_OPEN_FIELD_NUMBER: _ClassVar[int]
+    ASK_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_LEFT_FIELD_NUMBER: _ClassVar[int]
     SECAGG_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     hello_proof: HelloProof
@@ -146,8 +148,10 @@ class Header(_message.Message):
     collect: _pointer_pb2.Collect
     open_session: _pointer_pb2.OpenSession
     session_open: _pointer_pb2.SessionOpen
+    ask_budget: AskBudget
+    budget_left: BudgetLeft
     secagg: bytes
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., offer_plan: _Optional[_Union[OfferPlan, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., ask_statistics: _Optional[_Union[AskStatistics, _Mapping]] = ..., close_round: _Optional[_Union[CloseRound, _Mapping]] = ..., plan_accepted: _Optional[_Union[PlanAccepted, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ask_checkpoint: _Optional[_Union[AskCheckpoint, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., cosigned: _Optional[_Union[Cosigned, _Mapping]] = ..., ask_mock: _Optional[_Union[AskMock, _Mapping]] = ..., mock: _Optional[_Union[Mock, _Mapping]] = ..., calls: _Optional[_Union[_pointer_pb2.Calls, _Mapping]] = ..., put: _Optional[_Union[_pointer_pb2.Put, _Mapping]] = ..., open_dataset: _Optional[_Union[_pointer_pb2.OpenDataset, _Mapping]] = ..., fetch: _Optional[_Union[_pointer_pb2.Fetch, _Mapping]] = ..., value: _Optional[_Union[_pointer_pb2.Value, _Mapping]] = ..., ask_objects: _Optional[_Union[_pointer_pb2.AskObjects, _Mapping]] = ..., objects: _Optional[_Union[_pointer_pb2.Objects, _Mapping]] = ..., ask_release: _Optional[_Union[_pointer_pb2.AskRelease, _Mapping]] = ..., ticket: _Optional[_Union[_pointer_pb2.Ticket, _Mapping]] = ..., collect: _Optional[_Union[_pointer_pb2.Collect, _Mapping]] = ..., open_session: _Optional[_Union[_pointer_pb2.OpenSession, _Mapping]] = ..., session_open: _Optional[_Union[_pointer_pb2.SessionOpen, _Mapping]] = ..., secagg: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., offer_plan: _Optional[_Union[OfferPlan, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., ask_statistics: _Optional[_Union[AskStatistics, _Mapping]] = ..., close_round: _Optional[_Union[CloseRound, _Mapping]] = ..., plan_accepted: _Optional[_Union[PlanAccepted, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ask_checkpoint: _Optional[_Union[AskCheckpoint, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., cosigned: _Optional[_Union[Cosigned, _Mapping]] = ..., ask_mock: _Optional[_Union[AskMock, _Mapping]] = ..., mock: _Optional[_Union[Mock, _Mapping]] = ..., calls: _Optional[_Union[_pointer_pb2.Calls, _Mapping]] = ..., put: _Optional[_Union[_pointer_pb2.Put, _Mapping]] = ..., open_dataset: _Optional[_Union[_pointer_pb2.OpenDataset, _Mapping]] = ..., fetch: _Optional[_Union[_pointer_pb2.Fetch, _Mapping]] = ..., value: _Optional[_Union[_pointer_pb2.Value, _Mapping]] = ..., ask_objects: _Optional[_Union[_pointer_pb2.AskObjects, _Mapping]] = ..., objects: _Optional[_Union[_pointer_pb2.Objects, _Mapping]] = ..., ask_release: _Optional[_Union[_pointer_pb2.AskRelease, _Mapping]] = ..., ticket: _Optional[_Union[_pointer_pb2.Ticket, _Mapping]] = ..., collect: _Optional[_Union[_pointer_pb2.Collect, _Mapping]] = ..., open_session: _Optional[_Union[_pointer_pb2.OpenSession, _Mapping]] = ..., session_open: _Optional[_Union[_pointer_pb2.SessionOpen, _Mapping]] = ..., ask_budget: _Optional[_Union[AskBudget, _Mapping]] = ..., budget_left: _Optional[_Union[BudgetLeft, _Mapping]] = ..., secagg: _Optional[bytes] = ...) -> None: ...
 
 class NamedNumber(_message.Message):
     __slots__ = ("name", "value")
@@ -476,6 +480,28 @@ class Cosigned(_message.Message):
     vkey: str
     signature: bytes
     def __init__(self, vkey: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class AskBudget(_message.Message):
+    __slots__ = ("request", "dataset")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    dataset: str
+    def __init__(self, request: _Optional[int] = ..., dataset: _Optional[str] = ...) -> None: ...
+
+class BudgetLeft(_message.Message):
+    __slots__ = ("request", "epsilon", "delta", "unit", "spent")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    epsilon: float
+    delta: float
+    unit: str
+    spent: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, request: _Optional[int] = ..., epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., unit: _Optional[str] = ..., spent: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class AskMock(_message.Message):
     __slots__ = ("request", "dataset")
