@@ -55,6 +55,8 @@ if TYPE_CHECKING:
         Statistics,
     )
     from fedpriv.privacy.budget import Budget
+    from fedpriv.privacy.clipping import AdaptiveClip
+    from fedpriv.privacy.modes import CentralDP, DistributedDP, ExampleDP, LocalDP, TreeDP
     from fedpriv.remote.dataset import RemoteDataset, RowSet, search
     from fedpriv.remote.homecoming import ModuleTicket, request_module
     from fedpriv.remote.modules import get_module, send_module
@@ -98,6 +100,8 @@ _HOMES = {
         "Statistics",
     ),
     "fedpriv.privacy.budget": ("Budget",),
+    "fedpriv.privacy.clipping": ("AdaptiveClip",),
+    "fedpriv.privacy.modes": ("CentralDP", "DistributedDP", "ExampleDP", "LocalDP", "TreeDP"),
     "fedpriv.remote.dataset": ("RemoteDataset", "RowSet", "search"),
     "fedpriv.remote.homecoming": ("ModuleTicket", "request_module"),
     "fedpriv.remote.modules": ("get_module", "send_module"),

@@ -1,8 +1,7 @@
 """JOB.toml: one federated job, and the researcher's own Python that it names.
 
 Everything is checked before a worker is asked for anything. Paths are relative to the file. `load_code` imports what
-the file names on this machine, the researcher's: nothing of it is ever sent, only plans traced from it. A section
-that this version cannot keep (privacy) is refused with that reason.
+the file names on this machine, the researcher's: nothing of it is ever sent, only plans traced from it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -28,6 +27,8 @@ from fedpriv.ids import checked_name
 from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
 from fedpriv.learning.strategies import STRATEGIES, Strategy
 from fedpriv.policy.rules import MetricKind
+from fedpriv.privacy.modes import Mode
+from fedpriv_coordinator.private_job import MODES
 from fedpriv_coordinator.secure_aggregation import SecureAggregation, Weights
 
 OPTIMIZERS: Mapping[str, type[SGD | Adam | AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
@@ -124,6 +125,16 @@ def parse_secure_aggregation(value: object, where: str) -> SecureAggregation:
     return SecureAggregation(**{each.name: getattr(section, each.name) for each in fields(section)})
 
 
+def parse_privacy(value: object, where: str) -> Mode:
+    """Return `[privacy]` as the mode that it names; what is not `mode` is one of that mode's numbers."""
+    section = dict(settings.table(value, where))
+    name = section.pop("mode", None)
+    if not isinstance(name, str) or name not in MODES:
+        close = nearest(name, MODES) if isinstance(name, str) else ""
+        raise ConfigError(f"{where}: mode {name!r} is not known{close}; use one of {', '.join(MODES)}")
+    return settings.read(section, MODES[name], where=f"{where} ({name})")
+
+
 @dataclass(frozen=True, slots=True)
 class JobConfig:
     """One job as its researcher declares it; `folder` is where the file lies and what its paths are relative to.
@@ -131,9 +142,6 @@ class JobConfig:
     `state` is the coordinator's own folder, the same for all its jobs: its keys and the ledger of what it received.
     """
 
-    LATER: ClassVar[Mapping[str, str]] = {
-        "privacy": "this version adds no differential privacy, and pretending to would mislead; remove it",
-    }
     folder: Path
     name: str
     dataset: str
@@ -152,6 +160,7 @@ class JobConfig:
     secure_aggregation: SecureAggregation | None = field(
         default=None, metadata=settings.key("secure_aggregation", parse=parse_secure_aggregation)
     )
+    privacy: Mode | None = field(default=None, metadata=settings.key("privacy", parse=parse_privacy))
     run: Path | None = None
     state: Path = Path("coordinator-state")
 

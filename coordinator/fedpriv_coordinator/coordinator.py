@@ -15,6 +15,7 @@ from typing import Generic
 import torch
 
 from fedpriv.clock import Clock
+from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import PeerLost, WireError, WorkerRefused
 from fedpriv.ids import PlanDigest, WorkerName
 from fedpriv.learning.strategies import RoundSum, S, Strategy
@@ -27,6 +28,7 @@ from fedpriv_coordinator.experiment import RoundRecord
 from fedpriv_coordinator.inspection import why_unusable, why_unusable_evaluation
 from fedpriv_coordinator.job import Job
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.private_rounds import noising_of
 from fedpriv_coordinator.round import Complete, Terms
 from fedpriv_coordinator.round_records import Gathered, Measured, record_of, sums_of
 from fedpriv_coordinator.secure_rounds import Asked, SecureRounds, mean_metrics, mean_update
@@ -69,6 +71,8 @@ class Coordinator(Generic[S]):
         self._memory = strategy.initialise(model)
         self._clock = clock
         self._secure = secure
+        settled = job.settled
+        self._noising = None if settled is None else noising_of(settled, job.changed, SystemEntropy())
         self._offered: set[tuple[Connection, PlanDigest]] = set()
         self._asked: dict[WorkerName, Connection] = {}
 
@@ -100,23 +104,29 @@ class Coordinator(Generic[S]):
             inspect=lambda worker, update: why_unusable(
                 update, job.changed, job.training_metrics, self._announced_rows(worker)
             ),
-            fold=self._strategy.fold,
+            fold=self._strategy.fold if self._noising is None else self._noising.fold,
             clock=self._clock,
             back=self._back,
         )
         state = await course.run(tuple(self._members.connected))
-        return Gathered(course.parts, course.sum, "" if isinstance(state, Complete) else state.reason)
+        if not isinstance(state, Complete):
+            return Gathered(course.parts, course.sum, state.reason)
+        total = course.sum if self._noising is None else _folded(self._strategy, self._noising.mean(course.sum))
+        return Gathered(course.parts, total)
 
     async def _sum(self, secure: SecureRounds, number: int, model: TensorSet) -> Gathered:
         """Collect the sum of the workers' updates, and fold their mean."""
-        job, folded = self._job, RoundSum()
+        job = self._job
         order = self._training(number, model, seed=0)  # in a sum each worker draws its own
         asked = Asked(order, job.changed, job.quorum, job.deadline_seconds)
         summed = await secure.ask(asked, lambda worker: self._ready(worker, job.training))
         total, sums = summed.sum, sums_of("updates", summed)
         if total is None:
-            return Gathered(summed.parts, folded, summed.reason, findings=summed.findings, sums=sums)
-        self._strategy.fold(folded, mean_update(total, job.changed), float(total.weight))
+            return Gathered(summed.parts, RoundSum(), summed.reason, findings=summed.findings, sums=sums)
+        if self._noising is not None:
+            folded = _folded(self._strategy, self._noising.mean_of(total))
+            return Gathered(summed.parts, folded, saturated=total.saturated, findings=summed.findings, sums=sums)
+        folded = _folded(self._strategy, mean_update(total, job.changed), float(total.weight))
         loss = mean_metrics(total, job.training_metrics).get("loss")
         return Gathered(summed.parts, folded, "", loss, total.saturated, summed.findings, sums)
 
@@ -159,6 +169,7 @@ class Coordinator(Generic[S]):
             metrics=job.training_metrics,
             purpose=job.purpose,
             model=model,
+            privacy=None if self._noising is None else self._noising.private,
         )
 
     async def _back(self, worker: WorkerName) -> None:
@@ -242,6 +253,13 @@ class Coordinator(Generic[S]):
                 await connection.tell(CloseRound(self._job.id, number))
         except (PeerLost, TimeoutError):
             await connection.close()
+
+
+def _folded(strategy: Strategy[S], mean: TensorSet, weight: float = 1.0) -> RoundSum:
+    """Return the sum of a round of which no more is known than the mean."""
+    folded = RoundSum()
+    strategy.fold(folded, mean, weight)
+    return folded
 
 
 def _is_finite(model: TensorSet) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fedpriv_coordinator.evidence import Evidence
+    from fedpriv_coordinator.privacy_report import PrivacyReport
 
 WorkerStatus: TypeAlias = Literal["folded", "lost", "refused", "rejected", "late"]
 Outcome: TypeAlias = Literal["complete", "abandoned"]
@@ -212,14 +213,14 @@ class History:
 class Result:
     """What `Federation.fit` returns: the model, every round, and what left each worker.
 
-    `privacy` is None while no rule of the job accounts for epsilon. `job` and `ledgers` fill the report; `evidence` is
+    `privacy` is what a private job came to, None of another. `job` and `ledgers` fill the report; `evidence` is
     what the coordinator received and cosigned.
     """
 
     model: nn.Module
     history: History
     egress: tuple[Egress, ...] = ()
-    privacy: None = None
+    privacy: PrivacyReport | None = None
     run: Path | None = None
     lost: tuple[LostWorker, ...] = ()
     job: JobFacts | None = None
@@ -254,7 +255,9 @@ class Result:
         _replace(folder / HISTORY, lambda path: path.write_text(history, encoding="utf-8"))
         _replace(folder / MODEL, lambda path: save_model(self.model, str(path)))
         written = SystemClock().now()
-        page = report.page(report.ReportInput(self._facts(folder), self.history, self.ledgers, self.lost, written))
+        page = report.page(
+            report.ReportInput(self._facts(folder), self.history, self.ledgers, self.lost, written, self.privacy)
+        )
         _replace(folder / REPORT, lambda path: path.write_text(page, encoding="utf-8"))
         if plots.available():
             _replace(folder / CURVES, lambda path: plots.write(self.history, path))

@@ -16,10 +16,12 @@ from typing import Any, Self
 from torch import nn
 
 from fedpriv.clock import SystemClock
+from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.strategies import FedAvg, Strategy
+from fedpriv.privacy.modes import Mode
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.reach import Reachable
 from fedpriv.transport.credentials import Credentials
@@ -28,10 +30,13 @@ from fedpriv.wire.messages import Announcement
 from fedpriv_coordinator.coordinator import Coordinator
 from fedpriv_coordinator.evidence import OnMessage, evidence_of
 from fedpriv_coordinator.experiment import Egress, JobFacts, Result, RoundRecord
-from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, model_tensors, prepare
+from fedpriv_coordinator.foretelling import foretell
+from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, made_private, model_tensors, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.privacy_report import privacy_of
+from fedpriv_coordinator.private_job import Settled, check_private
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
 from fedpriv_coordinator.secure_aggregation import SecureAggregation
 from fedpriv_coordinator.secure_rounds import RoundsOf
@@ -115,6 +120,7 @@ class Federation:
         local: LocalTraining | None = None,
         strategy: Strategy[Any] | None = None,
         secure_aggregation: SecureAggregation | None = None,
+        privacy: Mode | None = None,
         evaluate: Evaluate | None = None,
         worker_metrics: Sequence[str] = (),
         on_round: Callable[[RoundRecord], object] | None = None,
@@ -125,27 +131,30 @@ class Federation:
         deadline_seconds: float = 600.0,
         run: str | Path | None = None,
         resume: bool = False,
+        on_note: Callable[[str], None] | None = None,
     ) -> Result:
         """Train `model` on every worker's `dataset` and return the result.
 
         `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
-        here. A round needs `quorum` updates (default: more than half of the workers) within `deadline_seconds`. With
-        `secure_aggregation` this process sees sums over the workers alone, of updates, weights and metrics alike.
-        With `run`, every round is saved there, and `resume` goes on from the last one. Raise `UsageError` for what does
-        not fit before anything is sent, `RoundAbandoned` when all refuse or three rounds in a row miss the quorum.
+        here. A round needs `quorum` updates (default: a majority) within `deadline_seconds`. `secure_aggregation` shows
+        sums alone, `privacy` makes what is learned private; `on_note` hears of budgets that will not last. With `run`,
+        rounds are saved there, and `resume` goes on. Raise `UsageError`, `RoundAbandoned` for too few updates.
         """
+        chosen, secure = strategy or FedAvg(), secure_aggregation
+        check_private(privacy, tuple(worker_metrics), chosen, secure, resume=resume)
         job = prepare(
             model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, local=local or LocalTraining(),
-            quorum=quorum, deadline_seconds=deadline_seconds, worker_metrics=worker_metrics,
+            quorum=quorum, deadline_seconds=deadline_seconds, worker_metrics=worker_metrics, privacy=privacy,
             announced=self._announced(),
         )  # fmt: skip  # one line of terms
+        job = made_private(job, privacy, self._announced(), secure, _instance(run))
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
         start = begin(watch.folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
-        chosen = strategy or FedAvg()
-        secure = self._rounds.of(secure_aggregation, chosen, local)
-        coordinator = Coordinator(job, self._members, chosen, start.model, self._clock, secure)
+        sums = self._rounds.of(secure, chosen, local)
+        coordinator = Coordinator(job, self._members, chosen, start.model, self._clock, sums)
+        foretell(job, self._members, on_note or _silent)
         reached = train(coordinator, self._members, job, start, watch, self._after_round)
-        return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan))
+        return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan), job.settled)
 
     def statistics(
         self,
@@ -191,13 +200,14 @@ class Federation:
     ) -> None:
         self.close()
 
-    def _result(self, watch: Watch, reached: Saved, facts: JobFacts) -> Result:
+    def _result(self, watch: Watch, reached: Saved, facts: JobFacts, settled: Settled | None) -> Result:
         load_tensors(watch.model, reached.model)
         run = None if watch.folder is None else watch.folder.folder
         return Result(
             watch.model,
             reached.history,
             self.egress(),
+            privacy=None if settled is None else privacy_of(settled, facts.dataset, reached.history),
             run=run,
             lost=reached.history.lost,
             job=facts,
@@ -232,6 +242,11 @@ class Federation:
         await self._members.close()
         if self._lobby is not None:
             await self._lobby.close()
+
+
+def _instance(run: str | Path | None) -> str:
+    """Return what tells one run of a private job from another: where it is kept, so that it can be resumed."""
+    return SystemEntropy().random_bytes(16).hex() if run is None else str(Path(run).resolve())
 
 
 def _silent(note: str) -> None:

@@ -7,7 +7,7 @@ anything is sent and before any worker spends a second on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -17,11 +17,14 @@ from fedpriv.errors import TraceError, UsageError, nearest
 from fedpriv.ids import DatasetName, JobId, WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.plans.plan import InputRole, OutputRole, Plan
-from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_training
-from fedpriv.updates import TensorSet, TensorSpec
+from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_loss, trace_training
+from fedpriv.privacy.modes import ExampleDP, Mode
+from fedpriv.updates import DTYPES, TensorSet, TensorSpec
 from fedpriv.wire.fields import MAXIMUM_PURPOSE_BYTES
 from fedpriv.wire.messages import Announcement, DatasetDescription
 from fedpriv_coordinator.fitting import check_code, disagreement, explained
+from fedpriv_coordinator.private_job import Setting, Settled, settle
+from fedpriv_coordinator.secure_aggregation import SecureAggregation
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 METRICS: Mapping[str, Loss] = {"accuracy": accuracy}
@@ -30,7 +33,7 @@ WORKER_METRICS = ("loss", *METRICS)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run: the same for every round and every worker."""
+    """One run: the same for every round and every worker; `settled` is its privacy, where it has any."""
 
     id: JobId
     purpose: str
@@ -44,11 +47,12 @@ class Job:
     evaluation: Plan | None
     worker_metrics: tuple[str, ...]
     changed: tuple[TensorSpec, ...]
+    settled: Settled | None = None
 
     @property
     def hyperparameters(self) -> Mapping[str, float]:
-        """The optimiser's scalar inputs, by name."""
-        return self.local.optimizer.hyperparameters
+        """The optimiser's scalar inputs, by name; a plan that is a loss alone has none."""
+        return self.local.optimizer.hyperparameters if self.training.inputs_of(InputRole.HYPERPARAMETER) else {}
 
     @property
     def training_metrics(self) -> tuple[str, ...]:
@@ -94,8 +98,9 @@ def prepare(
     deadline_seconds: float,
     worker_metrics: Sequence[str],
     announced: Mapping[WorkerName, Announcement],
+    privacy: Mode | None = None,
 ) -> Job:
-    """Return the job; trace the model and loss once. Raise `UsageError` for whatever cannot work."""
+    """Return the job, `privacy` not settled yet; trace model and loss once. Raise `UsageError` for what cannot be."""
     check_code(model, loss, local)
     _check_terms(rounds, quorum, len(announced), deadline_seconds, worker_metrics)
     _check_purpose(purpose)
@@ -105,7 +110,7 @@ def prepare(
     target = TensorExample(schema.target_dtype, ())
     chosen = {name: metric for name, metric in METRICS.items() if name in worker_metrics}
     try:
-        training = trace_training(model, loss, local.optimizer, features, target)
+        training = _training(model, loss, local, features, target, privacy)
         evaluation = trace_evaluation(model, loss, chosen, features, target) if worker_metrics else None
     except TraceError as error:
         raise explained(error, model, schema) from error
@@ -125,10 +130,38 @@ def prepare(
     )
 
 
+def made_private(
+    job: Job,
+    mode: Mode | None,
+    announced: Mapping[WorkerName, Announcement],
+    secure: SecureAggregation | None,
+    instance: str,
+) -> Job:
+    """Return `job` with its noise settled; raise `UsageError` where there is none for these workers.
+
+    `instance` tells it from the same job run again: its noise is new, and so is its bill.
+    """
+    if mode is None:
+        return job
+    rows = {worker: _rows(each, job.dataset) for worker, each in announced.items()}
+    setting = Setting(job.rounds, job.local, rows, _dimension(job.changed), job.quorum, secure)
+    return replace(
+        job,
+        id=_job_id(job.training, job.dataset, job.purpose, job.seed, instance),
+        settled=settle(mode, setting),
+    )
+
+
 def changed_specs(plan: Plan) -> tuple[TensorSpec, ...]:
-    """Return what an update of `plan` holds: every parameter and state tensor that its step writes, in plan order."""
+    """Return what an update of `plan` holds: every parameter and state tensor that its step writes, in plan order.
+
+    A plan that is a loss alone writes nothing: workers train its parameters by private steps of their own.
+    """
     written = {each.name for each in plan.outputs_of(OutputRole.PARAMETER, OutputRole.STATE)}
     held = plan.inputs_of(InputRole.PARAMETER, InputRole.STATE)
+    if not written:
+        held = plan.inputs_of(InputRole.PARAMETER)
+        written = {each.name for each in held}
     return tuple(TensorSpec(each.name, each.dtype, each.shape) for each in held if each.name in written)
 
 
@@ -167,5 +200,34 @@ def _check_purpose(purpose: str) -> None:
         )
 
 
-def _job_id(plan: Plan, dataset: str, purpose: str, seed: int) -> JobId:
-    return JobId(canonical.digest("fedpriv/job/v1", plan.digest, dataset, purpose, seed).hex()[:16])
+def _training(
+    model: nn.Module,
+    loss: Loss,
+    local: LocalTraining,
+    features: TensorExample,
+    target: TensorExample,
+    privacy: Mode | None,
+) -> Plan:
+    """Return the plan of a training step, or of the loss alone where workers make private steps of their own."""
+    if isinstance(privacy, ExampleDP):
+        return trace_loss(model, loss, features, target)
+    return trace_training(model, loss, local.optimizer, features, target)
+
+
+def _rows(announcement: Announcement, dataset: DatasetName) -> int | None:
+    return next(each.rows for each in announcement.datasets if each.name == dataset)
+
+
+def _dimension(changed: Sequence[TensorSpec]) -> int:
+    """Return the number of values of a private update; raise `UsageError` where some count rows."""
+    for spec in changed:
+        if not DTYPES[spec.dtype].is_floating_point:
+            raise UsageError(
+                f"tensor {spec.name!r} of the model is {spec.dtype}, and would count batches and so rows in clear; "
+                "for private training use GroupNorm or LayerNorm in place of BatchNorm"
+            )
+    return sum(spec.elements for spec in changed)
+
+
+def _job_id(plan: Plan, dataset: str, purpose: str, seed: int, instance: str = "") -> JobId:
+    return JobId(canonical.digest("fedpriv/job/v1", plan.digest, dataset, purpose, seed, instance).hex()[:16])

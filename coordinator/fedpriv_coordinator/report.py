@@ -25,6 +25,7 @@ from fedpriv_coordinator.experiment import (
     SumRecord,
     size_text,
 )
+from fedpriv_coordinator.privacy_report import PrivacyReport
 
 __all__ = ["Egress", "JobFacts", "LedgerSummary", "ReportInput", "page"]
 
@@ -76,13 +77,14 @@ class ReportInput:
     ledgers: tuple[LedgerSummary, ...] = ()
     lost: tuple[LostWorker, ...] = ()
     written: float | None = None
+    privacy: PrivacyReport | None = None
 
 
 def page(report: ReportInput) -> str:
     """Return the report as one HTML document."""
     title = escape(report.job.name)
-    told = (*_opening(report), *_curves(report.history), *_sums(report.history), *_findings(report.history))
-    body = "\n".join((*told, *_lost(report.lost), *_workers(report)))
+    told = (*_opening(report), *_curves(report.history), *_privacy(report.privacy), *_sums(report.history))
+    body = "\n".join((*told, *_findings(report.history), *_lost(report.lost), *_workers(report)))
     end = "\n".join((*_rounds(report.history), *_verify(report)))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -137,6 +139,8 @@ def _figures(report: ReportInput) -> Iterator[tuple[str, str, str]]:
     if sizes:
         least, most = sizes[0], sizes[-1]
         yield "The coordinator saw", "sums only", f"of {least if least == most else f'{least} to {most}'} workers each"
+    if (privacy := report.privacy) is not None:
+        yield "Epsilon", f"{privacy.epsilon:.3g}", f"delta {privacy.delta:g}, for each {privacy.unit}"
     complete = sum(record.outcome == "complete" for record in rounds)
     yield "Rounds", f"{complete}", f"{len(rounds) - complete} abandoned" if complete < len(rounds) else "all complete"
     yield (
@@ -147,6 +151,20 @@ def _figures(report: ReportInput) -> Iterator[tuple[str, str, str]]:
     if report.ledgers:
         verified = sum(ledger.verified for ledger in report.ledgers)
         yield "Ledgers verified", f"{verified} of {len(report.ledgers)}", ""
+
+
+def _privacy(privacy: PrivacyReport | None) -> Iterator[str]:
+    """Yield what a private run came to: in one sentence, after each round, and for each worker's data set."""
+    if privacy is None:
+        return
+    yield f"<h2>Privacy</h2>\n<p>{escape(privacy.words)}.</p>"
+    rounds = ", ".join(f"{each:.3g}" for each in privacy.rounds)
+    yield f'<p class="soft">Epsilon after each round, by RDP, as budgets count it: {rounds}.</p>'
+    workers = ", ".join(f"{escape(name)} {epsilon:.3g}" for name, epsilon in privacy.workers.items())
+    yield (
+        f'<p class="soft">Of the whole run for each data set, by {privacy.accountant}: {workers}. What each of '
+        "them billed to its budget is in its own ledger.</p>"
+    )
 
 
 def _total(report: ReportInput) -> int:

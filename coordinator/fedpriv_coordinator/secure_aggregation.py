@@ -87,6 +87,11 @@ class SecureAggregation:
         """Return the roster that was given, read from its file if it is one."""
         return load_roster(Path(self.roster)) if isinstance(self.roster, str | Path) else self.roster
 
+    def enrolled(self, here: int) -> int:
+        """Return how many workers are on the roster, `here` for that of the workers in this process."""
+        given = self.signed_roster()
+        return here if given is None else len(given.roster.keys)
+
     def weight_limit(self, announced: Iterable[int | None]) -> int:
         """Return the largest weight of a round, given the rows that its workers announced (None: hidden, weighs 1)."""
         if self.weights == "uniform":
@@ -97,12 +102,16 @@ class SecureAggregation:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What one round sums: the digests of model and computation, the vector, and how long an answer may take."""
+    """What one round sums: the digests of model and computation, the vector, and how long an answer may take.
+
+    `privacy` says the parameters of its noise, "" without.
+    """
 
     model: bytes
     computation: bytes
     vector: VectorSpec
     deadline_seconds: float
+    privacy: str = ""
 
 
 class Numbering:
@@ -116,6 +125,13 @@ class Numbering:
         """Return a number above every one before, of this process and of earlier ones whose clock was not ahead."""
         self._last = max(self._last + 1, int(self._clock.now() * 1000))
         return self._last
+
+
+def least_in_sum(asked: SecureAggregation, count: int, enrolled: int, quorum: int) -> int:
+    """Return the least number of `count` workers, of those `enrolled`, in a sum (`Descriptor.least`)."""
+    graph, threshold = _graph(asked, count, enrolled)
+    connected = count - graph.lost if graph.kind is GraphKind.HARARY else 0
+    return max(threshold, asked.minimum_workers, quorum, connected)
 
 
 def describe(
@@ -140,6 +156,7 @@ def describe(
         threshold=threshold,
         minimum_cohort=max(asked.minimum_workers, quorum),
         graph=graph,
+        privacy=subject.privacy,
         deadlines_seconds=(whole, patience, whole, patience, patience),
     )
 

@@ -17,6 +17,7 @@ from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.strategies import Strategy
+from fedpriv.privacy.modes import DistributedDP
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.enrolment import Enrollable, process_roster
 from fedpriv.secagg.messages import Invite
@@ -29,12 +30,13 @@ from fedpriv.storage.hashing import tensors_digest
 from fedpriv.storage.rosters import SignedRoster
 from fedpriv.updates import DTYPES, TensorSet, TensorSpec
 from fedpriv.wire.messages import AskStatistics, Evaluate, Train
+from fedpriv.wire.private import Private
 from fedpriv.wire.rounds import METRIC, NO_MODEL, STATISTIC, TENSOR, FixedPoint, Summable, computation, vector_of
 from fedpriv.wire.tensors import tensor_bytes
 from fedpriv_coordinator.course import Part
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.offenders import offenders
-from fedpriv_coordinator.secure_aggregation import Numbering, SecureAggregation, Subject, describe
+from fedpriv_coordinator.secure_aggregation import Numbering, SecureAggregation, Subject, describe, least_in_sum
 from fedpriv_coordinator.summing import Summed, Summing
 
 
@@ -84,7 +86,11 @@ class SecureRounds:
             reason = f"{len(workers)} workers of the roster are connected, {least} are needed in the sum"
             return Summed(parts, reason=reason, findings=strangers)
         order = asked.order
-        subject = Subject(_model(order), computation(order), self._vector(asked, workers), asked.deadline_seconds)
+        private = order.privacy if isinstance(order, Train) else None
+        subject = Subject(
+            _model(order), computation(order), self._vector(asked, workers, private), asked.deadline_seconds,
+            "" if private is None else private.text(),
+        )  # fmt: skip  # one line of facts
         descriptor = describe(self._how, self._roster, workers, self._numbering.next(), asked.quorum, subject)
 
         def order_for(_: WorkerName, invite: Invite) -> Summable:
@@ -107,7 +113,7 @@ class SecureRounds:
         without = {finding.worker for finding in left_out}
         return [name for name in connected if name not in without], tuple(left_out)
 
-    def _vector(self, asked: Asked, workers: Sequence[WorkerName]) -> VectorSpec:
+    def _vector(self, asked: Asked, workers: Sequence[WorkerName], private: Private | None) -> VectorSpec:
         datasets = [self._members.connected[name].announcement.datasets for name in workers]
         described = [each for found in datasets for each in found if each.name == asked.order.dataset]
         if not described:
@@ -115,7 +121,12 @@ class SecureRounds:
         how = FixedPoint(
             float(self._how.clip), self._how.fraction_bits, self._how.weight_limit(each.rows for each in described)
         )
-        return vector_of(asked.order, asked.changed, len(described[0].features), how)
+        shared = None
+        if private is not None and isinstance(private.mode, DistributedDP):
+            dimension = sum(each.elements for each in asked.changed)
+            least = least_in_sum(self._how, len(workers), len(self._roster.keys), asked.quorum)
+            shared = private.shared_noise(dimension, workers=len(workers), least=least)
+        return vector_of(asked.order, asked.changed, len(described[0].features), how, shared)
 
 
 class RoundsOf:

@@ -26,6 +26,8 @@ def summary(result: Result) -> Iterator[str]:
     for name, value in rounds[-1].worker_metrics.items() if rounds else ():
         yield f"  {name} {value:.4f} on the workers' own validation rows"
     yield from _unmeasured(result)
+    if result.privacy is not None:
+        yield f"  {result.privacy.words}"
     received, sent = (sum(getattr(record, name) for record in rounds) for name in ("bytes_in", "bytes_out"))
     yield f"  rounds: received {size_text(received)} from the workers, sent {size_text(sent)} to them"
     for lost in result.lost:

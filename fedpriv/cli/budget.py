@@ -1,4 +1,4 @@
-"""`fedpriv budget`: what was spent of each data set, by whom, and what is left.
+"""`fedpriv budget`: what was spent of each data set, by whom, and what is left; what a job would cost.
 
 It reads the files of a worker's state folder, whether the worker runs or not, and changes nothing. Budgets and rules
 come from worker.toml: without that file only what was spent is known. Epsilon is told at each budget's own delta.
@@ -72,6 +72,26 @@ def show(
     for name, each in found.items():
         if dataset in {"", name}:
             print_json(each) if as_json else _show(each)
+
+
+@app.command()
+def plan(
+    job: Annotated[Path, typer.Argument(metavar="JOB.TOML", help="The job's file.")],
+    *,
+    worker: Annotated[
+        Path | None, typer.Option(metavar="WORKER.TOML|STATE", help="Also what it costs this worker's data set.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Rows that a worker announces.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a private job will cost before it is run, and the rounds that a worker's budget pays at this noise."""
+    from fedpriv.cli import planning  # noqa: PLC0415 - brings both halves
+
+    found = planning.plan(job, rows, None if worker is None else place_at(worker))
+    if as_json:
+        print_json(found)
+    else:
+        sys.stdout.write("".join(f"{harmless(line)}\n" for line in planning.in_words(found)))
 
 
 def _place(where: Path | None) -> Place:

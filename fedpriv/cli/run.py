@@ -154,6 +154,7 @@ def _train(
             local=config.local,
             strategy=config.strategy.make(),
             secure_aggregation=config.secure_aggregation,
+            privacy=config.privacy,
             evaluate=code.evaluate,
             worker_metrics=config.worker_metrics,
             on_round=progress.on_round,
@@ -164,6 +165,7 @@ def _train(
             deadline_seconds=config.workers.deadline_seconds,
             run=folder,
             resume=resuming,
+            on_note=display.note,
         )
 
 
@@ -204,6 +206,7 @@ def _report(result: Result, folder: Path, *, as_json: bool) -> None:
             ],
             "unmeasured": {part.worker: part.unmeasured for part in last.workers if part.unmeasured},
             "lost": [{"worker": lost.worker, "round": lost.round} for lost in result.lost],
+            "privacy": None if result.privacy is None else result.privacy.document(),
         }
         sys.stdout.write(json.dumps(document) + "\n")
     else:

@@ -189,6 +189,10 @@ class LocalTraining:
         if not isinstance(self.optimizer, Optimizer):
             raise UsageError(_not_ours(self.optimizer))
 
+    def steps_over(self, rows: int) -> int:
+        """Return the steps of one round over `rows` rows, the last of each pass over fewer where they do not divide."""
+        return self.epochs * -(-rows // self.batch_size)
+
 
 def _adam_step(
     parameters: Sequence[Tensor], gradients: Sequence[Tensor], state: PerParameter, counters: Scalars, hyper: Scalars

@@ -7,6 +7,7 @@ researcher's own code stands behind a node or an exception.
 
 from __future__ import annotations
 
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -40,13 +41,17 @@ _ROWS_TO_CHECK = (1, 2, 3, 7, 16, 33, 1000)
 _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 
 
+TRACING = threading.RLock()
+"""Held while anything is traced: torch's tracer keeps what it is at in variables of its modules."""
+
+
 def captured(step: Callable[..., Sequence[Tensor]], inputs: Sequence[Input]) -> fx.GraphModule:
     """Return `step` as a functional graph with one placeholder per input; raise `TraceError` when it has none."""
     environment = ShapeEnv()
     mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
     rows = _rows(mode, inputs)
     try:
-        with _quiet(mode):
+        with TRACING, _quiet(mode):
             fakes = _fakes(inputs, rows)
             graph = make_fx(step, tracing_mode="real", _allow_non_fake_inputs=True)(*fakes)
             _check_rows(environment, rows)

@@ -36,8 +36,9 @@ class ReleaseRequest:
 
     `releases` are of "update", "metrics", "statistics" and "mock"; `kinds` the metrics or statistics asked for; both
     are kept sorted and once each. `plan` is its digest in hex, "" where there is none. `masked_among` is the least
-    number of workers in whose sum the answer leaves, 0 where it leaves in clear. What a peer wrote is kept as it is: a
-    request that no rule permits is still a request.
+    number of workers in whose sum the answer leaves, 0 where it leaves in clear. `privacy` says how it is clipped and
+    noised, "" where it is not; `epsilon` what the whole job costs the data set's budget, None where this worker adds no
+    noise of its own. What a peer wrote is kept as it is: a request that no rule permits is still a request.
     """
 
     recipient: Recipient
@@ -49,6 +50,8 @@ class ReleaseRequest:
     epochs: int = 0
     batch_size: int = 0
     masked_among: int = 0
+    privacy: str = ""
+    epsilon: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "releases", tuple(sorted(set(self.releases))))
@@ -131,15 +134,18 @@ def _fields(request: ReleaseRequest) -> list[canonical.Field]:
         request.purpose,
         request.epochs,
         request.batch_size,
-        *((request.masked_among,) if request.masked_among else ()),
+        *((request.masked_among,) if request.masked_among or request.privacy else ()),
+        *((request.privacy, request.epsilon) if request.privacy else ()),
     ]
 
 
 def _as_value(request: ReleaseRequest) -> dict[str, Any]:
-    """Return the request for JSON; one in clear is written as before there were others."""
+    """Return the request for JSON; one in clear and without noise is written as before there were others."""
     value = asdict(request)
     if not request.masked_among:
         del value["masked_among"]
+    if not request.privacy:
+        del value["privacy"], value["epsilon"]
     return value
 
 
@@ -153,10 +159,13 @@ def _request(value: dict[str, Any]) -> ReleaseRequest:
     texts = (recipient["name"], recipient["role"], value["dataset"], value["plan"], value["purpose"])
     lists = (value["releases"], value["kinds"])
     numbers = (value["epochs"], value["batch_size"], value.get("masked_among", 0))
+    privacy, epsilon = value.get("privacy", ""), value.get("epsilon")
     if not (
         all(isinstance(text, str) for text in (*texts, *lists[0], *lists[1]))
         and all(isinstance(each, list) for each in lists)
         and all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+        and isinstance(privacy, str)
+        and (epsilon is None or isinstance(epsilon, float))
     ):
         raise TypeError("a field is of another type")
     return ReleaseRequest(
@@ -169,4 +178,6 @@ def _request(value: dict[str, Any]) -> ReleaseRequest:
         epochs=numbers[0],
         batch_size=numbers[1],
         masked_among=numbers[2],
+        privacy=privacy,
+        epsilon=epsilon,
     )

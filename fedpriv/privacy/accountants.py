@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 
 from fedpriv.errors import UsageError
-from fedpriv.privacy.budget import Account, Cost, epsilon_of
+from fedpriv.privacy.budget import ROW, Account, Cost, epsilon_of
 from fedpriv.privacy.events import accounting, dp_event, from_json, to_json
 from fedpriv.privacy.mechanisms import Mechanism, Repeated, Single, is_number, name_of
 from fedpriv.privacy.relations import Relation
@@ -41,25 +42,28 @@ class Guarantee:
         )
 
 
-def cost_of(mechanism: Mechanism, relation: Relation) -> Cost:
-    """Return what a budget is charged for `mechanism`: its name, its event as JSON, the relation and its RDP.
+def cost_of(mechanism: Mechanism, relation: Relation, *, unit: str = ROW, trusted: bool = False) -> Cost:
+    """Return what a budget for each `unit` is charged for `mechanism`: its name, its event as JSON, relation and RDP.
 
     A mechanism that protects whole updates is charged to a budget of rows under REPLACE_ONE: a worker whose data lacks
     a row sends another update, not none, so its update may move by twice the clip.
     """
-    return Cost(name_of(mechanism), to_json(mechanism), relation.value, rdp_of(mechanism, relation))
+    rdp = rdp_of(mechanism, relation)
+    return Cost(name_of(mechanism), to_json(mechanism), relation.value, rdp, unit, accountant_version(), trusted)
 
 
 def renewed(cost: Cost) -> Cost:
-    """Return `cost` with its RDP computed anew from its event, the larger value kept at each order.
+    """Return `cost`; where another version of the accountant found its RDP, computed anew, the larger at each order.
 
-    For a bill that another version of the accountant made; an event that cannot be read keeps its RDP.
+    An event that cannot be read, or not without an accountant, keeps its RDP.
     """
+    if cost.accountant == accountant_version():
+        return cost
     try:
         fresh = rdp_of(from_json(cost.event), Relation(cost.relation))
     except (UsageError, ValueError):
         return cost
-    return replace(cost, rdp=tuple(map(max, cost.rdp, fresh)))
+    return replace(cost, rdp=tuple(map(max, cost.rdp, fresh)), accountant=accountant_version())
 
 
 def epsilon_by_rdp(mechanism: Mechanism, delta: float, relation: Relation = Relation.ADD_OR_REMOVE_ONE) -> float:
@@ -150,9 +154,17 @@ def check_delta(delta: float, *, units: int | None = None) -> None:
         )
 
 
+@cache
 def accountant_version() -> str:
-    """Return which accountant made a figure, such as "dp-accounting 0.6.0", so that another recomputes it."""
-    return f"dp-accounting {metadata.version('dp-accounting')}"
+    """Return which accountant made a figure, such as "fedpriv/1 dp-accounting 0.6.0", so that another recomputes it."""
+    try:
+        return f"{BOUNDS} dp-accounting {metadata.version('dp-accounting')}"
+    except metadata.PackageNotFoundError:
+        return BOUNDS
+
+
+BOUNDS = "fedpriv/1"
+"""The version of the bounds in `renyi`: it rises with each change of one."""
 
 
 def _one_digit_below(value: float) -> float:

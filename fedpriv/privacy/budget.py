@@ -28,24 +28,25 @@ ORDERS: tuple[float, ...] = (
 )
 """The orders at which a loss is kept, the same for every release ever: another set could not be added to this one."""
 
-ROW = "row"
+ROW, WORKER = "row", "worker"
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What may be learned of one `unit` of a data set, ever, by everybody together: (epsilon, delta) of all releases.
 
-    `unit` is "row", or the name of what several rows may belong to. Raise `UsageError` unless epsilon is above 0 and
-    delta between 0 and 1.
+    `unit` is "row", "worker" for all rows of one, or the name of what several rows may belong to, such as "patient";
+    `unit_column` is then the column that says whose each row is, where rows are read from a file. Raise `UsageError`
+    unless epsilon is above 0 and delta between 0 and 1.
     """
 
     LATER: ClassVar[Mapping[str, str]] = {
-        "unit_column": "this version protects single rows, not people with several; remove it",
-        "maximum_rows_per_unit": "this version protects single rows, not people with several; remove it",
+        "maximum_rows_per_unit": "each private step takes one row of a unit, however many there are; remove it",
     }
     epsilon: float
     delta: float
     unit: str = ROW
+    unit_column: str | None = None
 
     def __post_init__(self) -> None:
         if not _is_number(self.epsilon) or not (math.isfinite(self.epsilon) and self.epsilon > 0):
@@ -53,21 +54,33 @@ class Budget:
         if not _is_number(self.delta) or not 0 < self.delta < 1:
             raise UsageError(f"delta is {_shown(self.delta)}; use a number between 0 and 1, such as 1e-5")
         checked_name("unit", self.unit)
+        if self.unit_column is not None and not self.grouped:
+            raise UsageError(f"unit_column says whose rows they are, and unit is {self.unit!r}; name it, as 'patient'")
         object.__setattr__(self, "epsilon", float(self.epsilon))
         object.__setattr__(self, "delta", float(self.delta))
+
+    @property
+    def grouped(self) -> bool:
+        """Whether several rows may belong to one unit."""
+        return self.unit not in (ROW, WORKER)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """The loss of one release: the mechanism that made it, its event as JSON text, and its RDP at each of `ORDERS`.
 
-    `relation` says which data sets count as neighbours. Raise `UsageError` for a loss that is negative or no number.
+    `relation` says which data sets count as neighbours, by one `unit`; `accountant` which version found the RDP.
+    `trusted` says that the noise was promised by whoever received the release. Raise `UsageError` for a loss that is
+    negative or no number.
     """
 
     mechanism: str
     event: str
     relation: str
     rdp: tuple[float, ...] = field(repr=False)
+    unit: str = ROW
+    accountant: str = ""
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rdp", _checked(self.rdp))

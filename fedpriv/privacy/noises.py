@@ -83,8 +83,17 @@ class DistributedNoise:
     @property
     def ring_bits(self) -> int:
         """Bits of a ring in which no sum of all workers' contributions can wrap: ceil(log2(sum + 1)) + 1."""
-        most = self.workers * (math.floor(self.rounding.l2) - self._sampler().table.least)
-        return most.bit_length() + 1
+        return (self.workers * math.floor(self.rounding.l2) + self.largest).bit_length() + 1
+
+    @property
+    def scale_bits(self) -> int:
+        """The binary logarithm of the scale."""
+        return round(math.log2(self.rounding.scale))
+
+    @property
+    def largest(self) -> int:
+        """The largest value that the noise of all workers together can have, in integer units."""
+        return -self.workers * self._sampler().table.least
 
     def contribution(self, values: npt.NDArray[np.floating], entropy: Entropy) -> Values:
         """Return a worker's clipped, rounded and noisy update, int64 of shape (d,), to be masked.
@@ -158,3 +167,17 @@ class TreeNoise:
         """Return the machine that makes the job's sums, shape (dimension,) each, noisy."""
         values = self.design.rounds * dimension
         return RunningSums(self.design, LatticeGaussian(self.clip * self.moved, self.multiplier, values))
+
+
+Noise = CentralNoise | DistributedNoise | LocalNoise | ExampleNoise | TreeNoise
+
+
+def check_drawn(noise: Noise, dimension: int) -> None:
+    """Raise `UsageError` where noise so small or large cannot be drawn for updates of `dimension` values."""
+    match noise:
+        case CentralNoise() | LocalNoise() | ExampleNoise():
+            noise.lattice(dimension)
+        case TreeNoise():
+            noise.running_sums(dimension)
+        case DistributedNoise():
+            noise.largest  # noqa: B018  makes the table

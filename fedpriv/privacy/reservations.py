@@ -51,6 +51,8 @@ class Reservation:
     """What one release is charged with: uses of rules and approvals, and a privacy cost under the data set's budget.
 
     `release` is a digest of the order that asks for it, so that a retry is known as one. `plan` is hexadecimal.
+    `ceiling` is the most epsilon that all rounds of `job` may cost, where a rule says so. A `whole` cost is that of all
+    rounds, charged with the first.
     """
 
     release: bytes = field(repr=False)
@@ -62,6 +64,8 @@ class Reservation:
     limits: tuple[Limit, ...] = ()
     cost: Cost | None = None
     budget: Budget | None = None
+    ceiling: float | None = None
+    whole: bool = False
 
     @property
     def is_free(self) -> bool:
@@ -71,7 +75,10 @@ class Reservation:
     def chained(self, previous: bytes, time: int) -> bytes:
         """Return the digest, 32 bytes, of this reservation at `time` (milliseconds) after the one with `previous`."""
         cost = self.cost
-        priced: canonical.Field = None if cost is None else [cost.mechanism, cost.event, cost.relation, list(cost.rdp)]
+        priced: canonical.Field = None
+        if cost is not None:
+            said = (cost.mechanism, cost.event, cost.relation, cost.unit, cost.accountant, cost.trusted)
+            priced = [*said, list(cost.rdp)]
         against: list[canonical.Field] = [limit.against for limit in self.limits]
         order: list[canonical.Field] = [self.release, self.dataset, self.recipient, self.plan, self.job, self.round]
         return canonical.digest("fedpriv/reservation/v1", previous, time, order, against, priced)

@@ -28,9 +28,11 @@ from fedpriv.wire.codec import encode, kind_of
 from fedpriv.wire.framing import envelope_bytes
 from fedpriv.wire.messages import (
     Announcement,
+    AskBudget,
     AskCheckpoint,
     AskMock,
     AskStatistics,
+    BudgetLeft,
     Checkpoint,
     ErrorCode,
     Evaluate,
@@ -71,6 +73,7 @@ _ANSWERS: Mapping[type[Request], type[Reply]] = {
     AskStatistics: Statistics,
     AskMock: Mock,
     AskCheckpoint: Checkpoint,
+    AskBudget: BudgetLeft,
     OpenSession: SessionOpen,
     Fetch: Value,
     AskObjects: Objects,
@@ -100,6 +103,8 @@ _ADVICE: Mapping[ErrorCode, str] = {
     ErrorCode.OVER_STEPS: "the value took more steps than its owner can read; trace them with @fp.plan",
     ErrorCode.NOT_ENROLLED: "it takes part in no secure aggregation here: its owner has to accept the roster "
     "(fedpriv worker roster accept); its log says what is missing",
+    ErrorCode.BUDGET_EXCEEDED: "the privacy budget of its data set has not enough left for this round; its owner can "
+    "raise it, or go on without this worker",
     ErrorCode.RELEASE_LOST: "it made this result once and lost it in a crash, and makes it never again; go on without",
 }
 

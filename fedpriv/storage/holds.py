@@ -1,6 +1,7 @@
 """Reservations and the outbox on disk: what releases use up, and the bytes of those that may have to be sent again.
 
-`reserve` counts and stores in one transaction, so two releases can never both take the last of a limit. `commit` and
+`reserve` counts and stores in one transaction, so two releases can never both take the last of a limit or a budget. A
+cost that another version of the accountant found counts as the larger of both (`accountants.renewed`). `commit` and
 `keep` join the transaction that appends the ledger entry. After a crash `recover` says what became of each release
 that was under way; it forgives nothing. What a cost means is said by `privacy`.
 """
@@ -10,11 +11,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedpriv.errors import ReleaseDenied, VerificationFailed
 from fedpriv.ids import DatasetName, JobId, PeerName
-from fedpriv.privacy.budget import Account, Budget, Cost, total_of
+from fedpriv.privacy.accountants import renewed
+from fedpriv.privacy.budget import Cost, total_of
+from fedpriv.privacy.charging import check_cost, owing
 from fedpriv.privacy.reservations import DAY_SECONDS, FIRST, Limit, Reservation, State
 from fedpriv.storage.database import Database
 
@@ -22,7 +25,8 @@ SCHEMA = """
 CREATE TABLE hold (
     number INTEGER PRIMARY KEY, release BLOB NOT NULL, dataset TEXT NOT NULL, recipient TEXT NOT NULL,
     plan TEXT NOT NULL, job TEXT NOT NULL, round INTEGER NOT NULL, time INTEGER NOT NULL,
-    mechanism TEXT, event TEXT, relation TEXT, rdp TEXT, state TEXT NOT NULL, entry INTEGER, hash BLOB NOT NULL
+    mechanism TEXT, event TEXT, relation TEXT, rdp TEXT, unit TEXT, accountant TEXT, trusted INTEGER,
+    state TEXT NOT NULL, entry INTEGER, hash BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX live ON hold (release) WHERE state IN ('reserved', 'committed', 'lost');
 CREATE TABLE charge (
@@ -38,10 +42,12 @@ _USES = """
 SELECT count(*) FROM charge JOIN hold ON hold.number = charge.hold
 WHERE charge.against = ? AND hold.dataset = ? AND hold.state != 'cancelled' AND hold.time > ?
 """
+_UNITS = "SELECT DISTINCT unit FROM hold WHERE dataset = ? AND state != 'cancelled' AND unit IS NOT NULL"
+_CHARGED = "WHERE dataset = ? AND state != 'cancelled'"
 _READ = "read the reservations"
 _COLUMNS = (
     "number, release, dataset, recipient, plan, job, round, time, state, coalesce(entry, -1), mechanism, event, "
-    "relation, rdp"
+    "relation, rdp, unit, accountant, trusted"
 )
 _AGAINST = "SELECT against FROM charge WHERE hold = ? ORDER BY position"
 
@@ -79,14 +85,25 @@ class Holds:
         with self._database.writing("reserve a release") as connection:
             for limit in reservation.limits:
                 _check_limit(connection, reservation.dataset, limit, time)
-            if reservation.cost is not None:
-                account = Account(_budget(reservation), self.spent(reservation.dataset))
-                account.after(reservation.cost, dataset=reservation.dataset)
+            reservation = replace(reservation, cost=self._owed(reservation))
             previous = connection.execute("SELECT number, hash FROM hold ORDER BY number DESC LIMIT 1").fetchone()
             number = 0 if previous is None else previous[0] + 1
             _insert(connection, reservation, number, time, FIRST if previous is None else previous[1])
             self._spent.pop(reservation.dataset, None)
         return number
+
+    def _owed(self, reservation: Reservation) -> Cost | None:
+        """Return what `reservation` is to be charged with; raise `ReleaseDenied` where that cannot be paid."""
+        if reservation.cost is None:
+            return None
+        peer = (reservation.dataset, reservation.recipient, reservation.job)
+        job = _costs(_held(self._database, f"{_CHARGED} AND recipient = ? AND job = ?", peer))
+        cost = owing(reservation, job)
+        if cost is not None:
+            with self._database.reading(_READ) as connection:
+                units = connection.execute(_UNITS, (reservation.dataset,)).fetchall()
+            check_cost(reservation, cost, job, [unit for (unit,) in units], self.spent(reservation.dataset))
+        return cost
 
     def commit(self, number: int, entry: int) -> None:
         """Settle reservation `number` with ledger entry `entry`; part of the transaction that appends the entry."""
@@ -115,7 +132,7 @@ class Holds:
     def live(self, release: bytes) -> Held | None:
         """Return the reservation of `release` that is under way, committed or lost; None where it may begin anew."""
         live = "WHERE release = ? AND state IN ('reserved', 'committed', 'lost')"
-        return next(self._held(live, (release,)), None)
+        return next(_held(self._database, live, (release,)), None)
 
     def acknowledge(self, recipient: PeerName, job: JobId, round_number: int) -> None:
         """Forget the bytes of what `recipient` has saved; writes only where something waits for that."""
@@ -159,14 +176,13 @@ class Holds:
         """Return the sum of the RDP vectors charged to `dataset`, one value for each of `ORDERS`."""
         known = self._spent.get(dataset)
         if known is None or known[0] != self._database.failures:
-            costs = [held.cost for held in self._held("WHERE dataset = ? AND state != 'cancelled'", (dataset,))]
-            total = total_of(cost.rdp for cost in costs if cost is not None)
+            total = total_of(cost.rdp for cost in _costs(_held(self._database, _CHARGED, (dataset,))))
             self._spent[dataset] = known = self._database.failures, total
         return known[1]
 
     def all(self) -> Iterator[Held]:
         """Yield every reservation, in order."""
-        return self._held("", ())
+        return _held(self._database, "", ())
 
     @property
     def latest(self) -> int:
@@ -174,37 +190,36 @@ class Holds:
         with self._database.reading(_READ) as connection:
             return int(connection.execute("SELECT coalesce(max(time), 0) FROM hold").fetchone()[0])
 
-    def _held(self, where: str, parameters: tuple[object, ...]) -> Iterator[Held]:
-        query = f"SELECT {_COLUMNS} FROM hold {where} ORDER BY number"  # noqa: S608 - constants of this module
-        with self._database.reading(_READ) as connection:
-            found = connection.execute(query, parameters).fetchall()
-            against = [tuple(name for (name,) in connection.execute(_AGAINST, (row[0],)).fetchall()) for row in found]
-        for row, names in zip(found, against, strict=True):
-            cost = None if row[10] is None else Cost(row[10], row[11], row[12], tuple(json.loads(row[13])))
-            number, release, dataset, recipient, plan, job, round_number, time, state, entry = row[:10]
-            yield Held(
-                number,
-                bytes(release),
-                dataset,
-                recipient,
-                plan,
-                job,
-                round_number,
-                time,
-                State(state),
-                entry,
-                names,
-                cost,
-            )
 
-
-def _budget(reservation: Reservation) -> Budget:
-    if reservation.budget is None:
-        raise ReleaseDenied(
-            f"data set {reservation.dataset!r} has no budget to pay a privacy cost from; give it one, as in "
-            "budget = { epsilon = 8.0, delta = 1e-5 }"
+def _held(database: Database, where: str, parameters: tuple[object, ...]) -> Iterator[Held]:
+    query = f"SELECT {_COLUMNS} FROM hold {where} ORDER BY number"  # noqa: S608 - constants of this module
+    with database.reading(_READ) as connection:
+        found = connection.execute(query, parameters).fetchall()
+        against = [tuple(name for (name,) in connection.execute(_AGAINST, (row[0],)).fetchall()) for row in found]
+    for row, names in zip(found, against, strict=True):
+        cost = None
+        if row[10] is not None:
+            cost = Cost(row[10], row[11], row[12], tuple(json.loads(row[13])), row[14], row[15], bool(row[16]))
+        number, release, dataset, recipient, plan, job, round_number, time, state, entry = row[:10]
+        yield Held(
+            number,
+            bytes(release),
+            dataset,
+            recipient,
+            plan,
+            job,
+            round_number,
+            time,
+            State(state),
+            entry,
+            names,
+            cost,
         )
-    return reservation.budget
+
+
+def _costs(held: Iterable[Held]) -> list[Cost]:
+    """Return what was charged, by the accountant of today and by that of then: the larger of both."""
+    return [renewed(each.cost) for each in held if each.cost is not None]
 
 
 def _settle(database: Database, number: int, state: State, entry: int | None) -> None:
@@ -242,9 +257,12 @@ def _check_limit(connection: sqlite3.Connection, dataset: DatasetName, limit: Li
 
 def _insert(connection: sqlite3.Connection, reservation: Reservation, number: int, time: int, previous: bytes) -> None:
     cost = reservation.cost
-    priced = (None,) * 4 if cost is None else (cost.mechanism, cost.event, cost.relation, json.dumps(cost.rdp))
+    priced: tuple[object, ...] = (None,) * 7
+    if cost is not None:
+        said = (cost.unit, cost.accountant, int(cost.trusted))
+        priced = (cost.mechanism, cost.event, cost.relation, json.dumps(cost.rdp), *said)
     connection.execute(
-        "INSERT INTO hold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved', NULL, ?)",
+        "INSERT INTO hold VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved', NULL, ?)",
         (
             number, reservation.release, reservation.dataset, reservation.recipient, reservation.plan,
             reservation.job, reservation.round, time, *priced, reservation.chained(previous, time),

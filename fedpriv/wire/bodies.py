@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fedpriv.errors import WireError
+from fedpriv.errors import UsageError, WireError
 from fedpriv.ids import DatasetName, JobId
+from fedpriv.privacy.budget import Account, Budget
 from fedpriv.sealed import Envelope
 from fedpriv.secagg.messages import Invite
 from fedpriv.updates import DTYPES, TensorSet
@@ -16,6 +17,7 @@ from fedpriv.wire import messages as m
 from fedpriv.wire import value_bodies
 from fedpriv.wire.fields import DIGEST_BYTES, Kind, bounded, digest, kinds, purpose, short, text, texts
 from fedpriv.wire.plans import decode_plan, encode_plan
+from fedpriv.wire.private_bodies import pack_private, read_private
 from fedpriv.wire.secagg import decode_secagg, encode_secagg
 from fedpriv.wire.tensors import read_shape
 from fedpriv.wire.v1 import session_pb2 as v1
@@ -108,6 +110,8 @@ def _pack_train(train: m.Train, body: v1.Train) -> None:
     body.metrics.extend(kinds(train.metrics))
     body.purpose = purpose(train.purpose)
     body.invite = _pack_invite(train.invite)
+    if train.privacy is not None:
+        pack_private(train.privacy, body.privacy)
 
 
 def _train(body: v1.Train, tensors: TensorSet) -> m.Train:
@@ -127,6 +131,7 @@ def _train(body: v1.Train, tensors: TensorSet) -> m.Train:
         purpose=purpose(body.purpose),
         model=tensors,
         invite=_invite(body.invite),
+        privacy=read_private(body.privacy) if body.HasField("privacy") else None,
     )
 
 
@@ -194,6 +199,32 @@ def _pack_ask_checkpoint(ask: m.AskCheckpoint, body: v1.AskCheckpoint) -> None:
 
 def _ask_checkpoint(body: v1.AskCheckpoint, _: TensorSet) -> m.AskCheckpoint:
     return m.AskCheckpoint(body.request, short(body.held, MAXIMUM_NOTE_BYTES, "a note"))
+
+
+def _pack_ask_budget(ask: m.AskBudget, body: v1.AskBudget) -> None:
+    body.request, body.dataset = ask.request, ask.dataset
+
+
+def _ask_budget(body: v1.AskBudget, _: TensorSet) -> m.AskBudget:
+    return m.AskBudget(body.request, DatasetName(text(body.dataset)))
+
+
+def _pack_budget_left(left: m.BudgetLeft, body: v1.BudgetLeft) -> None:
+    body.request = left.request
+    if left.account is not None:
+        budget = left.account.budget
+        body.epsilon, body.delta, body.unit = budget.epsilon, budget.delta, budget.unit
+        body.spent.extend(left.account.rdp)
+
+
+def _budget_left(body: v1.BudgetLeft, _: TensorSet) -> m.BudgetLeft:
+    try:
+        account = (
+            Account(Budget(body.epsilon, body.delta, text(body.unit)), tuple(body.spent)) if body.epsilon else None
+        )
+    except UsageError as error:
+        raise WireError(f"a budget that is none: {error}") from None
+    return m.BudgetLeft(body.request, account)
 
 
 def _pack_close_round(close: m.CloseRound, body: v1.CloseRound) -> None:
@@ -319,6 +350,8 @@ KINDS: Mapping[type, Kind] = {
     m.Statistics: Kind("statistics", _pack_statistics, _statistics, tensors="values"),
     m.Failure: Kind("failure", _pack_failure, _failure),
     m.Goodbye: Kind("goodbye", _pack_goodbye, _goodbye),
+    m.AskBudget: Kind("ask_budget", _pack_ask_budget, _ask_budget),
+    m.BudgetLeft: Kind("budget_left", _pack_budget_left, _budget_left),
     m.AskCheckpoint: Kind("ask_checkpoint", _pack_ask_checkpoint, _ask_checkpoint),
     m.Checkpoint: Kind("checkpoint", _pack_checkpoint, _checkpoint),
     m.Cosigned: Kind("cosigned", _pack_cosigned, _cosigned),

@@ -14,8 +14,10 @@ from typing import TypeAlias
 
 from fedpriv.ids import DatasetName, JobId, PlanDigest
 from fedpriv.plans.plan import Plan
+from fedpriv.privacy.budget import Account
 from fedpriv.secagg.messages import FromCoordinator, FromWorker, Invite
 from fedpriv.updates import TensorSet
+from fedpriv.wire.private import Private
 from fedpriv.wire.values import Asking, Objects, Pointing, SessionOpen, Ticket, Value
 
 PROTOCOL = 1
@@ -44,6 +46,7 @@ class ErrorCode(Enum):
     OVER_REQUESTS = 18
     OVER_STEPS = 19
     NOT_ENROLLED = 20
+    BUDGET_EXCEEDED = 21
 
 
 class Parting(Enum):
@@ -135,6 +138,7 @@ class Train:
     `hyperparameters` are the plan's scalar inputs; `seed` orders the rows and drives dropout. With an `invite`, here
     and in the two orders below, the answer goes into a sum: masked, and in that round of secure aggregation alone. Such
     an order brings no seed (0) and drops no rows: what a coordinator picks for one worker could single out its rows.
+    With `privacy`, what changed is clipped and noised as that says, and it comes without metrics.
     """
 
     request: int
@@ -152,6 +156,7 @@ class Train:
     purpose: str
     model: TensorSet = field(repr=False)
     invite: Invite | None = None
+    privacy: Private | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +189,14 @@ class AskStatistics:
 @dataclass(frozen=True, slots=True)
 class AskMock:
     """Ask for the stand-in of `dataset` that its owner wrote for anybody to read."""
+
+    request: int
+    dataset: DatasetName
+
+
+@dataclass(frozen=True, slots=True)
+class AskBudget:
+    """Ask what is left of the privacy budget of `dataset`; only whom a rule of it names is told."""
 
     request: int
     dataset: DatasetName
@@ -272,6 +285,14 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetLeft:
+    """A data set's budget and what was spent of it, by everybody: nothing of its rows. None where it has none."""
+
+    request: int
+    account: Account | None
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A request was not carried out. `step` is the plan step that failed, -1 when none did; `operation` its name."""
 
@@ -289,7 +310,7 @@ class Goodbye:
 
 
 Handshake: TypeAlias = Hello | HelloProof
-Request: TypeAlias = OfferPlan | Train | Evaluate | AskStatistics | AskMock | AskCheckpoint | Asking
+Request: TypeAlias = OfferPlan | Train | Evaluate | AskStatistics | AskMock | AskCheckpoint | AskBudget | Asking
 Notice: TypeAlias = CloseRound | Cosigned | Goodbye | Pointing
 Reply: TypeAlias = (
     PlanAccepted
@@ -298,6 +319,7 @@ Reply: TypeAlias = (
     | Statistics
     | Mock
     | Checkpoint
+    | BudgetLeft
     | SessionOpen
     | Value
     | Objects

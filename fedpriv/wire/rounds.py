@@ -7,16 +7,20 @@ not cancel. The order of rows is each worker's own, drawn from a seed that no or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from fedpriv import canonical
 from fedpriv.errors import UsageError
+from fedpriv.privacy.modes import DistributedDP
+from fedpriv.privacy.noises import DistributedNoise
 from fedpriv.secagg.descriptor import Descriptor
 from fedpriv.secagg.vector import Part, Treatment, VectorSpec, with_counts
 from fedpriv.updates import DTYPES, TensorSpec
 from fedpriv.wire.messages import AskStatistics, Evaluate, Train
+from fedpriv.wire.private import Private
 
 Summable: TypeAlias = Train | Evaluate | AskStatistics
 """The orders whose answers can go into a sum."""
@@ -48,7 +52,8 @@ def computation(order: Summable) -> bytes:
         case Train():
             loop: list[canonical.Field] = [order.epochs, order.batch_size, order.shuffle, order.drop_last]
             numbers: list[canonical.Field] = [[name, value] for name, value in sorted(order.hyperparameters.items())]
-            asked += [order.job, order.round, order.plan, list(order.metrics), loop, numbers]
+            private: list[canonical.Field] = [] if order.privacy is None else order.privacy.fields()
+            asked += [order.job, order.round, order.plan, list(order.metrics), loop, numbers, private]
         case Evaluate():
             asked += [order.job, order.round, order.plan, list(order.metrics), order.batch_size]
         case AskStatistics():
@@ -56,13 +61,26 @@ def computation(order: Summable) -> bytes:
     return canonical.digest("fedpriv/computation/v1", asked)
 
 
-def vector_of(order: Summable, changed: Sequence[TensorSpec], features: int, how: FixedPoint) -> VectorSpec:
+def vector_of(
+    order: Summable,
+    changed: Sequence[TensorSpec],
+    features: int,
+    how: FixedPoint,
+    shared: DistributedNoise | None = None,
+) -> VectorSpec:
     """Return the vector that the answers to `order` are summed in.
 
-    `changed` is what an update of its plan holds and `features` the number of feature columns. Statistics are sums
-    already and weigh 1. Raise `UsageError` for what cannot be summed so.
+    `changed` is what an update of its plan holds, `features` the number of feature columns, `shared` the noise of which
+    each worker adds its part. Statistics are sums already and weigh 1, as does every private update. Raise `UsageError`
+    for what cannot be summed so.
     """
     match order:
+        case Train(privacy=Private(mode=DistributedDP())):
+            assert shared is not None  # whoever knows the order knows the noise
+            return _noisy(changed, shared)
+        case Train(privacy=Private(mode=mode)):
+            bound = mode.clip if mode.trusted else how.clip
+            return with_counts([_part(spec, FixedPoint(bound, how.fraction_bits, 1)) for spec in changed])
         case Train(metrics=metrics) | Evaluate(metrics=metrics):
             tensors = [_part(spec, how) for spec in changed] if isinstance(order, Train) else []
             measured = [Part(f"{METRIC}{name}", (), METRIC_BOUND, METRIC_BITS, dtype="float64") for name in metrics]
@@ -75,6 +93,16 @@ def fixed_point_of(descriptor: Descriptor) -> FixedPoint:
     """Return the fixed point that a descriptor's first tensor and its maximum weight speak of."""
     first = next((part for part in descriptor.vector.parts if part.fraction_bits), descriptor.vector.parts[0])
     return FixedPoint(first.bound, first.fraction_bits, descriptor.vector.maximum_weight)
+
+
+def _noisy(changed: Sequence[TensorSpec], noise: DistributedNoise) -> VectorSpec:
+    """Return the vector of integers within the rounded norm, and the noise of all workers; nothing is counted in it."""
+    bound = math.ldexp(math.floor(noise.rounding.l2), -noise.scale_bits)
+    parts = tuple(
+        Part(f"{TENSOR}{spec.name}", spec.shape, bound, noise.scale_bits, Treatment.UNWEIGHTED, spec.dtype)
+        for spec in changed
+    )
+    return VectorSpec(parts, noise_bound=noise.largest)
 
 
 def _part(spec: TensorSpec, how: FixedPoint) -> Part:

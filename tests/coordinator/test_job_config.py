@@ -152,7 +152,11 @@ def test_the_optimizer_is_named_and_its_options_stand_beside_it(tmp_path, sectio
         ('"sgd"', "3", "optimizer 3 is not known"),
         ("[local]", "[[local]]", "local must be a table, not an array"),
         ('"fedavg"', '"fedavgm"', r"\[strategy\]: 'fedavgm' is no strategy \(did you mean 'fedavg'\?\)"),
-        ("[tls]", "[privacy]\nepsilon = 3.0\n[tls]", "'privacy' is refused: this version adds no differential privacy"),
+        (
+            "[tls]",
+            "[privacy]\nepsilon = 3.0\n[tls]",
+            "mode None is not known; use one of central, distributed, local, example, tree",
+        ),
         ("[tls]", "[secure_aggregation]\n[tls]", "'roster' is missing"),
         (
             "[tls]",

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -207,10 +208,12 @@ def test_a_cost_is_what_an_account_takes():
 
 def test_a_bill_of_another_version_is_renewed_and_the_larger_kept():
     fresh = cost_of(Gaussian(2.0), ADD)
-    low = Cost("gaussian", fresh.event, fresh.relation, tuple(each / 2 for each in fresh.rdp))
-    high = Cost("gaussian", fresh.event, fresh.relation, tuple(each * 2 for each in fresh.rdp))
+    low = replace(fresh, rdp=tuple(each / 2 for each in fresh.rdp), accountant="another")
+    high = replace(fresh, rdp=tuple(each * 2 for each in fresh.rdp), accountant="another")
     assert renewed(low) == fresh
-    assert renewed(high) == high
+    assert renewed(high) == replace(high, accountant=fresh.accountant)
+    same = replace(low, accountant=fresh.accountant)
+    assert renewed(same) == same
     unreadable = Cost("other", '{"kind": "other"}', "ADD_OR_REMOVE_ONE", fresh.rdp)
     assert renewed(unreadable) == unreadable
     assert renewed(Cost("gaussian", fresh.event, "UNKNOWN", fresh.rdp)).rdp == fresh.rdp
@@ -236,7 +239,7 @@ def test_a_delta_of_one_unit_is_refused_with_what_to_use():
 
 
 def test_figures_name_the_version_that_made_them():
-    assert accountant_version().startswith("dp-accounting 0.")
+    assert accountant_version().startswith("fedpriv/1 dp-accounting 0.")
 
 
 def test_without_dp_accounting_it_says_what_to_install(monkeypatch):

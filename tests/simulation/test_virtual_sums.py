@@ -111,3 +111,26 @@ def test_terms_that_protect_nobody_are_refused_by_name(terms: dict[str, float]) 
 def test_a_key_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="administrator is not 32 bytes in base64"):
         fp.VirtualWorker("alice", administrator="c2hvcnQ=")
+
+
+def test_an_owner_is_told_how_an_update_is_noised_and_what_it_costs() -> None:
+    made = []
+    for at, name in enumerate(NAMES):
+        features = torch.randn(40, 4, generator=torch.Generator().manual_seed(at))
+        rule, budget = fp.SecureSum(maximum_epsilon=50.0), fp.Budget(100.0, 1e-5)
+        data = fp.Dataset("toy", features, features.sum(1) > 0, release=[rule], budget=budget)
+        made.append(fp.VirtualWorker(name, [data]))
+    model = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+    with fp.Federation(made) as federation:
+        how = fp.SecureAggregation()
+        terms = {"dataset": "toy", "loss": LOSS, "rounds": 1, "deadline_seconds": 20, "secure_aggregation": how}
+        federation.fit(model, privacy=fp.DistributedDP(noise_multiplier=4.0), **terms)
+    (request,) = made[0].requests()
+    text = " ".join(made[0].explain(request["id"]).split())
+    assert "Private, as DistributedDP, for 1 round: clipped to 1, noise multiplier 4." in text
+    assert "This worker adds noise itself; all rounds cost its budget epsilon 2.1" in text
+    assert "is bounded by the epsilon above" in text
+    assert "Update: may leave under the rule secure-sum" in text
+    assert "All of them are what was foreseen" in text
+    for worker in made:
+        worker.close()

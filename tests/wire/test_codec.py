@@ -13,6 +13,7 @@ from fedpriv.errors import WireError
 from fedpriv.ids import DatasetName, JobId, PlanDigest
 from fedpriv.plans.calls import Call, Layout
 from fedpriv.plans.plan import Input, InputRole, Output, OutputRole, Plan, Slot, Step
+from fedpriv.privacy.budget import ORDERS, Account, Budget
 from fedpriv.sealed import Envelope
 from fedpriv.updates import DTYPES, TensorSet
 from fedpriv.wire import messages as m
@@ -70,6 +71,9 @@ EXAMPLES: list[m.Message] = [
     *map(m.Goodbye, m.Parting),
     m.AskCheckpoint(5, "o\n1\nr\n\n— o s\n".encode()),
     m.AskCheckpoint(5, b""),
+    m.AskBudget(6, DatasetName("rows")),
+    m.BudgetLeft(6, None),
+    m.BudgetLeft(6, Account(Budget(8.0, 1e-5, "patient"), (0.5,) * len(ORDERS))),
     m.Checkpoint(5, b"note", (bytes(32), bytes(range(32))), "fedpriv.ledger/bob+0a0b0c0d+AQ=="),
     m.Checkpoint(5, b"x" * 65_536, (bytes(32),) * 64, ""),
     m.Cosigned("fedpriv.witness/me+0a0b0c0d+BA==", "— fedpriv.witness/me c2ln".encode()),

@@ -238,7 +238,7 @@ def test_data_that_cannot_be_trained_on_is_refused_with_what_to_do(given_feature
         ({"tags": "#a"}, r"write a list, such as \['#a'\]"),
         ({"release": ["plain-update"]}, "a str is no rule"),
         ({"budget": 8.0}, r"a float is no budget; use Budget\(epsilon, delta\)"),
-        ({"budget": Budget(8.0, 1e-5, "patient")}, "the budget's unit is 'patient', and this version protects single"),
+        ({"budget": Budget(8.0, 1e-5, "patient")}, "its budget is for each patient, and nothing says"),
         ({"budget": Budget(8.0, 0.04)}, "with its 25 rows, delta 0.04 would allow one row .* below 0.04, such as 1e-2"),
         ({"release": [Mock()]}, "data set 'rows': rule 1, 'mock', has no stand-in"),
         ({"release": [Approval()], "rows": "hidden"}, "its rule 'approval' would reveal it"),

@@ -130,14 +130,14 @@ def test_a_worker_may_listen_at_a_port_that_the_system_picks(tmp_path):
         ("validation = 0.2", "budget = 8.0", "budget must be a table"),
         (
             "validation = 0.2",
-            'budget = { epsilon = 8.0, delta = 1e-5, unit = "patient" }',
-            "the budget's unit is 'patient', and this version protects single rows",
+            'budget = { epsilon = 8.0, delta = 1e-5, unit_column = "patient" }',
+            "unit_column says whose rows they are, and unit is 'row'",
         ),
-        ("validation = 0.2", 'unit_column = "patient"', "'unit_column' is refused: this version protects single rows"),
+        ("validation = 0.2", 'unit_column = "patient"', "'unit_column' is no key here"),
         (
             "validation = 0.2",
             "budget = { epsilon = 1.0, delta = 1e-5, maximum_rows_per_unit = 3 }",
-            "'maximum_rows_per_unit' is refused: this version protects single rows",
+            "'maximum_rows_per_unit' is refused: each private step takes one row",
         ),
         ("validation = 0.2", f'legal_basis = "{"x" * 201}"', "legal_basis is one line of at most 200 characters"),
     ],

@@ -9,11 +9,14 @@ from typing import TypeAlias
 from fedpriv.ids import JobId, PlanDigest
 from fedpriv.plans.plan import Plan
 from fedpriv.policy.requests import ReleaseRequest
+from fedpriv.privacy.budget import Budget
 from fedpriv.secagg.messages import FromCoordinator
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import (
     Announcement,
+    AskBudget,
     AskCheckpoint,
+    BudgetLeft,
     Checkpoint,
     Cosigned,
     ErrorCode,
@@ -35,6 +38,7 @@ from fedpriv.wire.values import (
 )
 from fedpriv_worker.forecast import Forecast
 from fedpriv_worker.orders import Answer, Order, masked_among
+from fedpriv_worker.pricing import Price
 
 # --- what an execution came to ---------------------------------------------------------------------------------------
 
@@ -46,7 +50,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Local training ended: what changed, over how many rows, and the training metrics."""
+    """Local training ended: what changed, over how many rows (0 of private training), and the training metrics."""
 
     rows: int
     metrics: Mapping[str, float] = field(repr=False)
@@ -116,11 +120,15 @@ class Validate:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Reserve what `order` would use up, carry it out with the plan that it names, if any, then report the outcome."""
+    """Reserve what `order` would use up, carry it out with the plan that it names, if any, then report the outcome.
+
+    `price` is what is executed of a private one, and what that costs.
+    """
 
     order: Order
     plan: Plan | None
     forecast: Forecast
+    price: Price | None = None
 
     @property
     def number(self) -> int:
@@ -150,7 +158,7 @@ class Note:
 class Tell:
     """Send a message that derives from no private data; the door records it."""
 
-    message: Announcement | PlanAccepted | Failure | Goodbye | Checkpoint
+    message: Announcement | PlanAccepted | Failure | Goodbye | Checkpoint | BudgetLeft
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +216,14 @@ class ShowCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowBudget:
+    """Answer with what is left of a data set's budget, None where it has none."""
+
+    request: AskBudget
+    budget: Budget | None
+
+
+@dataclass(frozen=True, slots=True)
 class KeepCosignature:
     """Add the peer's cosignature to the checkpoint that it was shown last, if it is a good one."""
 
@@ -231,6 +247,7 @@ Action: TypeAlias = (
     | Point
     | Publish
     | ShowCheckpoint
+    | ShowBudget
     | KeepCosignature
     | Close
 )

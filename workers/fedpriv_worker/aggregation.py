@@ -30,6 +30,7 @@ from fedpriv.secagg import client
 from fedpriv.secagg.checks import Expectation
 from fedpriv.secagg.messages import Agreement, FromCoordinator, Invite, Masked, Unmask
 from fedpriv.secagg.reasons import OutOfTurn
+from fedpriv.secagg.thresholds import colluding
 from fedpriv.transport.link import SealedLink
 from fedpriv.wire.messages import ErrorCode
 from fedpriv.wire.rounds import NO_MODEL, Summable
@@ -97,11 +98,18 @@ class Rounds:
                 model=bytes.fromhex(admitted.model) or NO_MODEL,
                 changed=() if action.plan is None else changed_specs(action.plan),
                 features=len(worker.facts.datasets[order.dataset].features),
+                noise=None if admitted.price is None else admitted.price.noise,
                 now=now,
             )
         except FedprivError as error:
             log.warning("request %d of %s: %s", action.number, self._recipient.name, error)
             return ErrorCode.NOT_ENROLLED
+        hostile = colluding(len(roster.keys), enrolment.terms.colluding_share)
+        if admitted.price is not None and admitted.price.colluders is not None and admitted.price.colluders < hostile:
+            log.warning(
+                "request %d: its noise counts on too many: of the roster %d may collude", action.number, hostile
+            )
+            return ErrorCode.BAD_REQUEST
         key, rows = f"{LAST_ROUND}{roster.federation}", worker.journal.rows
         step = self._begun(order.invite, own, enrolment, before := rows.highest(key))
         if isinstance(step.state, client.Advertised) and (last := rows.raise_to(key, descriptor.round)) > before:
@@ -138,11 +146,12 @@ class Rounds:
             self._give_up(admitted)
             return []
         assert enrolment is not None  # it joined
-        descriptor = part.state.own.descriptor
-        hidden = self._worker.facts.datasets[action.order.dataset].rows is None
+        descriptor, price = part.state.own.descriptor, admitted.price
+        hidden = price is not None or self._worker.facts.datasets[action.order.dataset].rows is None
         weight = enrolment.weight(action.outcome, 1 if hidden else descriptor.vector.maximum_weight)
+        noise = None if price is None else price.noise
         try:
-            own = contribution_of(action.outcome, weight, descriptor, SystemEntropy())
+            own = contribution_of(action.outcome, weight, descriptor, SystemEntropy(), noise)
             part.state, sealed = self._worker.door.mask(
                 part.state, own, part.order, part.forecast, self._recipient, admitted
             )

@@ -115,6 +115,8 @@ class DatasetConfig:
             raise UsageError(f"data set {self.name!r}: mock is the data itself, which nobody may read; write another")
         if self.columns is not None and self.target in self.columns:
             raise UsageError(f"data set {self.name!r}: columns holds the target {self.target!r}; remove it there")
+        if self.unit_column is not None and self.unit_column in (self.target, *(self.columns or ())):
+            raise UsageError(f"data set {self.name!r}: unit_column {self.unit_column!r} is learned from; name another")
         check_promises(
             self.name,
             self.release,
@@ -124,6 +126,11 @@ class DatasetConfig:
             has_mock=self.mock is not None,
             legal_basis=self.legal_basis,
         )
+
+    @property
+    def unit_column(self) -> str | None:
+        """The column that says whose each row is, or None."""
+        return None if self.budget is None else self.budget.unit_column
 
     @property
     def loader(self) -> str | None:

@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from fedpriv.entropy import Entropy
+from fedpriv.privacy.noises import DistributedNoise, Noise
 from fedpriv.secagg.descriptor import Descriptor
 from fedpriv.secagg.ring import Words
 from fedpriv.updates import TensorSet
 from fedpriv.wire.rounds import METRIC, STATISTIC, TENSOR
 from fedpriv_worker.actions import Evaluated, Nothing, Summand, Summed, Trained
+from fedpriv_worker.private_training import flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,19 @@ class Contribution:
     words: Words = field(repr=False)
 
 
-def contribution_of(outcome: Summand, weight: int, descriptor: Descriptor, entropy: Entropy) -> Contribution:
-    """Return the words of `outcome`; raise `UsageError` for a weight above the round's maximum, quoting neither."""
+def contribution_of(
+    outcome: Summand, weight: int, descriptor: Descriptor, entropy: Entropy, noise: Noise | None = None
+) -> Contribution:
+    """Return the words of `outcome`; raise `UsageError` for a weight above the round's maximum, quoting neither.
+
+    An update under distributed `noise` is clipped, rounded and noised in integers here: they are what is masked.
+    """
     values: dict[str, NDArray[Any]] = {}
     match outcome:
         case Nothing():
             return Contribution(descriptor.ring.zeros(descriptor.vector.length))
+        case Trained(delta=delta) if isinstance(noise, DistributedNoise):
+            return Contribution(descriptor.ring.reduce(noise.contribution(flat(delta), entropy)))
         case Trained(metrics=metrics, delta=delta):
             values = _arrays(TENSOR, delta) | _numbers(metrics)
         case Evaluated(metrics=metrics):

@@ -15,12 +15,14 @@ from typing import Protocol, TypeVar
 from fedpriv.errors import QuotaExceeded, StorageFailed
 from fedpriv.ids import DatasetName
 from fedpriv.policy.decision import NOTHING_STANDS, Recipient, Standing
+from fedpriv.privacy.budget import Account
 from fedpriv.sealed import Sealed
 from fedpriv.transport.link import SealedLink
 from fedpriv.wire import codec
 from fedpriv.wire.messages import (
     AskMock,
     AskStatistics,
+    BudgetLeft,
     Evaluate,
     Failure,
     Goodbye,
@@ -46,6 +48,7 @@ from fedpriv_worker.actions import (
     Point,
     Publish,
     Release,
+    ShowBudget,
     ShowCheckpoint,
     Tell,
     Validate,
@@ -238,8 +241,8 @@ class Conversation:
                 await worker.aside(lambda: worker.journal.acknowledge(self._recipient.name, job, round_number))
             case Point(message, plans):
                 self._open = await self._attached.pass_on(message, plans) and self._open
-            case Publish() | ShowCheckpoint() | KeepCosignature():
-                await self._witness(action)
+            case Publish() | ShowCheckpoint() | ShowBudget() | KeepCosignature():
+                await self._show(action)
             case Close():
                 self._open = False
 
@@ -274,8 +277,8 @@ class Conversation:
             case Hear(message):
                 await self._aggregation.hear(message)
 
-    async def _witness(self, action: Publish | ShowCheckpoint | KeepCosignature) -> None:
-        """Publish the ledger, show it, or keep what the peer says of it."""
+    async def _show(self, action: Publish | ShowCheckpoint | ShowBudget | KeepCosignature) -> None:
+        """Publish the ledger, show it or what is left of a budget, or keep what the peer says of the ledger."""
         worker = self._worker
         match action:
             case Publish():
@@ -283,6 +286,10 @@ class Conversation:
             case ShowCheckpoint(request):
                 shown = Tell(await worker.publisher.show(request))
                 await self._link.send(await worker.seal(shown, self._recipient, None))
+            case ShowBudget(request, budget):
+                spent = await worker.aside(lambda: worker.journal.holds.spent(request.dataset))
+                left = BudgetLeft(request.request, None if budget is None else Account(budget, spent))
+                await self._link.send(await worker.seal(Tell(left), self._recipient, None))
             case KeepCosignature(cosigned):
                 await worker.publisher.keep(cosigned, self._recipient)
 

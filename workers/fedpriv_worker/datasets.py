@@ -15,13 +15,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedpriv.entropy import SeededEntropy
+from fedpriv.entropy import Entropy, SeededEntropy
 from fedpriv.errors import DataError, UsageError
 from fedpriv.ids import DatasetName
 from fedpriv.policy.rules import Rule, rounded_rows
 from fedpriv.privacy.budget import Budget
+from fedpriv.privacy.poisson import poisson_sample
 from fedpriv.wire.messages import Column, DatasetDescription
 from fedpriv_worker.promises import RowCount, check_delta, check_promises
+from fedpriv_worker.units import Units, numbered_units, units_of
 
 FeaturesDtype: TypeAlias = Literal["float32", "int64"]
 Array: TypeAlias = torch.Tensor | NDArray[np.generic]
@@ -32,13 +34,23 @@ MOST_CLASSES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some rows of a data set: features of shape (rows, ...) and target of shape (rows,), in the same order."""
+    """Some rows of a data set: features of shape (rows, ...) and target of shape (rows,), in the same order.
+
+    `units` says whose each row is, where several may be one's; None where each row is a unit.
+    """
 
     features: torch.Tensor = field(repr=False)
     target: torch.Tensor = field(repr=False)
+    units: Units | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def sample(self, rate: float, entropy: Entropy) -> torch.Tensor:
+        """Return the numbers of the rows that a private step takes: one of each unit of a Poisson sample at `rate`."""
+        if self.units is None:
+            return torch.from_numpy(poisson_sample(len(self), rate, entropy))
+        return torch.from_numpy(self.units.sample(rate, entropy))
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False)
@@ -92,12 +104,13 @@ class Dataset:
         mock: tuple[Array, Array] | None = None,
         legal_basis: str = "",
         simulated: bool = False,
+        units: Sequence[object] | None = None,
     ) -> None:
-        has_mock = mock is not None
-        check_promises(name, release, validation, rows, budget=budget, has_mock=has_mock, legal_basis=legal_basis)
+        check_promises(name, release, validation, rows, budget, has_mock=mock is not None, legal_basis=legal_basis)
         given = _prepare(name, features, target, columns, target_name, _classes(name, classes), features_dtype)
         if budget is not None:
             check_delta(name, budget, len(given.rows))
+        whose = numbered_units(name, budget, units, len(given.rows))
         values: dict[str, object] = {
             "name": DatasetName(name),
             "tags": _tags(name, tags),
@@ -105,9 +118,7 @@ class Dataset:
             "release": tuple(release),
             "validation": float(validation),
             "rows": rows,
-            "columns": given.columns,
-            "target_column": given.target_column,
-            "classes": given.classes,
+            **given.schema,
             "budget": budget,
             "legal_basis": legal_basis,
             "simulated": simulated is True,
@@ -115,7 +126,7 @@ class Dataset:
             "target": given.rows.target,
             "mock": None if mock is None else _stand_in(name, mock, given),
         }
-        values["training"], values["evaluation"] = _split(name, given.rows.features, given.rows.target, validation)
+        values["training"], values["evaluation"] = _split(name, given.rows, validation, whose)
         for key, value in values.items():
             object.__setattr__(self, key, value)
 
@@ -152,6 +163,11 @@ class _Prepared:
     columns: tuple[Column, ...]
     target_column: Column
     classes: tuple[str, ...]
+
+    @property
+    def schema(self) -> dict[str, object]:
+        """What the data set itself is called the same."""
+        return {"columns": self.columns, "target_column": self.target_column, "classes": self.classes}
 
 
 def _prepare(
@@ -362,15 +378,15 @@ def _target(name: str, target: torch.Tensor, column: str, classes: Sequence[str]
     return kept, "category"
 
 
-def _split(name: str, features: torch.Tensor, target: torch.Tensor, validation: float) -> tuple[Rows, Rows]:
-    """Return training and evaluation rows, each in file order.
+def _split(name: str, rows: Rows, validation: float, whose: NDArray[np.int64] | None) -> tuple[Rows, Rows]:
+    """Return training and evaluation rows, each in file order; only what is trained on needs to know `whose` rows.
 
     The order is that of 8-byte draws, one a row, from `SeededEntropy` of the data set's name; the first
     floor(validation * rows), and at least one, are held out.
     """
-    count = len(target)
+    features, target, count = rows.features, rows.target, len(rows)
     if validation == 0.0:
-        return Rows(features, target), Rows(features[:0], target[:0])
+        return Rows(features, target, units_of(whose)), Rows(features[:0], target[:0])
     held_out = max(1, int(validation * count))
     if held_out >= count:
         raise DataError(
@@ -379,4 +395,5 @@ def _split(name: str, features: torch.Tensor, target: torch.Tensor, validation: 
     draws = np.frombuffer(SeededEntropy(b"validation/" + name.encode()).random_bytes(8 * count), dtype=">u8")
     order = np.argsort(draws, kind="stable")
     kept, out = (torch.from_numpy(np.sort(part)) for part in (order[held_out:], order[:held_out]))
-    return Rows(features[kept], target[kept]), Rows(features[out], target[out])
+    theirs = None if whose is None else whose[kept.numpy()]
+    return Rows(features[kept], target[kept], units_of(theirs)), Rows(features[out], target[out])

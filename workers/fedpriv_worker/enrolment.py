@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from fedpriv.errors import UsageError, VerificationFailed
+from fedpriv.privacy.noises import DistributedNoise, Noise
 from fedpriv.secagg.checks import Expectation, Terms
 from fedpriv.secagg.keys import Identity
 from fedpriv.secagg.roster import Roster
 from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, LEAST_WORKERS
 from fedpriv.storage.rosters import SignedRoster
 from fedpriv.updates import TensorSpec
+from fedpriv.wire.messages import Train
 from fedpriv.wire.rounds import Summable, computation, fixed_point_of, vector_of
 from fedpriv_worker.actions import Evaluated, Summand, Trained
 
@@ -90,18 +92,31 @@ class Enrolment:
 
 
 def expected(
-    order: Summable, roster: Roster, *, model: bytes, changed: tuple[TensorSpec, ...], features: int, now: float
+    order: Summable,
+    roster: Roster,
+    *,
+    model: bytes,
+    changed: tuple[TensorSpec, ...],
+    features: int,
+    now: float,
+    noise: Noise | None = None,
 ) -> Expectation:
-    """Return what the descriptor of the round has to say, worked out from the `order` itself; `now` in Unix seconds."""
+    """Return what the descriptor of the round has to say, worked out from the `order` itself; `now` in Unix seconds.
+
+    `noise` is what this worker executes of a private one.
+    """
     assert order.invite is not None  # nobody asks without
     descriptor = order.invite.descriptor
     latest = int(now * 1000) + FUTURE_MILLISECONDS
+    shared = noise if isinstance(noise, DistributedNoise) else None
+    private = order.privacy if isinstance(order, Train) else None
     return Expectation(
         roster=roster,
         round=min(descriptor.round, latest),
         model=model,
         plan=computation(order),
-        vector=vector_of(order, changed, features, fixed_point_of(descriptor)),
+        vector=vector_of(order, changed, features, fixed_point_of(descriptor), shared),
+        privacy="" if private is None else private.text(),
     )
 
 

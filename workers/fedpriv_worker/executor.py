@@ -15,15 +15,16 @@ from typing import Protocol
 
 import torch
 
-from fedpriv.entropy import SystemEntropy
+from fedpriv.entropy import Entropy, SystemEntropy
 from fedpriv.errors import PlanRefused
 from fedpriv.ids import DatasetName, PlanDigest
 from fedpriv.plans.interpreter import Program
 from fedpriv.plans.plan import Plan
 from fedpriv.plans.validation import Quota, validate
+from fedpriv.privacy.noises import ExampleNoise
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import AskMock, AskStatistics, ErrorCode, Evaluate, OfferPlan, Train
-from fedpriv_worker import training
+from fedpriv_worker import private_training, training
 from fedpriv_worker.actions import (
     Broken,
     Loaded,
@@ -32,16 +33,20 @@ from fedpriv_worker.actions import (
     StoodIn,
     Summed,
 )
-from fedpriv_worker.bench import SEED_BYTES, Bench
+from fedpriv_worker.bench import Bench
 from fedpriv_worker.datasets import Dataset, Rows
 from fedpriv_worker.definitions import code_of
+from fedpriv_worker.example_gradients import ExampleGradients
 from fedpriv_worker.orders import Order, masked_among
+from fedpriv_worker.pricing import Price
 
 log = logging.getLogger("fedpriv.worker")
 
 MAXIMUM_PROGRAMS = 256
 MAXIMUM_PROGRAM_STEPS = 400_000
 """Steps of all compiled plans together."""
+MAXIMUM_BY_ROWS = 8
+"""Loss plans whose gradients of single rows are kept ready."""
 
 
 class Executor(Protocol):
@@ -49,6 +54,10 @@ class Executor(Protocol):
 
     def carry_out(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
         """Return what `request` came to, run with `plan`; give up soon after `stopped` says that nobody waits."""
+        ...
+
+    def train_privately(self, order: Train, plan: Plan, price: Price, stopped: Callable[[], bool]) -> Outcome:
+        """Return what a private order came to: what `price` says was executed, and nothing else."""
         ...
 
     def bench(self) -> Bench:
@@ -70,6 +79,7 @@ class Programs:
     def __init__(self, quota: Quota | None = None) -> None:
         self._quota = quota or Quota()
         self._programs: OrderedDict[PlanDigest, Program] = OrderedDict()
+        self._by_rows: OrderedDict[PlanDigest, ExampleGradients] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, plan: Plan | None) -> Program:
@@ -82,6 +92,17 @@ class Programs:
                     self._programs.popitem(last=False)
             self._programs.move_to_end(plan.digest)
             return self._programs[plan.digest]
+
+    def by_rows(self, plan: Plan) -> ExampleGradients:
+        """Return what differentiates single rows of a loss plan; raise `PlanRefused` where nothing does."""
+        program = self.of(plan)
+        with self._lock:
+            if plan.digest not in self._by_rows:
+                self._by_rows[plan.digest] = ExampleGradients(program.checked)
+                while len(self._by_rows) > MAXIMUM_BY_ROWS:
+                    self._by_rows.popitem(last=False)
+            self._by_rows.move_to_end(plan.digest)
+            return self._by_rows[plan.digest]
 
     def _are_too_many(self) -> bool:
         steps = sum(len(each.plan.steps) for each in self._programs.values())
@@ -102,14 +123,35 @@ class InProcessExecutor:
         programs: Programs | None = None,
         *,
         threads: Callable[[], int] | None = None,
+        entropy: Entropy | None = None,
     ) -> None:
-        """Hold `datasets`; use as many of torch's threads as `threads` says, or leave them as they are."""
+        """Hold `datasets`; use as many of torch's threads as `threads` says, or leave them as they are.
+
+        Samples and noise come from `entropy`, the operating system's unless a test gives another.
+        """
         self._datasets: dict[DatasetName, Dataset] = {dataset.name: dataset for dataset in datasets}
         self._programs = programs or Programs()
         self._threads = threads
+        self._entropy = entropy or SystemEntropy()
 
     def carry_out(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
-        """Return what `request` came to; every failure is a code.
+        """Return what `request` came to; every failure is a code."""
+        return self._guarded(request, lambda: self._outcome(request, plan, stopped))
+
+    def train_privately(self, order: Train, plan: Plan, price: Price, stopped: Callable[[], bool]) -> Outcome:
+        """Return what a private order came to; every failure is a code."""
+        rows = self._datasets[order.dataset].training
+
+        def trained() -> Outcome:
+            if isinstance(price.noise, ExampleNoise):
+                by_rows = private_training.ready(lambda: self._programs.by_rows(plan))
+                return private_training.by_rows(by_rows, plan, rows, order, price, self._entropy, stopped)
+            return private_training.as_a_whole(self._programs.of(plan), rows, order, price, self._entropy, stopped)
+
+        return self._guarded(order, trained)
+
+    def _guarded(self, request: OfferPlan | Order, work: Callable[[], Outcome]) -> Outcome:
+        """Do `work`; every failure is a code, and one on rows nothing at all where a sum is asked for.
 
         The thread takes denormals for zero from here on, and so do those that torch starts for it: with them,
         arithmetic takes as long as values say, and a peer could read rows off a clock.
@@ -118,12 +160,11 @@ class InProcessExecutor:
         if self._threads is not None and torch.get_num_threads() != (threads := self._threads()):
             torch.set_num_threads(threads)
         try:
-            return self._outcome(request, plan, stopped)
+            return work()
         except Exception as error:  # noqa: BLE001 - whatever torch raises, its text quotes values and stays here
             broken = _broken(request, error)
             log.info("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
-            in_a_sum = not isinstance(request, OfferPlan) and masked_among(request) > 0
-            return Nothing() if in_a_sum and broken.on_values else broken
+            return Nothing() if broken.on_values and _in_a_sum(request) else broken
 
     def bench(self) -> Bench:
         """Return an empty place for one session's values."""
@@ -147,7 +188,8 @@ class InProcessExecutor:
                 return Loaded()
             case Train():
                 rows = self._datasets[request.dataset].training
-                return training.train(self._programs.of(plan), rows, request, _seed(request), stopped)
+                seed = request.seed if request.invite is None else training.own_seed(self._entropy)
+                return training.train(self._programs.of(plan), rows, request, seed, stopped)
             case Evaluate():
                 return training.evaluate(self._programs.of(plan), self._datasets[request.dataset].evaluation, request)
             case AskStatistics():
@@ -158,11 +200,10 @@ class InProcessExecutor:
                 return StoodIn(stand_in(mock))
 
 
-def _seed(order: Train) -> int:
-    """Return what orders the rows: what a peer asked for, or in a sum what nobody else knows."""
-    if order.invite is None:
-        return order.seed
-    return int.from_bytes(SystemEntropy().random_bytes(SEED_BYTES), "big")
+def _in_a_sum(request: OfferPlan | Order) -> bool:
+    """Return whether zeros can stand in for the answer: in a sum, and where they would not have to be noised."""
+    private = isinstance(request, Train) and request.privacy is not None
+    return not isinstance(request, OfferPlan) and masked_among(request) > 0 and not private
 
 
 def _broken(request: OfferPlan | Order, error: Exception) -> Broken:

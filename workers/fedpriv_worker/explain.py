@@ -8,6 +8,7 @@ makes a text of it.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,11 @@ READING: dict[str, str] = {
     "mock": "The stand-in is what you wrote: it reveals what you put into it, and nothing else of the rows.",
 }
 
+NOISED = (
+    "What it shows of any one unit of your budget is bounded by the epsilon above, whatever the recipient knows or "
+    "does with it: up to 1 is strong, 3 is useful and defensible, beyond 8 is hardly a promise. What is true of "
+    "everybody in the data it shows all the same."
+)
 IN_A_SUM = (
     "Of this worker alone, nothing: its numbers leave masked, and the masks come off the sum over all workers alone. "
     "The sum itself can say something of one worker to whoever knows what the others put in, and so can two sums that "
@@ -195,6 +201,8 @@ def facts(explanation: Explanation) -> dict[str, Any]:
         "epochs": request.epochs,
         "batch_size": request.batch_size,
         "masked_among": request.masked_among,
+        "privacy": json.loads(request.privacy) if request.privacy else None,
+        "epsilon": request.epsilon,
         "plan": None if plan is None else _plan_facts(plan, request),
         "problem": explanation.problem,
         "forecast": None if foreseen is None else _forecast_facts(foreseen, explanation.weight),
@@ -214,6 +222,8 @@ def facts(explanation: Explanation) -> dict[str, Any]:
 def reading_of(request: ReleaseRequest) -> dict[str, str]:
     """Return what the recipient can read from each part of what it asks for."""
     known = {release: READING[release] for release in request.releases if release in READING}
+    if request.epsilon is not None:
+        return dict.fromkeys(known, NOISED)
     return dict.fromkeys(known, IN_A_SUM) if request.masked_among else known
 
 

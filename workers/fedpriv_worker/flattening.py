@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from fedpriv.plans.graphs import TRACING
+
 _ATEN = torch.ops.aten
 _VIEWS = (_ATEN.view.default, _ATEN._unsafe_view.default)  # noqa: SLF001  torch's own name
 
@@ -30,7 +32,8 @@ class Flat:
     """One recorded function; `run` takes tensors of the shapes and dtypes that it was recorded with."""
 
     def __init__(self, function: Callable[..., list[Tensor]], examples: Sequence[Tensor]) -> None:
-        graph = make_fx(function)(*examples).graph
+        with TRACING:
+            graph = make_fx(function)(*examples).graph
         for node in list(graph.nodes):
             _simplify(node)
         graph.eliminate_dead_code()

@@ -108,9 +108,15 @@ def forecast(
 
 
 def changed_specs(plan: Plan) -> tuple[TensorSpec, ...]:
-    """Return what an update of `plan` holds: every parameter and state tensor that its step writes, in plan order."""
+    """Return what an update of `plan` holds: every parameter and state tensor that its step writes, in plan order.
+
+    A plan that is a loss alone writes nothing: the steps that train its parameters are the worker's own.
+    """
     written = {each.name for each in plan.outputs_of(OutputRole.PARAMETER, OutputRole.STATE)}
     held = plan.inputs_of(InputRole.PARAMETER, InputRole.STATE)
+    if not written:
+        held = plan.inputs_of(InputRole.PARAMETER)
+        written = {each.name for each in held}
     return tuple(TensorSpec(each.name, each.dtype, each.shape) for each in held if each.name in written)
 
 

@@ -80,7 +80,7 @@ def judge(
 ) -> tuple[Verdict, ...]:
     """Return what `rules` say of each part of `request`, were it carried out as it asks: in clear, or in a sum."""
     label = private(request.dataset, PeerName(worker))
-    hidden = Protection(masked_among=request.masked_among)
+    hidden = Protection(request.masked_among, request.epsilon)
     verdicts = []
     for release in RELEASES:
         if release in request.releases:

@@ -21,7 +21,8 @@ from fedpriv_worker import tables
 from fedpriv_worker.config import DatasetConfig, WorkerConfig
 from fedpriv_worker.datasets import Array, Dataset
 
-Loaded: TypeAlias = tuple[Array, Array, Sequence[str | Column] | None]
+Loaded: TypeAlias = tuple[Array, Array, Sequence[str | Column] | None, Sequence[object] | None]
+"""Features, target, columns, and whose each row is."""
 
 
 def check(config: WorkerConfig) -> tuple[Dataset, ...]:
@@ -34,7 +35,7 @@ def check(config: WorkerConfig) -> tuple[Dataset, ...]:
 
 def load_dataset(config: DatasetConfig) -> Dataset:
     """Return the rows that `config` declares; raise `DataError` naming what is wrong with them."""
-    features, target, columns = _read(config)
+    features, target, columns, units = _read(config)
     return Dataset(
         config.name,
         features,
@@ -52,6 +53,7 @@ def load_dataset(config: DatasetConfig) -> Dataset:
         mock=_read_mock(config, columns),
         legal_basis=config.legal_basis,
         simulated=config.simulated,
+        units=units,
     )
 
 
@@ -68,7 +70,7 @@ def _read_mock(config: DatasetConfig, columns: Sequence[str | Column] | None) ->
     if config.mock is None:
         return None
     try:
-        features, target, found = _read(replace(config, path=config.mock, mock=None, release=()))
+        features, target, found, _ = _read(replace(config, path=config.mock, mock=None, release=(), budget=None))
     except DataError as error:
         raise DataError(f"the mock of {error}") from None
     for position, (one, other) in enumerate(zip(found or (), columns or (), strict=False), start=1):
@@ -88,7 +90,7 @@ def _said(column: str | Column, beside: str | Column) -> str:
 
 
 def _from_loader(config: DatasetConfig, loader: str) -> Loaded:
-    """Return what the owner's function returns: (features, target), or a mapping with those and maybe columns."""
+    """Return what the owner's function returns: (features, target), or a mapping with those, columns and units."""
     module_name, _, function_name = loader.partition(":")
     try:
         function: Callable[[], Any] = getattr(importlib.import_module(module_name), function_name)
@@ -105,13 +107,14 @@ def _from_loader(config: DatasetConfig, loader: str) -> Loaded:
         raise DataError(
             f"data set {config.name!r}: the loader {loader!r} raised {type(error).__name__}; run it alone to see why"
         ) from None
-    if isinstance(loaded, Mapping) and {"features", "target"} <= set(loaded) <= {"features", "target", "columns"}:
-        return loaded["features"], loaded["target"], loaded.get("columns", config.columns)
+    known = {"features", "target", "columns", "units"}
+    if isinstance(loaded, Mapping) and {"features", "target"} <= set(loaded) <= known:
+        return loaded["features"], loaded["target"], loaded.get("columns", config.columns), loaded.get("units")
     if isinstance(loaded, tuple) and len(loaded) == 2:
-        return loaded[0], loaded[1], config.columns
+        return loaded[0], loaded[1], config.columns, None
     raise DataError(
         f"data set {config.name!r}: the loader {loader!r} returned a {type(loaded).__name__}; "
-        "return (features, target), or a mapping with features, target and, if you like, columns"
+        "return (features, target), or a mapping with features, target and, if you like, columns and units"
     )
 
 
@@ -119,13 +122,15 @@ def _from_npz(config: DatasetConfig) -> Loaded:
     """Return the arrays `features` and the one named as the target."""
     try:
         with np.load(config.path, allow_pickle=False) as arrays:
-            for name in ("features", config.target):
+            own = () if config.unit_column is None else (config.unit_column,)
+            for name in ("features", config.target, *own):
                 if name not in arrays:
                     raise DataError(
                         f"data set {config.name!r}: {config.path.name} has no array {name!r}"
                         f"{nearest(name, arrays)}; it has {', '.join(arrays)}"
                     )
-            return arrays["features"], arrays[config.target], config.columns
+            units = None if config.unit_column is None else arrays[config.unit_column]
+            return arrays["features"], arrays[config.target], config.columns, units
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise DataError(
             f"data set {config.name!r}: {config.path.name} is not an npz file of plain arrays "

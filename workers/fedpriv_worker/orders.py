@@ -14,7 +14,7 @@ from fedpriv import canonical
 from fedpriv.errors import ReleaseDenied
 from fedpriv.ids import DatasetName, JobId, PlanDigest
 from fedpriv.labels import Label
-from fedpriv.policy.decision import IN_CLEAR, Ask, Protection, Recipient, Release
+from fedpriv.policy.decision import Ask, Protection, Recipient, Release
 from fedpriv.policy.requests import ReleaseRequest
 from fedpriv.storage.hashing import tensors_digest
 from fedpriv.updates import DTYPES, TensorSpec
@@ -31,6 +31,7 @@ from fedpriv.wire.messages import (
 from fedpriv.wire.rounds import computation
 from fedpriv.wire.tensors import tensor_bytes
 from fedpriv.wire.values import Value
+from fedpriv_worker.pricing import Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,11 @@ def masked_among(order: Owed) -> int:
     return 0 if invite is None else invite.descriptor.least
 
 
-def request_of(order: Owed, recipient: Recipient) -> ReleaseRequest:
-    """Return what `order` asks to be let out, as its owner is shown it: the same in every round of a job."""
+def request_of(order: Owed, recipient: Recipient, price: Price | None = None) -> ReleaseRequest:
+    """Return what `order` asks to be let out, as its owner is shown it: the same in every round of a job.
+
+    `price` is that of an order that is private.
+    """
     place = place_of(order)
     match order:
         case Train():
@@ -103,9 +107,11 @@ def request_of(order: Owed, recipient: Recipient) -> ReleaseRequest:
             releases, kinds = ("value",), (kind_of_value(order.spec),)
     epochs = order.epochs if isinstance(order, Train) else 0
     batch_size = order.batch_size if isinstance(order, Train | Evaluate) else 0
+    private = ("", None) if price is None else (price.words, price.epsilon)
     return ReleaseRequest(
-        recipient, order.dataset, releases, kinds, place.plan, place.purpose, epochs, batch_size, masked_among(order)
-    )
+        recipient, order.dataset, releases, kinds, place.plan, place.purpose, epochs, batch_size, masked_among(order),
+        *private,
+    )  # fmt: skip  # one line of fields
 
 
 def kind_of_value(spec: TensorSpec) -> str:
@@ -125,8 +131,8 @@ def spec_of_value(kind: str) -> TensorSpec:
     return spec
 
 
-def asks_of(order: Owed, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
-    """Return every permission that carrying out `order` needs."""
+def asks_of(order: Owed, label: Label, recipient: Recipient, price: Price | None = None) -> tuple[Ask, ...]:
+    """Return every permission that carrying out `order` needs; `price` says what its noise comes to."""
     match order:
         case Train(metrics=metrics):
             parts: _Parts = (("update", ()), ("metrics", metrics)) if metrics else (("update", ()),)
@@ -138,10 +144,12 @@ def asks_of(order: Owed, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
             parts = (("mock", ()),)
         case Claim(spec=spec):
             parts = (("value", (kind_of_value(spec),)),)
-    return _asks(parts, order, label, recipient, Protection(masked_among=masked_among(order)))
+    return _asks(parts, order, label, recipient, masked_among(order), price)
 
 
-def asks_in(message: Answer, order: Owed, label: Label, recipient: Recipient) -> tuple[Ask, ...]:
+def asks_in(
+    message: Answer, order: Owed, label: Label, recipient: Recipient, price: Price | None = None
+) -> tuple[Ask, ...]:
     """Return every permission that sending `message` in answer to `order` needs, read from the message itself.
 
     It goes in clear, whatever was ordered.
@@ -157,11 +165,14 @@ def asks_in(message: Answer, order: Owed, label: Label, recipient: Recipient) ->
             parts = (("mock", ()),)
         case Value(values=values):
             parts = (("value", tuple(map(kind_of_value, values.specs))),)
-    return _asks(parts, order, label, recipient, IN_CLEAR)
+    return _asks(parts, order, label, recipient, 0, price)
 
 
-def _asks(parts: _Parts, order: Owed, label: Label, recipient: Recipient, hidden: Protection) -> tuple[Ask, ...]:
-    request = request_of(order, recipient)
+def _asks(
+    parts: _Parts, order: Owed, label: Label, recipient: Recipient, among: int, price: Price | None
+) -> tuple[Ask, ...]:
+    request = request_of(order, recipient, price)
+    hidden = Protection(among, None if price is None else price.epsilon)
     return tuple(Ask(release, label, recipient, kinds, request.purpose, request, hidden) for release, kinds in parts)
 
 

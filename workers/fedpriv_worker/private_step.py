@@ -22,7 +22,6 @@ from fedpriv.entropy import Entropy
 from fedpriv.errors import UsageError
 from fedpriv.plans.tracing import OptimizerRule
 from fedpriv.privacy.noises import ExampleNoise
-from fedpriv.privacy.poisson import poisson_sample
 from fedpriv.updates import TensorSet
 from fedpriv_worker.datasets import Rows
 from fedpriv_worker.example_gradients import CHUNK_ROWS, ExampleGradients
@@ -72,7 +71,7 @@ class PrivateStep:
 
     def drawn(self, model: Mapping[str, Tensor], rows: Rows, entropy: Entropy) -> PrivateGradient:
         """Return the private gradient of `model` on a fresh Poisson sample of `rows`."""
-        chosen = torch.from_numpy(poisson_sample(len(rows), self._noise.rate, entropy))
+        chosen = rows.sample(self._noise.rate, entropy)
         chosen = chosen[: largest_sample(self._noise.batch_size)]
         features, target = rows.features.index_select(0, chosen), rows.target.index_select(0, chosen)
         return self.of(model, features, target, entropy)

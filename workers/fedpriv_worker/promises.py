@@ -13,7 +13,7 @@ from fedpriv.errors import UsageError, nearest
 from fedpriv.ids import checked_name
 from fedpriv.policy.contradictions import check_rules
 from fedpriv.policy.rules import RULES, Rule
-from fedpriv.privacy.budget import ROW, Budget
+from fedpriv.privacy.budget import Budget
 
 RowCount: TypeAlias = Literal["exact", "rounded", "hidden"]
 LONGEST_LEGAL_BASIS = 200
@@ -24,8 +24,8 @@ def check_promises(
     release: Sequence[Rule],
     validation: float,
     rows: str,
-    *,
     budget: Budget | None = None,
+    *,
     has_mock: bool = False,
     legal_basis: str = "",
 ) -> None:
@@ -54,9 +54,9 @@ def check_promises(
         raise UsageError(f"data set {name!r}: {error}") from None
 
 
-def check_delta(name: str, budget: Budget, rows: int) -> None:
+def check_delta(name: str, budget: Budget | None, rows: int) -> None:
     """Raise `UsageError` unless the budget's delta is below 1 / `rows`: a larger one permits publishing a whole row."""
-    if not budget.delta * rows < 1:
+    if budget is not None and not budget.delta * rows < 1:
         raise UsageError(
             f"data set {name!r}: with its {rows} rows, delta {budget.delta:g} would allow one row to be published; "
             f"use a delta below {1 / rows:.2g}, such as 1e-{len(str(rows))}"
@@ -74,8 +74,3 @@ def _check_legal_basis(name: str, legal_basis: str) -> None:
 def _check_budget(name: str, budget: Budget) -> None:
     if not isinstance(budget, Budget):
         raise UsageError(f"data set {name!r}: a {type(budget).__name__} is no budget; use Budget(epsilon, delta)")
-    if budget.unit != ROW:
-        raise UsageError(
-            f"data set {name!r}: the budget's unit is {budget.unit!r}, and this version protects single rows; "
-            'use unit = "row" and store one row for each person'
-        )

@@ -6,12 +6,13 @@
 
 It promises that a value derived from private data leaves only if a rule of the owner permits it, to the peer that the
 handshake proved, at this moment, whatever was decided before; that what it uses up was reserved before it was computed
-and is settled in the transaction that records it; that no more leaves than the rule says and than was foreseen; that
-the ledger entry, with the exact number of bytes that go on the wire, is durable before the first of them can be sent;
-that an order which was answered once gets the identical bytes again; that what was ordered into a sum leaves masked,
-once, or not at all, and the shares that unmask the sum only when this worker's own checks passed; and that what derives
-from nothing private is still recorded. `Sealed` is made in this file and nowhere else, and a worker's link sends
-nothing else. It does not compute, and it does not send.
+and is settled in the transaction that records it; that of a private order exactly what was paid for is executed, and
+stands on record; that no more leaves than the rule says and than was foreseen; that the ledger entry, with the exact
+number of bytes that go on the wire, is durable before the first of them can be sent; that an order which was answered
+once gets the identical bytes again; that what was ordered into a sum leaves masked, once, or not at all, and the shares
+that unmask the sum only when this worker's own checks passed; and that what derives from nothing private is still
+recorded. `Sealed` is made in this file and nowhere else, and a worker's link sends nothing else. It does not compute,
+and it does not send.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ import torch
 from fedpriv.errors import ReleaseDenied, ReleaseLost
 from fedpriv.ids import DatasetName
 from fedpriv.labels import Label
-from fedpriv.ledger.entries import NO_SPEND, Draft
+from fedpriv.ledger.entries import NO_SPEND, Draft, PrivacySpend
 from fedpriv.policy.decision import NOTHING_STANDS, Ask, Deny, Permit, Recipient, Standing, decide
-from fedpriv.policy.rules import Rule, cite, rounded_rows, weight_of
+from fedpriv.policy.rules import DifferentialPrivacy, Rule, SecureSum, cite, rounded_rows, weight_of
+from fedpriv.privacy.budget import Account
 from fedpriv.privacy.reservations import DAY_SECONDS, Limit, Reservation, State
 from fedpriv.sealed import Envelope, Sealed
 from fedpriv.secagg import client
@@ -38,6 +40,7 @@ from fedpriv.wire import codec
 from fedpriv.wire.framing import framed_bytes
 from fedpriv.wire.messages import (
     Announcement,
+    BudgetLeft,
     Checkpoint,
     Evaluation,
     Failure,
@@ -47,6 +50,7 @@ from fedpriv.wire.messages import (
     Mock,
     PlanAccepted,
     Statistics,
+    Train,
     Update,
 )
 from fedpriv.wire.rounds import Summable
@@ -65,6 +69,7 @@ from fedpriv_worker.orders import (
     place_of,
 )
 from fedpriv_worker.outbox import DURABLE_BYTES, Kept
+from fedpriv_worker.pricing import Price
 from fedpriv_worker.recording import Settlement
 from fedpriv_worker.session import Facts
 
@@ -75,6 +80,7 @@ Public: TypeAlias = (
     | HelloProof
     | Announcement
     | PlanAccepted
+    | BudgetLeft
     | Checkpoint
     | SessionOpen
     | Objects
@@ -92,12 +98,14 @@ UNIDENTIFIED = "unidentified"
 class Admitted:
     """An order that may be carried out: what it reserved, under which number, and the digest of its model in hex.
 
-    `number` is None where nothing is used up, so that nothing had to be reserved.
+    `number` is None where nothing is used up, so that nothing had to be reserved. `price` is what has to be executed of
+    a private order: what was reserved is its cost.
     """
 
     reservation: Reservation
     number: int | None
     model: str
+    price: Price | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,30 +121,35 @@ class Door:
         sid = message.sid.hex() if isinstance(message, Protocol) else ""
         return self._record(message, Draft(peer=name, method="Attach", kind=codec.kind_of(message), bytes=0, sid=sid))
 
-    def admit(self, order: Owed, foreseen: Forecast, recipient: Recipient) -> Admitted | Sealed:
+    def admit(
+        self, order: Owed, foreseen: Forecast, recipient: Recipient, price: Price | None = None
+    ) -> Admitted | Sealed:
         """Reserve what carrying out `order` will use up, durably; return its answer instead where there was one.
 
-        Raise `ReleaseDenied` when no rule permits it now, or a limit or the budget is used up, and `ReleaseLost` for an
-        answer that a crash took.
+        Raise `ReleaseDenied` when no rule permits it now or a limit is used up, `BudgetExceeded` when the budget is,
+        and `ReleaseLost` for an answer that a crash took.
         """
         model = model_digest(order)
         release = order_digest(order, recipient, model)
-        asks = asks_of(order, foreseen.label, recipient)
+        asks = asks_of(order, foreseen.label, recipient, price)
         if (again := self._again(release, asks, order.dataset)) is not None:
             return again
         permits = self._permitted(asks, self.journal.standing(order.dataset))
         place = place_of(order)
         reservation = Reservation(
-            release, order.dataset, recipient.name, place.plan, place.job, place.round, _limits(permits)
-        )
+            release, order.dataset, recipient.name, place.plan, place.job, place.round, _limits(permits),
+            None if price is None else price.cost, self.facts.budgets.get(order.dataset), _ceiling(permits),
+            whole=price is not None and price.whole,
+        )  # fmt: skip  # one line of what is charged
         number = None if reservation.is_free else self.journal.reserve(reservation)
-        return Admitted(reservation, number, model.hex())
+        return Admitted(reservation, number, model.hex(), price)
 
     def release(
         self, message: Answer, order: Owed, foreseen: Forecast, recipient: Recipient, admitted: Admitted
     ) -> Sealed:
         """Seal a value that derives from private data; raise `ReleaseDenied` unless rules permit all of it."""
-        permits = self._permitted_still(asks_in(message, order, foreseen.label, recipient), order, admitted)
+        asks = asks_in(message, order, foreseen.label, recipient, admitted.price)
+        permits = self._permitted_still(asks, order, admitted)
         message = self._reduced(message, order, [permit.rule for permit in permits])
         draft = self._draft(message, order, foreseen, recipient, admitted, permits)
         return self._record(message, draft, admitted, foreseen)
@@ -154,7 +167,8 @@ class Door:
 
         They are kept for nobody: what was lost on its way is never masked or sent again.
         """
-        permits = self._permitted_still(asks_of(order, foreseen.label, recipient), order, admitted)
+        asks = asks_of(order, foreseen.label, recipient, admitted.price)
+        permits = self._permitted_still(asks, order, admitted)
         step = client.submit(state, own.words)
         assert isinstance(step.message, Masked)  # all that `submit` makes
         draft = self._draft(step.message, order, foreseen, recipient, admitted, permits)
@@ -173,7 +187,8 @@ class Door:
 
         Raise `ReleaseDenied`, with no share made, where the owner's rules would not let the sum out any more.
         """
-        permits = self._permitted_still(asks_of(order, foreseen.label, recipient), order, admitted)
+        asks = asks_of(order, foreseen.label, recipient, admitted.price)
+        permits = self._permitted_still(asks, order, admitted)
         step = client.receive(state, agreement)
         if isinstance(step.message, Unmask):
             draft = self._draft(step.message, order, foreseen, recipient, admitted, permits)
@@ -211,6 +226,7 @@ class Door:
             model=admitted.model,
             sid=message.sid.hex() if isinstance(message, Masked | Unmask) else "",
             round=place.round,
+            dp=NO_SPEND if isinstance(message, Unmask) else _spend(admitted, self.journal),
             purpose=place.purpose,
             legal_basis=self.facts.legal_basis.get(order.dataset, ""),
         )
@@ -224,7 +240,11 @@ class Door:
         return self._record(own, Draft(peer=recipient.name, method="Attach", kind=codec.kind_of(own), bytes=0))
 
     def give_up(self, admitted: Admitted, *, charged: bool) -> None:
-        """End an order that nothing left for; it stays `charged` where even its failure tells something."""
+        """End an order that nothing left for; it stays `charged` where even its failure tells something.
+
+        So does what was charged for a whole job: a later round of it counts on that.
+        """
+        charged = charged or admitted.reservation.whole
         if admitted.number is not None:
             settle = self.journal.holds.forfeit if charged else self.journal.holds.cancel
             settle(admitted.number)
@@ -274,7 +294,8 @@ class Door:
         """Return what the rules let through of `message`, made of fresh numbers."""
         match message:
             case Update():
-                weight = weight_of(rules[0], int(message.weight))
+                private = isinstance(order, Train) and order.privacy is not None
+                weight = 1.0 if private else weight_of(rules[0], int(message.weight))
                 return replace(message, weight=weight, metrics=_plain(message.metrics), delta=_fresh(message.delta))
             case Evaluation():
                 weight = self._announced_weight(order, int(message.weight))
@@ -325,6 +346,24 @@ def _limits(permits: Iterable[Permit]) -> tuple[Limit, ...]:
         if permit.grant is not None:
             limits[permit.grant.digest] = Limit(permit.grant.digest, permit.grant.releases)
     return tuple(limits.values())
+
+
+def _spend(admitted: Admitted, journal: Journal) -> PrivacySpend:
+    """Return what the ledger says of a release's cost: its event, and all that was spent so far, this included."""
+    price, reservation = admitted.price, admitted.reservation
+    if price is None or price.cost is None:
+        return NO_SPEND
+    assert reservation.budget is not None  # it was charged
+    account = Account(reservation.budget, journal.holds.spent(reservation.dataset))
+    relation = f"{price.cost.relation} trusted" if price.cost.trusted else price.cost.relation
+    return PrivacySpend(price.cost.event, relation, f"{account.spent:.6g}", f"{reservation.budget.epsilon:g}")
+
+
+def _ceiling(permits: Iterable[Permit]) -> float | None:
+    """Return the most epsilon that a job may cost under the rules that permit it, None where they do not say."""
+    rules = [permit.rule for permit in permits]
+    most = [each.maximum_epsilon for each in rules if isinstance(each, SecureSum | DifferentialPrivacy)]
+    return min((each for each in most if each is not None), default=None)
 
 
 def _specs(message: Public | Answer | Masked | Unmask) -> tuple[TensorSpec, ...]:

@@ -14,18 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import TypeAlias
 
+from fedpriv.errors import UsageError
 from fedpriv.ids import DatasetName, PeerName, PlanDigest, WorkerName
 from fedpriv.labels import private
-from fedpriv.plans.plan import Plan
+from fedpriv.plans.plan import OutputRole, Plan
 from fedpriv.policy.decision import NOTHING_STANDS, Deny, Permit, Recipient, Standing, decide, may_compute, may_receive
 from fedpriv.policy.requests import ReleaseRequest
 from fedpriv.policy.rules import Rule, cite
+from fedpriv.privacy.budget import Budget
+from fedpriv.privacy.modes import ExampleDP
 from fedpriv.secagg.messages import Agreement, Delivery, Roll, Survivors
+from fedpriv.secagg.thresholds import DEFAULT_COLLUDING
 from fedpriv.updates import TensorSpec
 from fedpriv.wire.messages import (
     Announcement,
+    AskBudget,
     AskCheckpoint,
     AskMock,
     AskStatistics,
@@ -73,6 +79,7 @@ from fedpriv_worker.actions import (
     Point,
     Publish,
     Release,
+    ShowBudget,
     ShowCheckpoint,
     StoodIn,
     Summand,
@@ -81,8 +88,9 @@ from fedpriv_worker.actions import (
     Trained,
     Validate,
 )
-from fedpriv_worker.forecast import Forecast, forecast
+from fedpriv_worker.forecast import Forecast, changed_specs, forecast
 from fedpriv_worker.orders import NO_JOB, NO_ROUND, Answer, Order, asks_of, request_of
+from fedpriv_worker.pricing import Price, price_of
 
 MAXIMUM_PLANS = 32
 MAXIMUM_SEEN = 64
@@ -94,7 +102,8 @@ MAXIMUM_ROUND = 1 << 31
 class Facts:
     """What stays the same while a worker runs: descriptions of its data sets and their rules, never their rows.
 
-    `legal_basis` is what the owner wrote about a data set for the ledger, `stand_ins` what the mock of one holds.
+    `legal_basis` is what the owner wrote about a data set for the ledger, `stand_ins` what the mock of one holds,
+    `budgets` what may be spent of each, and `colluding` the share of workers that the owner takes for colluding.
     """
 
     worker: WorkerName
@@ -103,6 +112,8 @@ class Facts:
     rules: Mapping[DatasetName, tuple[Rule, ...]]
     legal_basis: Mapping[DatasetName, str] = field(default_factory=dict)
     stand_ins: Mapping[DatasetName, tuple[TensorSpec, ...]] = field(default_factory=dict)
+    budgets: Mapping[DatasetName, Budget] = field(default_factory=dict)
+    colluding: Fraction = DEFAULT_COLLUDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +164,8 @@ def handle(  # noqa: PLR0911 - one for each kind of message
             return session, (Hear(message),)
         case AskCheckpoint():
             return _asked_for_the_checkpoint(session, message)
+        case AskBudget():
+            return _asked_for_the_budget(session, message)
         case CloseRound() | Cosigned() | Goodbye():
             return session, _heard(session, message)
         case _:
@@ -202,6 +215,14 @@ def _asked_for_the_checkpoint(session: Session, ask: AskCheckpoint) -> Step:
     return session, (ShowCheckpoint(ask),)
 
 
+def _asked_for_the_budget(session: Session, ask: AskBudget) -> Step:
+    """Return what shows the budget: what is left of it follows from what was released, and from no row."""
+    facts = session.facts
+    if not may_receive(session.peer, {ask.dataset: facts.rules.get(ask.dataset, ())}):
+        return _refuse(session, ask, ErrorCode.RELEASE_DENIED)
+    return session, (ShowBudget(ask, facts.budgets.get(ask.dataset)),)
+
+
 def _asked_for_values(session: Session, opened: OpenSession) -> Step:
     if not may_compute(session.peer, session.facts.rules):
         return _refuse(session, opened, ErrorCode.RELEASE_DENIED)
@@ -223,18 +244,23 @@ def _ordered(session: Session, order: Order, standing: Standing) -> Step:
         return _refuse(session, order, code)
     facts, peer = session.facts, session.peer
     plan = session.plans[order.plan] if isinstance(order, Train | Evaluate) else None
-    foreseen = session.seen.get(request_of(order, peer)) or _foreseen(facts, peer, order, plan)
-    decisions = [decide(ask, facts.rules, standing) for ask in asks_of(order, foreseen.label, peer)]
+    try:
+        price = priced(facts, order, plan)
+    except UsageError:  # its numbers are the peer's own, and nothing was looked at
+        return _refuse(session, order, ErrorCode.BAD_REQUEST)
+    request = request_of(order, peer, price)
+    foreseen = session.seen.get(request) or _foreseen(facts, request, plan)
+    decisions = [decide(ask, facts.rules, standing) for ask in asks_of(order, foreseen.label, peer, price)]
     denials = [decision for decision in decisions if isinstance(decision, Deny)]
     if any(denial.by_owner for denial in denials):
         return _refuse(session, order, ErrorCode.APPROVAL_DENIED)
     if denials and not all(denial.pending for denial in denials):
         return _refuse(session, order, ErrorCode.RELEASE_DENIED)
-    session, noted = _noted(session, order, plan, foreseen, decisions)
+    session, noted = _noted(session, request, plan, foreseen, decisions)
     if denials:
         session, actions = _refuse(session, order, ErrorCode.APPROVAL_PENDING)
     else:
-        session, actions = _start(session, order, Execute(order, plan, foreseen))
+        session, actions = _start(session, order, Execute(order, plan, foreseen, price))
     return session, (*noted, *actions)
 
 
@@ -254,23 +280,37 @@ def _why_impossible(session: Session, order: Order) -> ErrorCode | None:
     return ErrorCode.RELEASE_DENIED if order.dataset in session.barred else None
 
 
-def _foreseen(facts: Facts, peer: Recipient, order: Order, plan: Plan | None) -> Forecast:
-    """Return what `order` would release, with the label of it.
+def priced(facts: Facts, order: Order, plan: Plan | None) -> Price | None:
+    """Return what a private order makes this worker do, and what that costs, None for another; raise `UsageError`."""
+    if not isinstance(order, Train) or order.privacy is None:
+        return None
+    assert plan is not None  # an order to train names one
+    if bool(plan.outputs_of(OutputRole.PARAMETER, OutputRole.STATE)) == isinstance(order.privacy.mode, ExampleDP):
+        raise UsageError("a plan that is a loss alone is for private steps on single rows, and no other plan is")
+    description, budget = facts.datasets[order.dataset], facts.budgets.get(order.dataset)
+    return price_of(order, order.privacy, description, budget, changed_specs(plan), facts.colluding)
+
+
+def _foreseen(facts: Facts, request: ReleaseRequest, plan: Plan | None) -> Forecast:
+    """Return what a request would release, with the label of it.
 
     Even an output that touches no row depends on how many rows there are: the number of local steps, the weight. So
     an answer carries the data set's own label, and with it whatever the plan mixes in.
     """
-    description = facts.datasets[order.dataset]
-    origin = private(order.dataset, PeerName(facts.worker))
-    stand_in = facts.stand_ins.get(order.dataset, ())
-    return forecast(plan, request_of(order, peer), origin, features=len(description.features), stand_in=stand_in)
+    description = facts.datasets[request.dataset]
+    origin = private(request.dataset, PeerName(facts.worker))
+    stand_in = facts.stand_ins.get(request.dataset, ())
+    return forecast(plan, request, origin, features=len(description.features), stand_in=stand_in)
 
 
 def _noted(
-    session: Session, order: Order, plan: Plan | None, foreseen: Forecast, decisions: Sequence[Permit | Deny]
+    session: Session,
+    request: ReleaseRequest,
+    plan: Plan | None,
+    foreseen: Forecast,
+    decisions: Sequence[Permit | Deny],
 ) -> Step:
-    """Return the session knowing the request of `order`, and the note for the owner: an earlier one may be gone."""
-    request = request_of(order, session.peer)
+    """Return the session knowing the request of an order, and the note for the owner: an earlier one may be gone."""
     again = request in session.seen
     kept = dict(list(session.seen.items())[-MAXIMUM_SEEN + 1 :])
     permits = [decision.rule for decision in decisions if isinstance(decision, Permit)]

@@ -12,6 +12,7 @@ from typing import Any
 
 from fedpriv.ids import DatasetName, WorkerName
 from fedpriv.policy.rules import cite, in_words
+from fedpriv.privacy.accountants import renewed
 from fedpriv.privacy.budget import epsilon_of, total_of
 from fedpriv.privacy.reservations import State
 from fedpriv.storage.holds import Held
@@ -81,4 +82,4 @@ def _of_one(
 
 def _epsilon(held: Iterable[Held], delta: float) -> float:
     """Return the epsilon of these reservations together; the whole is less than the sum of its parts."""
-    return epsilon_of(total_of(each.cost.rdp for each in held if each.cost is not None), delta)
+    return epsilon_of(total_of(renewed(each.cost).rdp for each in held if each.cost is not None), delta)

@@ -29,8 +29,14 @@ ArrowType: TypeAlias = Any
 MOST_NAMES_SHOWN = 20
 
 
-def load_table(config: DatasetConfig) -> tuple[NDArray[np.generic], NDArray[np.generic], tuple[Column, ...]]:
-    """Return features of shape (rows, columns), target of shape (rows,) and the columns; raise `DataError`."""
+Read: TypeAlias = tuple[NDArray[np.generic], NDArray[np.generic], tuple[Column, ...], list[str] | None]
+
+
+def load_table(config: DatasetConfig) -> Read:
+    """Return features of shape (rows, columns), target of shape (rows,), the columns and whose each row is.
+
+    Raise `DataError` for what cannot be read as that.
+    """
     if arrow is None:
         raise DataError(
             f"data set {config.name!r}: reading {config.path.suffix} needs pyarrow; "
@@ -41,13 +47,25 @@ def load_table(config: DatasetConfig) -> tuple[NDArray[np.generic], NDArray[np.g
     if not table.num_rows:
         raise DataError(f"data set {config.name!r}: {config.path.name} has no rows; check how it was written")
     target = _target(config, table.column(config.target))
-    chosen = config.columns or tuple(name for name in table.column_names if name != config.target)
+    chosen = config.columns or tuple(
+        name for name in table.column_names if name not in (config.target, config.unit_column)
+    )
     if not chosen:
         raise DataError(f"data set {config.name!r}: {config.path.name} has no column besides the target; add features")
     columns = tuple(Column(name, _kind(config, name, table.column(name).type)) for name in chosen)
     if config.features_dtype == "int64":
         _check_whole_numbers(config, table, columns)
-    return _matrix(config, table, columns), target, columns
+    return _matrix(config, table, columns), target, columns, _units(config, table)
+
+
+def _units(config: DatasetConfig, table: Table) -> list[str] | None:
+    """Return whose each row is, as text; raise `DataError` where that is missing."""
+    if config.unit_column is None:
+        return None
+    column = table.column(config.unit_column)
+    if column.null_count:
+        raise missing_values(config.name, column.null_count, [config.unit_column])
+    return [str(value) for value in column.to_pylist()]
 
 
 def _read(config: DatasetConfig) -> Table:
@@ -68,9 +86,10 @@ def _check_names(config: DatasetConfig, names: Sequence[str]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"data set {config.name!r}: two columns are called {twice[0]!r}; rename or remove one")
-    for name in (config.target, *(config.columns or ())):
+    own = () if config.unit_column is None else (config.unit_column,)
+    for name in (config.target, *(config.columns or ()), *own):
         if name not in names:
-            what = "target" if name == config.target else "feature"
+            what = "target" if name == config.target else "unit" if name in own else "feature"
             shown = ", ".join(names[:MOST_NAMES_SHOWN]) + (", ..." if len(names) > MOST_NAMES_SHOWN else "")
             raise DataError(
                 f"data set {config.name!r}: {config.path.name} has no {what} column {name!r}{nearest(name, names)}; "

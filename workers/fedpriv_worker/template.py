@@ -70,7 +70,8 @@ key = "key.pem"
 # mock = "mock.parquet"                # a stand-in of the same columns that you wrote, for the rule "mock"
 # legal_basis = "GDPR Art. 6(1)(e)"    # one line that every ledger entry about this data set repeats
 # budget = {{ epsilon = 8.0, delta = 1e-5, unit = "row" }}  # what may be learned of one row, by everybody, ever;
-                                       # delta below 1 / rows. Only what is noised here is billed to it
+                                       # delta below 1 / rows. Only what is noised is billed to it. For people with
+                                       # several rows: unit = "patient", unit_column = "patient_id"
 #
 # What may leave. Any one rule suffices, all conditions within it must hold; no rule, no release.
 # release = [
@@ -90,8 +91,8 @@ key = "key.pem"
 #   # {{ rule = "secure-sum", minimum_workers = 3 }},
 #   # Only what was noised here leaves, billed to the budget; maximum_epsilon is for one job, all its rounds.
 #   # {{ rule = "differential-privacy", maximum_epsilon = 3.0 }},
-#   # (The last one waits: no job of this version noises, so it lets nothing out yet; nor does "secure-sum" with
-#   # a maximum_epsilon.)
+#   # Both at once: sums of what the workers noised to that epsilon.
+#   # {{ rule = "secure-sum", minimum_workers = 3, maximum_epsilon = 3.0 }},
 #
 #   # Any rule may also name its recipients; a purpose, and it then holds only for jobs that state exactly that one;
 #   # and how often it may let something out within 24 hours:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
+from fedpriv.entropy import Entropy
 from fedpriv.errors import PlanRefused
 from fedpriv.plans.interpreter import Program
 from fedpriv.plans.plan import BATCH, Input, InputRole, OutputRole, Plan
@@ -27,6 +28,7 @@ from fedpriv_worker.datasets import Rows
 from fedpriv_worker.definitions import code_of
 
 MAXIMUM_EPOCHS = 1000
+_SEED_BYTES = 7
 TRAINING_METRICS = frozenset({"loss"})
 
 
@@ -47,13 +49,18 @@ class Stopped(Exception):
     """The peer that asked is gone, or the worker is closing."""
 
 
+def own_seed(entropy: Entropy) -> int:
+    """Return a seed that nobody else knows."""
+    return int.from_bytes(entropy.random_bytes(_SEED_BYTES), "big")
+
+
 def train(program: Program, rows: Rows, order: Train, seed: int, stopped: Callable[[], bool]) -> Trained:
     """Run the local epochs of one round; return what changed in the model and the mean loss of its steps.
 
     `seed` orders the rows and drives dropout, whatever the order says of one. A pass that has no whole batch changes
     nothing. Raise `Stopped` between two passes when `stopped` says so.
     """
-    _check_fit(program.plan, rows, order.model, order.hyperparameters)
+    check_fit(program.plan, rows, order.model, order.hyperparameters)
     _check_order(order)
     _prepare(program, order.batch_size)
     generator = torch.Generator().manual_seed(seed)
@@ -74,7 +81,7 @@ def train(program: Program, rows: Rows, order: Train, seed: int, stopped: Callab
 
 def evaluate(program: Program, rows: Rows, order: Evaluate) -> Evaluated:
     """Return the metrics of a model over the validation rows, each the mean over rows."""
-    _check_fit(program.plan, rows, order.model, {})
+    check_fit(program.plan, rows, order.model, {})
     reported = {each.name for each in program.plan.outputs_of(OutputRole.LOSS, OutputRole.METRIC)}
     if order.batch_size < 1 or not len(rows) or not order.metrics or not set(order.metrics) <= reported:
         raise Unfit(ErrorCode.INPUT_MISMATCH)
@@ -116,7 +123,7 @@ def _prepare(program: Program, batch_size: int) -> None:
         raise Unfit(code_of(refusal), step=refusal.step, operation=refusal.operation) from None
 
 
-def _check_fit(plan: Plan, rows: Rows, model: TensorSet, hyperparameters: Mapping[str, float]) -> None:
+def check_fit(plan: Plan, rows: Rows, model: TensorSet, hyperparameters: Mapping[str, float]) -> None:
     """Raise `Unfit` unless the model, the scalars and the rows are what the plan's inputs ask for."""
     wanted = plan.inputs_of(InputRole.PARAMETER, InputRole.STATE, InputRole.FROZEN)
     given = model.tensors

@@ -7,13 +7,14 @@ line in the middle of them begins with a mark and further in than what we say. I
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from fedpriv import legible
 from fedpriv.plans.plan import InputRole, Plan
-from fedpriv.policy.requests import Grant
+from fedpriv.policy.requests import Grant, ReleaseRequest
 from fedpriv.policy.rules import Approval, in_words
 from fedpriv_worker.explain import MASKED, MOST_OPERATIONS, Explanation, most_frequent, parameters_of, reading_of
 from fedpriv_worker.forecast import WORD_BYTES, Forecast
@@ -130,9 +131,23 @@ def _computed(explanation: Explanation) -> Iterator[str]:
     if "update" in request.releases:
         passes = count(request.epochs, "pass", "passes")
         yield f"  Training: {passes} over all rows, {request.batch_size:,} rows at once."
+        yield from _privacy(request)
     else:
         yield f"  A measurement of a model on the rows held out for that, {request.batch_size:,} at once."
     yield from _plan(plan)
+
+
+def _privacy(request: ReleaseRequest) -> Iterator[str]:
+    """Say how an update is clipped and noised, who adds the noise, and what the job costs the budget."""
+    if not request.privacy:
+        return
+    said = json.loads(request.privacy)
+    rounds, clip, multiplier = count(said["rounds"], "round"), said["clip"], said["noise_multiplier"]
+    yield f"  Private, as {said['mode']}, for {rounds}: clipped to {clip:g}, noise multiplier {multiplier:.4g}."
+    if request.epsilon is None:
+        yield "  This worker clips, and no more: the noise is the recipient's promise, and bounds nothing here."
+    else:
+        yield f"  This worker adds noise itself; all rounds cost its budget epsilon {request.epsilon:.4g}."
 
 
 def _steps(plan: Plan) -> Iterator[str]:

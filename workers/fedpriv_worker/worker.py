@@ -13,23 +13,35 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from typing import TypeVar
 
 import torch
 
-from fedpriv.errors import FedprivError, PeerLost, ReleaseDenied, ReleaseLost, StorageFailed, UsageError, WireError
+from fedpriv.errors import (
+    BudgetExceeded,
+    FedprivError,
+    PeerLost,
+    ReleaseDenied,
+    ReleaseLost,
+    StorageFailed,
+    UsageError,
+    WireError,
+)
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.policy.decision import Recipient, may_compute
 from fedpriv.sealed import Sealed
+from fedpriv.secagg.thresholds import DEFAULT_COLLUDING
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import Side, greet
 from fedpriv.transport.link import STRANGER_MESSAGE_BYTES, RawLink, SealedLink
-from fedpriv.wire.messages import ErrorCode, Failure, Hello, HelloProof, Message
+from fedpriv.wire.messages import ErrorCode, Failure, Hello, HelloProof, Message, Train
 from fedpriv_worker.actions import (
     Answered,
     Broken,
     Execute,
+    Outcome,
     Release,
     Tell,
     Validate,
@@ -87,7 +99,7 @@ class Worker:
         A `recorder`, for simulated data alone, keeps what crosses every link.
         """
         self.name = name
-        self.facts = _facts(name, datasets)
+        self.facts = _facts(name, datasets, DEFAULT_COLLUDING if enrolment is None else enrolment.terms.colluding_share)
         self.journal = journal
         self.publisher = Publisher(journal, witnesses)
         self.reached = reached
@@ -207,7 +219,7 @@ class Worker:
         admitted = _admitted(self.door, action, recipient) if before is None else before
         if isinstance(admitted, Carried):
             return admitted
-        outcome = self._executor.carry_out(action.order, action.plan, stopped)
+        outcome = _outcome(self._executor, action, admitted, stopped)
         self.reached(Step.COMPUTED)
         if isinstance(outcome, Broken):
             self.door.give_up(admitted, charged=outcome.on_values)
@@ -243,12 +255,32 @@ class Worker:
 def _admitted(door: Door, action: Execute, recipient: Recipient) -> Admitted | Carried:
     """Reserve for one order; a denial is logged, and the peer gets a code."""
     try:
-        admitted = door.admit(action.order, action.forecast, recipient)
+        admitted = door.admit(action.order, action.forecast, recipient, action.price)
     except ReleaseDenied as denial:
         log.warning("request %d of %s denied: %s", action.number, recipient.name, denial)
-        lost = isinstance(denial, ReleaseLost)
-        return Carried(Broken(ErrorCode.RELEASE_LOST if lost else ErrorCode.RELEASE_DENIED))
+        return Carried(Broken(_code_of(denial)))
     return Carried(Answered(), again=admitted) if isinstance(admitted, Sealed) else admitted
+
+
+def _outcome(executor: Executor, action: Execute, admitted: Admitted, stopped: Callable[[], bool]) -> Outcome:
+    """Return what an order came to; of a private one exactly what was paid for is executed."""
+    order, price = action.order, admitted.price
+    if price is None:
+        return executor.carry_out(order, action.plan, stopped)
+    assert isinstance(order, Train)  # nothing else is priced
+    assert action.plan is not None  # as above
+    return executor.train_privately(order, action.plan, price, stopped)
+
+
+def _code_of(denial: ReleaseDenied) -> ErrorCode:
+    """Return what a peer hears of a denial; the reasons stay here."""
+    match denial:
+        case ReleaseLost():
+            return ErrorCode.RELEASE_LOST
+        case BudgetExceeded():
+            return ErrorCode.BUDGET_EXCEEDED
+        case _:
+            return ErrorCode.RELEASE_DENIED
 
 
 def _sealed_greeting(door: Door, message: Message) -> Sealed:
@@ -257,7 +289,7 @@ def _sealed_greeting(door: Door, message: Message) -> Sealed:
     return door.tell(message, None)
 
 
-def _facts(name: WorkerName, datasets: Sequence[Dataset]) -> Facts:
+def _facts(name: WorkerName, datasets: Sequence[Dataset], colluding: Fraction) -> Facts:
     mocks = {each.name: each.mock for each in datasets if each.mock is not None}
     return Facts(
         name,
@@ -266,6 +298,8 @@ def _facts(name: WorkerName, datasets: Sequence[Dataset]) -> Facts:
         {each.name: each.release for each in datasets},
         {each.name: each.legal_basis for each in datasets},
         {each: stand_in(mock).specs for each, mock in mocks.items()},
+        {each.name: each.budget for each in datasets if each.budget is not None},
+        colluding,
     )
 
 

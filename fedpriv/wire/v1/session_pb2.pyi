@@ -32,6 +32,7 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CODE_OVER_REQUESTS: _ClassVar[ErrorCode]
     ERROR_CODE_OVER_STEPS: _ClassVar[ErrorCode]
     ERROR_CODE_NOT_ENROLLED: _ClassVar[ErrorCode]
+    ERROR_CODE_BUDGET_EXCEEDED: _ClassVar[ErrorCode]
 
 class GoodbyeReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -60,6 +61,7 @@ ERROR_CODE_OVER_VALUES: ErrorCode
 ERROR_CODE_OVER_REQUESTS: ErrorCode
 ERROR_CODE_OVER_STEPS: ErrorCode
 ERROR_CODE_NOT_ENROLLED: ErrorCode
+ERROR_CODE_BUDGET_EXCEEDED: ErrorCode
 GOODBYE_REASON_UNSPECIFIED: GoodbyeReason
 GOODBYE_REASON_NOT_EXPECTED: GoodbyeReason
 GOODBYE_REASON_NAME_TAKEN: GoodbyeReason
@@ -80,7 +82,7 @@ class Frame(_message.Message):
     def __init__(self, header_bytes: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., entry: _Optional[int] = ..., entry_key: _Optional[bytes] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("hello", "hello_proof", "announcement", "offer_plan", "train", "evaluate", "ask_statistics", "close_round", "plan_accepted", "update", "evaluation", "statistics", "failure", "goodbye", "ask_checkpoint", "checkpoint", "cosigned", "ask_mock", "mock", "calls", "put", "open_dataset", "fetch", "value", "ask_objects", "objects", "ask_release", "ticket", "collect", "open_session", "session_open", "secagg")
+    __slots__ = ("hello", "hello_proof", "announcement", "offer_plan", "train", "evaluate", "ask_statistics", "close_round", "plan_accepted", "update", "evaluation", "statistics", "failure", "goodbye", "ask_checkpoint", "checkpoint", "cosigned", "ask_mock", "mock", "calls", "put", "open_dataset", "fetch", "value", "ask_objects", "objects", "ask_release", "ticket", "collect", "open_session", "session_open", "ask_budget", "budget_left", "secagg")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HELLO_PROOF_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +114,8 @@ class Header(_message.Message):
     COLLECT_FIELD_NUMBER: _ClassVar[int]
     OPEN_SESSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_OPEN_FIELD_NUMBER: _ClassVar[int]
+    ASK_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_LEFT_FIELD_NUMBER: _ClassVar[int]
     SECAGG_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     hello_proof: HelloProof
@@ -144,8 +148,10 @@ class Header(_message.Message):
     collect: _pointer_pb2.Collect
     open_session: _pointer_pb2.OpenSession
     session_open: _pointer_pb2.SessionOpen
+    ask_budget: AskBudget
+    budget_left: BudgetLeft
     secagg: bytes
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., offer_plan: _Optional[_Union[OfferPlan, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., ask_statistics: _Optional[_Union[AskStatistics, _Mapping]] = ..., close_round: _Optional[_Union[CloseRound, _Mapping]] = ..., plan_accepted: _Optional[_Union[PlanAccepted, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ask_checkpoint: _Optional[_Union[AskCheckpoint, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., cosigned: _Optional[_Union[Cosigned, _Mapping]] = ..., ask_mock: _Optional[_Union[AskMock, _Mapping]] = ..., mock: _Optional[_Union[Mock, _Mapping]] = ..., calls: _Optional[_Union[_pointer_pb2.Calls, _Mapping]] = ..., put: _Optional[_Union[_pointer_pb2.Put, _Mapping]] = ..., open_dataset: _Optional[_Union[_pointer_pb2.OpenDataset, _Mapping]] = ..., fetch: _Optional[_Union[_pointer_pb2.Fetch, _Mapping]] = ..., value: _Optional[_Union[_pointer_pb2.Value, _Mapping]] = ..., ask_objects: _Optional[_Union[_pointer_pb2.AskObjects, _Mapping]] = ..., objects: _Optional[_Union[_pointer_pb2.Objects, _Mapping]] = ..., ask_release: _Optional[_Union[_pointer_pb2.AskRelease, _Mapping]] = ..., ticket: _Optional[_Union[_pointer_pb2.Ticket, _Mapping]] = ..., collect: _Optional[_Union[_pointer_pb2.Collect, _Mapping]] = ..., open_session: _Optional[_Union[_pointer_pb2.OpenSession, _Mapping]] = ..., session_open: _Optional[_Union[_pointer_pb2.SessionOpen, _Mapping]] = ..., secagg: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., hello_proof: _Optional[_Union[HelloProof, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., offer_plan: _Optional[_Union[OfferPlan, _Mapping]] = ..., train: _Optional[_Union[Train, _Mapping]] = ..., evaluate: _Optional[_Union[Evaluate, _Mapping]] = ..., ask_statistics: _Optional[_Union[AskStatistics, _Mapping]] = ..., close_round: _Optional[_Union[CloseRound, _Mapping]] = ..., plan_accepted: _Optional[_Union[PlanAccepted, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ask_checkpoint: _Optional[_Union[AskCheckpoint, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., cosigned: _Optional[_Union[Cosigned, _Mapping]] = ..., ask_mock: _Optional[_Union[AskMock, _Mapping]] = ..., mock: _Optional[_Union[Mock, _Mapping]] = ..., calls: _Optional[_Union[_pointer_pb2.Calls, _Mapping]] = ..., put: _Optional[_Union[_pointer_pb2.Put, _Mapping]] = ..., open_dataset: _Optional[_Union[_pointer_pb2.OpenDataset, _Mapping]] = ..., fetch: _Optional[_Union[_pointer_pb2.Fetch, _Mapping]] = ..., value: _Optional[_Union[_pointer_pb2.Value, _Mapping]] = ..., ask_objects: _Optional[_Union[_pointer_pb2.AskObjects, _Mapping]] = ..., objects: _Optional[_Union[_pointer_pb2.Objects, _Mapping]] = ..., ask_release: _Optional[_Union[_pointer_pb2.AskRelease, _Mapping]] = ..., ticket: _Optional[_Union[_pointer_pb2.Ticket, _Mapping]] = ..., collect: _Optional[_Union[_pointer_pb2.Collect, _Mapping]] = ..., open_session: _Optional[_Union[_pointer_pb2.OpenSession, _Mapping]] = ..., session_open: _Optional[_Union[_pointer_pb2.SessionOpen, _Mapping]] = ..., ask_budget: _Optional[_Union[AskBudget, _Mapping]] = ..., budget_left: _Optional[_Union[BudgetLeft, _Mapping]] = ..., secagg: _Optional[bytes] = ...) -> None: ...
 
 class NamedNumber(_message.Message):
     __slots__ = ("name", "value")
@@ -220,7 +226,7 @@ class OfferPlan(_message.Message):
     def __init__(self, request: _Optional[int] = ..., plan: _Optional[bytes] = ...) -> None: ...
 
 class Train(_message.Message):
-    __slots__ = ("request", "job", "round", "dataset", "plan", "epochs", "batch_size", "shuffle", "drop_last", "seed", "hyperparameters", "metrics", "purpose", "model", "invite")
+    __slots__ = ("request", "job", "round", "dataset", "plan", "epochs", "batch_size", "shuffle", "drop_last", "seed", "hyperparameters", "metrics", "purpose", "model", "invite", "privacy")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -236,6 +242,7 @@ class Train(_message.Message):
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INVITE_FIELD_NUMBER: _ClassVar[int]
+    PRIVACY_FIELD_NUMBER: _ClassVar[int]
     request: int
     job: str
     round: int
@@ -251,7 +258,94 @@ class Train(_message.Message):
     purpose: str
     model: _tensor_pb2.TensorSet
     invite: bytes
-    def __init__(self, request: _Optional[int] = ..., job: _Optional[str] = ..., round: _Optional[int] = ..., dataset: _Optional[str] = ..., plan: _Optional[bytes] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shuffle: _Optional[bool] = ..., drop_last: _Optional[bool] = ..., seed: _Optional[int] = ..., hyperparameters: _Optional[_Iterable[_Union[NamedNumber, _Mapping]]] = ..., metrics: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., model: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ..., invite: _Optional[bytes] = ...) -> None: ...
+    privacy: Privacy
+    def __init__(self, request: _Optional[int] = ..., job: _Optional[str] = ..., round: _Optional[int] = ..., dataset: _Optional[str] = ..., plan: _Optional[bytes] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shuffle: _Optional[bool] = ..., drop_last: _Optional[bool] = ..., seed: _Optional[int] = ..., hyperparameters: _Optional[_Iterable[_Union[NamedNumber, _Mapping]]] = ..., metrics: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., model: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ..., invite: _Optional[bytes] = ..., privacy: _Optional[_Union[Privacy, _Mapping]] = ...) -> None: ...
+
+class Privacy(_message.Message):
+    __slots__ = ("rounds", "workers", "clip", "noise_multiplier", "delta", "central", "distributed", "local", "example", "tree")
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
+    NOISE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    CENTRAL_FIELD_NUMBER: _ClassVar[int]
+    DISTRIBUTED_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+    TREE_FIELD_NUMBER: _ClassVar[int]
+    rounds: int
+    workers: int
+    clip: float
+    noise_multiplier: float
+    delta: float
+    central: CentralMode
+    distributed: DistributedMode
+    local: LocalMode
+    example: ExampleMode
+    tree: TreeMode
+    def __init__(self, rounds: _Optional[int] = ..., workers: _Optional[int] = ..., clip: _Optional[float] = ..., noise_multiplier: _Optional[float] = ..., delta: _Optional[float] = ..., central: _Optional[_Union[CentralMode, _Mapping]] = ..., distributed: _Optional[_Union[DistributedMode, _Mapping]] = ..., local: _Optional[_Union[LocalMode, _Mapping]] = ..., example: _Optional[_Union[ExampleMode, _Mapping]] = ..., tree: _Optional[_Union[TreeMode, _Mapping]] = ...) -> None: ...
+
+class CentralMode(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DistributedMode(_message.Message):
+    __slots__ = ("mechanism", "scale_bits", "colluding")
+    MECHANISM_FIELD_NUMBER: _ClassVar[int]
+    SCALE_BITS_FIELD_NUMBER: _ClassVar[int]
+    COLLUDING_FIELD_NUMBER: _ClassVar[int]
+    mechanism: str
+    scale_bits: int
+    colluding: int
+    def __init__(self, mechanism: _Optional[str] = ..., scale_bits: _Optional[int] = ..., colluding: _Optional[int] = ...) -> None: ...
+
+class LocalMode(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ExampleMode(_message.Message):
+    __slots__ = ("sgd", "adam", "adamw")
+    SGD_FIELD_NUMBER: _ClassVar[int]
+    ADAM_FIELD_NUMBER: _ClassVar[int]
+    ADAMW_FIELD_NUMBER: _ClassVar[int]
+    sgd: Sgd
+    adam: Adam
+    adamw: Adam
+    def __init__(self, sgd: _Optional[_Union[Sgd, _Mapping]] = ..., adam: _Optional[_Union[Adam, _Mapping]] = ..., adamw: _Optional[_Union[Adam, _Mapping]] = ...) -> None: ...
+
+class TreeMode(_message.Message):
+    __slots__ = ("bands",)
+    BANDS_FIELD_NUMBER: _ClassVar[int]
+    bands: int
+    def __init__(self, bands: _Optional[int] = ...) -> None: ...
+
+class Sgd(_message.Message):
+    __slots__ = ("lr", "momentum", "weight_decay", "nesterov", "dampening")
+    LR_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    NESTEROV_FIELD_NUMBER: _ClassVar[int]
+    DAMPENING_FIELD_NUMBER: _ClassVar[int]
+    lr: float
+    momentum: float
+    weight_decay: float
+    nesterov: bool
+    dampening: float
+    def __init__(self, lr: _Optional[float] = ..., momentum: _Optional[float] = ..., weight_decay: _Optional[float] = ..., nesterov: _Optional[bool] = ..., dampening: _Optional[float] = ...) -> None: ...
+
+class Adam(_message.Message):
+    __slots__ = ("lr", "beta1", "beta2", "eps", "weight_decay")
+    LR_FIELD_NUMBER: _ClassVar[int]
+    BETA1_FIELD_NUMBER: _ClassVar[int]
+    BETA2_FIELD_NUMBER: _ClassVar[int]
+    EPS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    def __init__(self, lr: _Optional[float] = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., eps: _Optional[float] = ..., weight_decay: _Optional[float] = ...) -> None: ...
 
 class Evaluate(_message.Message):
     __slots__ = ("request", "job", "round", "dataset", "plan", "batch_size", "metrics", "purpose", "model", "invite")
@@ -386,6 +480,28 @@ class Cosigned(_message.Message):
     vkey: str
     signature: bytes
     def __init__(self, vkey: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class AskBudget(_message.Message):
+    __slots__ = ("request", "dataset")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    dataset: str
+    def __init__(self, request: _Optional[int] = ..., dataset: _Optional[str] = ...) -> None: ...
+
+class BudgetLeft(_message.Message):
+    __slots__ = ("request", "epsilon", "delta", "unit", "spent")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    epsilon: float
+    delta: float
+    unit: str
+    spent: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, request: _Optional[int] = ..., epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., unit: _Optional[str] = ..., spent: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class AskMock(_message.Message):
     __slots__ = ("request", "dataset")
