@@ -4,6 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ARGS ?=
 COVERAGE ?= 90
+PROCESSES ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROTOS := $(wildcard proto/fedpriv/wire/v1/*.proto)
@@ -24,7 +25,7 @@ test: .venv/.develop  ## Run the ordinary tests; ARGS="tests/ledger -k root"
 check: .venv/.develop lint proto-check  ## Run everything that a change has to pass
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term --cov-fail-under=$(COVERAGE)
+	@$(BIN)/python -m pytest -m "not slow" -n $(PROCESSES) --dist loadscope --cov --cov-report=term --cov-fail-under=$(COVERAGE)
 
 nightly: .venv/.develop  ## Run the long tests: slow ones, and seeded fault schedules
 	@$(BIN)/python -m pytest -m "slow or chaos" $(ARGS)
