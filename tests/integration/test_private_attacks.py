@@ -12,13 +12,17 @@ from cheating import PATIENCE_SECONDS, Cheat
 from fleets import Fleet, virtual_fleet
 
 import fedpriv as fp
+from fedpriv.entropy import SystemEntropy
+from fedpriv.errors import WorkerRefused
 from fedpriv.ids import DatasetName, WorkerName
 from fedpriv.privacy.accountants import epsilon_by_rdp
 from fedpriv.privacy.budget import epsilon_of
 from fedpriv.privacy.mechanisms import Gaussian
 from fedpriv.privacy.relations import Relation
-from fedpriv.secagg.messages import Survivors
+from fedpriv.secagg.messages import Abort, Invite, Survivors
+from fedpriv.secagg.roster import Member, Roster
 from fedpriv.secagg.vector import Part, with_counts
+from fedpriv.storage.rosters import new_identity
 from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Train
 from fedpriv.wire.private import Private
@@ -178,3 +182,24 @@ def test_a_repeated_order_gets_the_same_bytes_and_is_billed_once(
     entries = [entry.draft for entry in cheat.fleet.journals[VICTIM].entries() if entry.draft.kind == "update"]
     assert [bool(draft.dp.event) for draft in entries] == [True, False]
     assert entries[1].source >= 0
+
+
+def test_shared_noise_counts_on_nobody_who_may_collude_of_the_whole_roster(
+    cheat_under: Callable[[object], PrivateCheat],
+) -> None:
+    """Of ten enrolled three may collude, and the five who are invited may be these three and two more."""
+    cheat = cheat_under(fp.SecureSum(maximum_epsilon=20.0))
+    own = cheat.enrolments[VICTIM]
+    assert own is not None
+    others = tuple(Member(WorkerName(f"other-{at}"), new_identity(SystemEntropy()).public) for at in range(5))
+    roster = Roster(own.roster().federation, own.roster().version, (*own.roster().members, *others))
+    cheat.fleet.workers[VICTIM].enrolment = replace(own, roster=lambda: roster)
+    heard = []
+    for counted in (1, 3):
+        said = Private(fp.DistributedDP(noise_multiplier=8.0, scale_bits=8), 3, 5, counted)
+        order = replace(cheat.order(), privacy=said)
+        invite = Invite(cheat.descriptor(cheat.order(), privacy=said.text(), roster=roster.digest, threshold=5))
+        heard += cheat.ask_one(VICTIM, replace(order, invite=invite))
+    assert [type(each) for each in heard] == [WorkerRefused, Abort]  # the second for its vector alone
+    assert heard[0].code == "BAD_REQUEST"
+    assert spent(cheat, VICTIM) == 0.0
