@@ -288,3 +288,40 @@ def test_a_gradient_that_no_grant_holds_is_refused():
     _, checked, _, _ = made("penalised")
     with pytest.raises(QuotaExceeded, match="use a smaller one"):
         ExampleGradients(CheckedPlan(checked.plan, Quota(maximum_bytes=500)))
+
+
+@pytest.mark.parametrize("options", [{"padding_idx": 1}, {"padding_idx": -2}, {"scale_grad_by_freq": True}], ids=str)
+def test_a_table_with_a_padding_entry_is_refused_because_it_mixes_rows(options):
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.out = nn.Embedding(11, 5, **options), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.out(self.table(x).mean(1))
+
+    plan = trace_loss(Padded(), F.cross_entropy, TensorExample("int64", (4,)), TensorExample("int64"))
+    with pytest.raises(PlanRefused, match="mixes them; use an Embedding without"):
+        ExampleGradients(validate(plan))
+
+
+@pytest.mark.parametrize(
+    ("slope", "operand"), [(1e-19, 3e18), (1e-30, 1e30), (1e-38, 1e-3), (1e18, 1e-18), (1e-19, 1e18)]
+)
+def test_no_scale_of_slopes_or_operands_gets_a_row_past_its_clip(slope, operand):
+    """In float32 the square of a slope is 0 below 1e-19, whatever it is multiplied with: no row would be clipped."""
+    torch.set_flush_denormal(True)
+    try:
+        plan = trace_loss(
+            nn.Linear(3, 1),
+            lambda out, target: (out.squeeze(1) * slope * target).sum(),
+            TensorExample("float32", (3,)),
+            TensorExample("float32"),
+        )
+        made = ExampleGradients(validate(plan))
+        given = {"weight": torch.zeros(1, 3), "bias": torch.zeros(1)}
+        for clip in (1e-6, 1.0, 1e6):
+            found = made.clipped_sum(given, torch.full((1, 3), operand), torch.ones(1), clip)
+            assert float(found.total.double().norm()) <= clip * (1 + 1e-5)
+    finally:
+        torch.set_flush_denormal(False)

@@ -21,7 +21,7 @@ from fedpriv.plans.blocks import Block
 from fedpriv.plans.engine import Engine
 from fedpriv.plans.interpreter import Program
 from fedpriv.plans.operations import operation
-from fedpriv.plans.plan import InputRole, OutputRole, Plan
+from fedpriv.plans.plan import InputRole, OutputRole, Plan, Step
 from fedpriv.plans.validation import CheckedPlan, Quota
 from fedpriv_worker.flattening import Flat
 from fedpriv_worker.picking import picked
@@ -34,6 +34,8 @@ _PADDING = 16
 _FLOAT_BYTES = 4
 _GIVEN = (InputRole.PARAMETER, InputRole.FROZEN)
 _BATCH_NORMS = ("batch_norm", "instance_norm")
+_TABLES = {"aten.embedding.default": (2, 3), "aten.embedding_dense_backward.default": (3, 4)}
+"""Where look-ups have their padding entry and whether they count; `torch.vmap` heeds either for its first row alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class ExampleGradients:
         squares = pieces[0].squares()
         for each in pieces[1:]:
             squares = squares + each.squares()
-        factors = (clip * squares.rsqrt()).clamp_(max=1.0)
+        factors = (clip * squares.rsqrt()).clamp_(max=1.0).float()  # a norm of 0 is that of zeros, exactly
         factors[rows:] = 0.0
         finite = torch.isfinite(squares)
         ignored = 0
@@ -198,7 +200,7 @@ class _Outer:
             return _squared(self.slope) * (product if self.tap.bias is None else product.add_(1.0))
         self.whole = torch.bmm(self.slope.mT, self.operand)
         found = _squared(self.whole)
-        return found if self.tap.bias is None else found + self.slope.sum(1).square().sum(1)
+        return found if self.tap.bias is None else found + _squared(self.slope.sum(1))
 
     def zero(self, rows: Tensor) -> None:
         """Make the gradient of `rows` zero, whatever is in it."""
@@ -267,8 +269,11 @@ def _rows_at_once(row_bytes: int, quota: Quota) -> int:
 
 
 def _squared(values: Tensor) -> Tensor:
-    """Return the squared L2 norm of each row."""
-    flat = values.flatten(1)
+    """Return the squared L2 norm of each row, in float64: no square or product of two of float32 is lost there.
+
+    In float32 a norm below 1e-22 would be 0, its row would not be clipped, and a loss can be scaled so that it is.
+    """
+    flat = values.flatten(1).double()
     found: Tensor = torch.linalg.vecdot(flat, flat)
     return found
 
@@ -298,6 +303,15 @@ def _patches(
     return images.permute(0, 2, 3, 1, 4, 5).reshape(rows, high * wide, channels * kernel[0] * kernel[1])
 
 
+def _skips(step: Step) -> bool:
+    """Return whether a look-up has a padding entry, or a gradient by frequency."""
+    named = dict(step.keywords)
+    padding, by_frequency = _TABLES[step.operation]
+    given = (*step.arguments, *([None] * 8))
+    entry, frequent = named.get("padding_idx", given[padding]), named.get("scale_grad_by_freq", given[by_frequency])
+    return (entry is not None and entry != -1) or bool(frequent)
+
+
 def _check(plan: Plan) -> None:
     """Raise `PlanRefused` unless `plan` is the loss of one example and nothing else."""
     if not plan.outputs_of(OutputRole.LOSS) or len(plan.outputs) != 1:
@@ -317,6 +331,13 @@ def _check(plan: Plan) -> None:
             raise PlanRefused(
                 f"step {index} ({step.operation}) normalises over the batch, so that examples mix; use GroupNorm or "
                 "LayerNorm",
+                step=index,
+                operation=step.operation,
+            )
+        if step.operation in _TABLES and _skips(step):
+            raise PlanRefused(
+                f"step {index} ({step.operation}) leaves one entry of a table out, or weighs entries by how often they "
+                "come, which mapped over rows mixes them; use an Embedding without padding_idx and scale_grad_by_freq",
                 step=index,
                 operation=step.operation,
             )

@@ -116,6 +116,9 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "plan-accepted": Meaning(Form.CONTROL, "receipt", "receipts", "that a training plan passed this worker's checks"),
     "checkpoint": Meaning(Form.CONTROL, "checkpoint", "checkpoints", "size and root of this ledger, signed"),
+    "budget-left": Meaning(
+        Form.CONTROL, "budget", "budgets", "what the owner set as privacy budget, and what of it was spent"
+    ),
     "failure": Meaning(Form.CONTROL, "error code", "error codes", "that a request was not carried out, as a code"),
     "goodbye": Meaning(Form.CONTROL, "goodbye", "goodbyes", "that the link is closed, as a code"),
     "session-open": Meaning(Form.CONTROL, "session", "sessions", "a number, and what the owner grants the recipient"),
