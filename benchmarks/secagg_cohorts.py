@@ -13,13 +13,13 @@ pass on. The share that is lost, after they shared keys, is half of what the gra
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import multiprocessing
 import os
 import resource
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ import secagg
 
 from fedpriv.sealed import Envelope
 from fedpriv.secagg import server
-from fedpriv.secagg.messages import Delivery, Shares
+from fedpriv.secagg.messages import Delivery, Roll, Shares, Survivors
 from fedpriv.secagg.server_states import Complete
 from fedpriv.wire.secagg import decode_secagg, encode_secagg
 
@@ -41,16 +41,25 @@ def message_of(header, payload):
     return decode_secagg(Envelope(header, (memoryview(payload),) if payload else ()))
 
 
+def told_once(message, lists):
+    """Return `message` with lists of names that all workers here have in common, or they would fill the memory."""
+    field = {Roll: "everybody", Delivery: "members", Survivors: "members"}.get(type(message))
+    if field is None:
+        return message
+    names = getattr(message, field)
+    return replace(message, **{field: lists.setdefault(names, names)})
+
+
 def serve_workers(connection, workers, values):
     """Answer for every worker until asked for the figures: seconds, seconds of reading, bytes in and out of each."""
-    by_name, reading, received = {worker.name: worker for worker in workers}, {}, {}
+    by_name, reading, received, lists = {worker.name: worker for worker in workers}, {}, {}, {}
     while name := connection.recv_bytes().decode():
         header, payload = connection.recv_bytes(), connection.recv_bytes()
         begun = time.process_time()
         message = message_of(header, payload)
         reading[name] = reading.get(name, 0.0) + time.process_time() - begun
         received[name] = received.get(name, 0) + len(header) + len(payload)
-        for part in bytes_of(by_name[name].answer(message, values)):
+        for part in bytes_of(by_name[name].answer(told_once(message, lists), values)):
             connection.send_bytes(part)
     figures = {name: (by_name[name].seconds, reading[name], received[name], by_name[name].bytes) for name in by_name}
     connection.send_bytes(json.dumps(figures).encode())
@@ -88,12 +97,9 @@ def play(options):
     values = {"update": np.random.default_rng(0).uniform(-1, 1, options.length).astype(np.float32)}
     names = [worker.name for worker in workers]
     dropped = set(names[: descriptor.graph.lost // 2])
-    here, there = multiprocessing.get_context("fork").Pipe()
-    secagg.Worker.clock = staticmethod(time.process_time)
-    process = multiprocessing.get_context("fork").Process(target=serve_workers, args=(there, workers, values))
+    here, there = FORK.Pipe()
+    process = FORK.Process(target=serve_workers, args=(there, workers, values))
     process.start()
-    del workers
-    gc.collect()
     before, coordinator = peak_bytes(), Coordinator(descriptor, roster, names, terms)
     while pending := coordinator.turn.outgoing:
         for name, message in pending:
@@ -131,10 +137,9 @@ def play(options):
 
 def apart(options, size):
     """Return the figures of one size from a process of its own, whose peak of memory no other size has raised."""
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe()
+    here, there = FORK.Pipe()
     sized = argparse.Namespace(workers=size, length=options.length, graph="harary")
-    process = context.Process(target=lambda: there.send_bytes(json.dumps(play(sized)).encode()))
+    process = FORK.Process(target=lambda: there.send_bytes(json.dumps(play(sized)).encode()))
     process.start()
     there.close()
     result = json.loads(here.recv_bytes())
@@ -155,19 +160,22 @@ def draw(results, path):
     per_neighbour = results[0]["client_seconds"] / degrees[0] * 1000
     left.plot(sizes, [per_neighbour * degree for degree in degrees], "--", label="in proportion to k, from the first")
     for each in results:
-        left.annotate(f"k = {each['degree']}", (each["workers"], 1000 * each["client_seconds"]), (0, 7), **ABOVE)
-    left.set(xscale="log", xlabel="workers", ylabel="milliseconds of one worker", ylim=(0, None), title="One worker")
+        left.annotate(f"k = {each['degree']}", (each["workers"], 1000 * each["client_seconds"]), (0, -16), **BELOW)
+    left.set(xscale="log", xlabel="workers", ylabel="milliseconds of one worker", title="One worker")
     right.plot(sizes, [each["server_seconds"] for each in results], "o-", label="seconds")
     right.plot(sizes, [each["server_peak_bytes"] / 1e6 for each in results], "s-", label="peak memory, MB")
     right.plot(sizes, [each["server_shares_bytes"] / 1e6 for each in results], "--", label="sealed shares in it, MB")
     right.set(xscale="log", yscale="log", xlabel="workers", title="The coordinator")
+    left.set_ylim(0, 1.5 * max(left.get_ylim()))
     for axes in (left, right):
-        axes.legend()
+        axes.legend(loc="upper left")
+        axes.margins(x=0.1)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 
 
-ABOVE = {"textcoords": "offset points", "ha": "center"}
+FORK = multiprocessing.get_context("fork")  # one thread, and workers that need not be made twice
+BELOW = {"textcoords": "offset points", "ha": "center"}
 
 
 def main():
@@ -176,6 +184,7 @@ def main():
     parser.add_argument("--length", type=int, default=10_000)
     parser.add_argument("--plot", type=Path, help="where to draw the figures; needs matplotlib")
     options = parser.parse_args()
+    secagg.Worker.clock = staticmethod(time.process_time)
     results = []
     for size in options.sizes:
         results.append(apart(options, size))
