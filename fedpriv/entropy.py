@@ -22,6 +22,11 @@ class Entropy(Protocol):
         ...
 
 
+def fresh_seed(entropy: Entropy) -> int:
+    """Return a seed of 56 bits for a generator of torch's, which takes no more than 63."""
+    return int.from_bytes(entropy.random_bytes(7), "big")
+
+
 @dataclass(frozen=True, slots=True)
 class SystemEntropy:
     """The operating system's generator."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fedpriv.entropy import Entropy
+from fedpriv.entropy import Entropy, fresh_seed
 from fedpriv.errors import StepFailed
 from fedpriv.plans.calls import CheckedCall, Layout, Ready
 from fedpriv.plans.engine import Engine
@@ -24,8 +24,6 @@ from fedpriv.updates import DTYPES
 from fedpriv_worker.definitions import Command, Defined, Drop
 
 log = logging.getLogger("fedpriv.worker")
-
-SEED_BYTES = 7
 
 
 @contextmanager
@@ -71,7 +69,7 @@ class Bench:
         self._known: dict[int, Use] = {}
         """By the identity of a definition, which the session's table never lets go of."""
         self._generator = torch.Generator(self._device)
-        self._generator.manual_seed(int.from_bytes(entropy.random_bytes(SEED_BYTES), "big"))
+        self._generator.manual_seed(fresh_seed(entropy))
 
     def prepare(self, number: int, defined: Defined) -> None:
         """Make a definition ready under its number; one that stands under several numbers is made ready once."""

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 
-from fedpriv.entropy import Entropy, SystemEntropy
+from fedpriv.entropy import Entropy, SystemEntropy, fresh_seed
 from fedpriv.errors import PlanRefused
 from fedpriv.ids import DatasetName, PlanDigest
 from fedpriv.plans.interpreter import Program
@@ -188,7 +188,7 @@ class InProcessExecutor:
                 return Loaded()
             case Train():
                 rows = self._datasets[request.dataset].training
-                seed = request.seed if request.invite is None else training.own_seed(self._entropy)
+                seed = request.seed if request.invite is None else fresh_seed(self._entropy)
                 return training.train(self._programs.of(plan), rows, request, seed, stopped)
             case Evaluate():
                 return training.evaluate(self._programs.of(plan), self._datasets[request.dataset].evaluation, request)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedpriv.entropy import Entropy
+from fedpriv.entropy import Entropy, fresh_seed
 from fedpriv.errors import PlanRefused
 from fedpriv.plans.interpreter import Program
 from fedpriv.plans.plan import OutputRole, Plan
@@ -76,7 +76,7 @@ def as_a_whole(
     What fails on rows changed nothing, and that is noised like anything else.
     """
     try:
-        delta = training.train(program, rows, order, training.own_seed(entropy), stopped).delta
+        delta = training.train(program, rows, order, fresh_seed(entropy), stopped).delta
     except (training.Unfit, training.Stopped):
         raise
     except Exception as error:  # noqa: BLE001 - whatever torch raises, its text quotes values and stays here

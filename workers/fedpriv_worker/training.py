@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
-from fedpriv.entropy import Entropy
 from fedpriv.errors import PlanRefused
 from fedpriv.plans.interpreter import Program
 from fedpriv.plans.plan import BATCH, Input, InputRole, OutputRole, Plan
@@ -28,7 +27,6 @@ from fedpriv_worker.datasets import Rows
 from fedpriv_worker.definitions import code_of
 
 MAXIMUM_EPOCHS = 1000
-_SEED_BYTES = 7
 TRAINING_METRICS = frozenset({"loss"})
 
 
@@ -47,11 +45,6 @@ class Unfit(Exception):
 
 class Stopped(Exception):
     """The peer that asked is gone, or the worker is closing."""
-
-
-def own_seed(entropy: Entropy) -> int:
-    """Return a seed that nobody else knows."""
-    return int.from_bytes(entropy.random_bytes(_SEED_BYTES), "big")
 
 
 def train(program: Program, rows: Rows, order: Train, seed: int, stopped: Callable[[], bool]) -> Trained:
