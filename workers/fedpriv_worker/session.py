@@ -358,6 +358,8 @@ def _answer(order: Order, outcome: Loaded | Summand | StoodIn) -> Answer:
 def _broke(session: Session, action: Validate | Execute, outcome: Broken) -> Step:
     if outcome.on_values and isinstance(action, Execute):
         session = replace(session, barred=session.barred | {action.order.dataset})
+        if action.invited:
+            return session, ()  # a private one, for which no zeros stand in: it withdraws, and nobody hears why
         return _refuse(session, action.order, outcome.code)  # where it failed would say more than that it did
     failure = Failure(action.number, outcome.code, outcome.step, outcome.operation)
     return session, (Tell(failure),)
