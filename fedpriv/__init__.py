@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from fedpriv.transport.credentials import Credentials
     from fedpriv_coordinator.experiment import History, Result
     from fedpriv_coordinator.federation import Federation
+    from fedpriv_coordinator.partition_plots import plot_partitions
     from fedpriv_coordinator.secure_aggregation import SecureAggregation
     from fedpriv_worker.datasets import Dataset
 
@@ -108,6 +109,7 @@ _HOMES = {
     "fedpriv.transport.credentials": ("Credentials",),
     "fedpriv_coordinator.experiment": ("History", "Result"),
     "fedpriv_coordinator.federation": ("Federation",),
+    "fedpriv_coordinator.partition_plots": ("plot_partitions",),
     "fedpriv_coordinator.secure_aggregation": ("SecureAggregation",),
     "fedpriv_worker.datasets": ("Dataset",),
 }
