@@ -72,7 +72,8 @@ def by_label(
 def pathological(labels: ArrayLike, workers: int, *, seed: int, classes_per_worker: int) -> list[Share]:
     """Return shares of exactly `classes_per_worker` classes each; the rows of a class go evenly to those that have it.
 
-    Each class goes to equally many workers to within one; which classes a worker has is drawn. Li et al. 2022 (arXiv 2102.02079) call it label imbalance by quantity.
+    Each class goes to equally many workers to within one; which classes a worker has is drawn. Li et al. 2022 (arXiv
+    2102.02079) call it label imbalance by quantity.
     """
     kept = _labels(labels, workers)
     classes, members = np.unique(kept, return_inverse=True)
