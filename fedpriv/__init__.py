@@ -43,6 +43,9 @@ if TYPE_CHECKING:
         WorkerRefused,
     )
     from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
+    from fedpriv.learning.reweighted import FedNova, QFedAvg
+    from fedpriv.learning.robust import Bulyan, GeometricMedian, Krum, Median, MultiKrum, NormBound, TrimmedMean
+    from fedpriv.learning.server_optimizers import FedAdagrad, FedAdam, FedAvgM, FedOpt, FedSGD, FedYogi
     from fedpriv.learning.standardize import Standardize
     from fedpriv.learning.strategies import FedAvg
     from fedpriv.policy.rules import (
@@ -86,6 +89,17 @@ _HOMES = {
         "WorkerRefused",
     ),
     "fedpriv.learning.local": ("SGD", "Adam", "AdamW", "LocalTraining"),
+    "fedpriv.learning.reweighted": ("FedNova", "QFedAvg"),
+    "fedpriv.learning.robust": (
+        "Bulyan",
+        "GeometricMedian",
+        "Krum",
+        "Median",
+        "MultiKrum",
+        "NormBound",
+        "TrimmedMean",
+    ),
+    "fedpriv.learning.server_optimizers": ("FedAdagrad", "FedAdam", "FedAvgM", "FedOpt", "FedSGD", "FedYogi"),
     "fedpriv.learning.standardize": ("Standardize",),
     "fedpriv.learning.strategies": ("FedAvg",),
     "fedpriv.policy.rules": (

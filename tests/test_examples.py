@@ -29,6 +29,24 @@ def test_ten_virtual_workers_learn_to_read_digits() -> None:
     assert example("digits").main() > 0.93
 
 
+def pictures(folder: Path) -> dict[str, int]:
+    """Return the pictures that an example wrote, each with its size in bytes."""
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+
+
+def test_averaging_against_ascent_finds_the_numbers_of_its_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = example("fedavg_vs_gradient_descent").main(["--quick", "--json", "--out", str(tmp_path)])
+    assert json.loads(capsys.readouterr().out) == found
+    assert found["gd_100"] == pytest.approx([-1.01, 0.578], abs=0.005)
+    assert found["fedavg_19x100"] == pytest.approx([0.1943, -0.1320, 0.1719], abs=0.005)
+    assert found["FedPA"][-1] > found["FedAvg, 20 x 120"][-1] + 0.03
+    assert found["FedPA"][-1] > 0.99 * found["ascent on the sum"][-1]
+    assert all(size > 20_000 for size in pictures(tmp_path).values())
+    assert set(pictures(tmp_path)) == {"ways.png", "ways-3d.png"}
+
+
 def test_a_program_for_pysyft_learns_over_two_workers(capsys: pytest.CaptureFixture[str]) -> None:
     losses = example("pysyft_virtual_workers").main(as_json=True)
     assert json.loads(capsys.readouterr().out) == losses

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import math
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_type_hints
 
 import torch
 from torch import nn
@@ -25,8 +26,9 @@ from torch import nn
 from fedpriv import canonical, settings
 from fedpriv.errors import ConfigError, UsageError, nearest
 from fedpriv.ids import checked_name
+from fedpriv.learning.catalogue import STRATEGIES
 from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
-from fedpriv.learning.strategies import STRATEGIES, Strategy
+from fedpriv.learning.strategies import FedAvg, Strategy
 from fedpriv.policy.rules import MetricKind
 from fedpriv_coordinator.secure_aggregation import SecureAggregation, Weights
 
@@ -61,22 +63,6 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True)
-class StrategyConfig:
-    """Which strategy turns a round's updates into the next model."""
-
-    name: str = "fedavg"
-
-    def __post_init__(self) -> None:
-        if self.name not in STRATEGIES:
-            close = nearest(self.name, STRATEGIES)
-            raise UsageError(f"{self.name!r} is no strategy{close}; use one of {', '.join(STRATEGIES)}")
-
-    def make(self) -> Strategy[None]:
-        """Return the strategy."""
-        return STRATEGIES[self.name]()
-
-
-@dataclass(frozen=True, slots=True)
 class Tls:
     """The authority that both sides trust, and the coordinator's certificate and key."""
 
@@ -98,6 +84,30 @@ def parse_local(value: object, where: str) -> LocalTraining:
     own = {key: item for key, item in section.items() if key not in loop_keys}
     optimizer = settings.read(own, OPTIMIZERS[name], where=f"{where} ({name})")
     return settings.read(loop, LocalTraining, where=where, parsed={"optimizer": optimizer})
+
+
+def parse_strategy(value: object, where: str) -> Strategy:
+    """Return `[strategy]`: `name`, and what the function of that name in the catalogue takes."""
+    section = settings.table(value, where)
+    name = section.get("name", "fedavg")
+    if not isinstance(name, str) or name not in STRATEGIES:
+        close = nearest(name, STRATEGIES) if isinstance(name, str) else ""
+        raise ConfigError(f"{where}: {name!r} is no strategy{close}; use one of {', '.join(STRATEGIES)}")
+    make = STRATEGIES[name]
+    hints = get_type_hints(make)
+    taken = [
+        (each.name, hints[each.name]) if each.default is each.empty else (each.name, hints[each.name], each.default)
+        for each in inspect.signature(make).parameters.values()
+    ]
+    options: Any = settings.read(
+        {key: item for key, item in section.items() if key != "name"},
+        make_dataclass("Options", taken, frozen=True),
+        where=f"{where} ({name})",
+    )
+    try:
+        return make(**{key: getattr(options, key) for key, *_ in taken})
+    except UsageError as error:
+        raise ConfigError(f"{where} ({name}): {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +158,7 @@ class JobConfig:
     evaluate: str | None = None
     seed: int = 0
     worker_metrics: tuple[MetricKind, ...] = ()
-    strategy: StrategyConfig = StrategyConfig()
+    strategy: Strategy = field(default_factory=FedAvg, metadata=settings.key("strategy", parse=parse_strategy))
     secure_aggregation: SecureAggregation | None = field(
         default=None, metadata=settings.key("secure_aggregation", parse=parse_secure_aggregation)
     )

@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic
 
 import torch
 
 from fedpriv.clock import Clock
 from fedpriv.errors import PeerLost, WireError, WorkerRefused
 from fedpriv.ids import PlanDigest, WorkerName
-from fedpriv.learning.strategies import RoundSum, S, Strategy
+from fedpriv.learning.strategies import Contribution, Gathering, Standing, Strategy
 from fedpriv.plans.plan import Plan
 from fedpriv.remote.connection import Connection
 from fedpriv.updates import TensorSet
@@ -39,26 +38,25 @@ _MINDED = (ErrorCode.RELEASE_DENIED.name, ErrorCode.APPROVAL_DENIED.name, _PENDI
 
 @dataclass(frozen=True, slots=True)
 class Concluded:
-    """A round that is over: its record, why it was abandoned ("" if it was not), and the model after it.
+    """A round that is over: its record, why it was abandoned ("" if it was not), and where the run stands after it.
 
     `pending` are the workers whose owners have been asked to approve what the round asks for.
     """
 
     record: RoundRecord
     abandoned: str
-    model: TensorSet = field(repr=False)
+    standing: Standing = field(repr=False)
     pending: tuple[WorkerName, ...] = ()
 
 
-class Coordinator(Generic[S]):
+class Coordinator:
     """Runs the rounds of one job, one at a time, on the loop's thread."""
 
     def __init__(
         self,
         job: Job,
         members: Membership,
-        strategy: Strategy[S],
-        model: TensorSet,
+        strategy: Strategy,
         clock: Clock,
         secure: SecureRounds | None = None,
     ) -> None:
@@ -66,29 +64,29 @@ class Coordinator(Generic[S]):
         self._job = job
         self._members = members
         self._strategy = strategy
-        self._memory = strategy.initialise(model)
         self._clock = clock
         self._secure = secure
         self._offered: set[tuple[Connection, PlanDigest]] = set()
         self._asked: dict[WorkerName, Connection] = {}
 
-    async def run_round(self, number: int, model: TensorSet) -> Concluded:
-        """Run round `number` from `model` and return how it ended."""
+    async def run_round(self, number: int, standing: Standing) -> Concluded:
+        """Run round `number` from where the run stands and return how it ended."""
         started, before = self._clock.monotonic(), self._members.traffic()
         secure = self._secure
-        gathered = await (self._gather(number, model) if secure is None else self._sum(secure, number, model))
+        sent = standing.model
+        gathered = await (self._gather(number, sent) if secure is None else self._sum(secure, number, sent))
         measured = Measured()
         if not gathered.reason:
-            concluded, memory = self._strategy.conclude(model, gathered.sum, self._memory)
-            if _is_finite(concluded):
-                model, self._memory = concluded, memory
-                measured = await self._measured(number, model)
+            concluded = self._strategy.conclude(standing, gathered.gathering)
+            if _is_finite(concluded.model) and _is_finite(concluded.memory):
+                standing = concluded
+                measured = await self._measured(number, standing.model)
             else:
                 gathered = replace(gathered, reason="the updates together make a model that is not finite")
         seconds = self._clock.monotonic() - started
         record = record_of(number, gathered, measured, before, self._members.traffic(), seconds)
         pending = tuple(name for name, part in sorted(gathered.parts.items()) if part.code == _PENDING)
-        return Concluded(record, gathered.reason, model, pending)
+        return Concluded(record, gathered.reason, standing, pending)
 
     async def _gather(self, number: int, model: TensorSet) -> Gathered:
         """Collect the workers' updates in clear."""
@@ -104,11 +102,11 @@ class Coordinator(Generic[S]):
             back=self._back,
         )
         state = await course.run(tuple(self._members.connected))
-        return Gathered(course.parts, course.sum, "" if isinstance(state, Complete) else state.reason)
+        return Gathered(course.parts, course.gathering, "" if isinstance(state, Complete) else state.reason)
 
     async def _sum(self, secure: SecureRounds, number: int, model: TensorSet) -> Gathered:
         """Collect the sum of the workers' updates, and fold their mean."""
-        job, folded = self._job, RoundSum()
+        job, folded = self._job, Gathering()
         order = self._training(number, model, seed=0)
         asked = Asked(
             order, job.changed, job.quorum, job.deadline_seconds, lambda worker: job.worker_seed(number, worker)
@@ -117,7 +115,7 @@ class Coordinator(Generic[S]):
         total = summed.sum
         if total is None:
             return Gathered(summed.parts, folded, summed.reason, findings=summed.findings)
-        self._strategy.fold(folded, mean_update(total, job.changed), float(total.weight))
+        self._strategy.fold(folded, Contribution(mean_update(total, job.changed), float(total.weight)))
         loss = mean_metrics(total, job.training_metrics).get("loss")
         return Gathered(summed.parts, folded, "", loss, total.saturated, summed.findings)
 

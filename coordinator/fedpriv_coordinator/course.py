@@ -15,8 +15,7 @@ from typing import Any
 from fedpriv.clock import Clock
 from fedpriv.errors import PeerLost, WireError, WorkerRefused
 from fedpriv.ids import WorkerName
-from fedpriv.learning.strategies import RoundSum
-from fedpriv.updates import TensorSet
+from fedpriv.learning.strategies import Contribution, Gathering
 from fedpriv.wire.messages import Update
 from fedpriv_coordinator.arrivals import Arrivals
 from fedpriv_coordinator.experiment import WorkerStatus
@@ -43,7 +42,7 @@ from fedpriv_coordinator.round import (
 
 Contribute = Callable[[WorkerName], Awaitable[Update]]
 Inspect = Callable[[WorkerName, Update], str | None]
-FoldUpdate = Callable[[RoundSum, TensorSet, float], None]
+FoldUpdate = Callable[[Gathering, Contribution], None]
 Return = Callable[[WorkerName], Coroutine[Any, Any, None]]
 
 
@@ -60,7 +59,7 @@ class Part:
 
 
 class Course:
-    """One round under way; `parts` and `sum` are whole once `run` returned."""
+    """One round under way; `parts` and `gathering` are whole once `run` returned."""
 
     def __init__(
         self,
@@ -74,7 +73,7 @@ class Course:
     ) -> None:
         """Make a course; `back` returns when a worker that was lost is connected again, if it ever is."""
         self.parts: dict[WorkerName, Part] = {}
-        self.sum = RoundSum()
+        self.gathering = Gathering()
         self._terms = terms
         self._contribute = contribute
         self._inspect = inspect
@@ -116,7 +115,8 @@ class Course:
                 self.parts[worker] = Part()
                 self._start(self._ask(worker))
             case Fold(worker):
-                self._fold(self.sum, self._arrivals.take(worker), self.parts[worker].weight)
+                part = self.parts[worker]
+                self._fold(self.gathering, Contribution(self._arrivals.take(worker), part.weight, part.loss))
                 self.parts[worker].status = "folded"
             case Leave(worker, cause, reason):
                 self.parts[worker].status = cause

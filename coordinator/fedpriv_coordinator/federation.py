@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from torch import nn
 
@@ -28,13 +28,14 @@ from fedpriv.wire.messages import Announcement
 from fedpriv_coordinator.coordinator import Coordinator
 from fedpriv_coordinator.evidence import evidence_of
 from fedpriv_coordinator.experiment import Egress, JobFacts, Result, RoundRecord
-from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, model_tensors, prepare
+from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
 from fedpriv_coordinator.secure_aggregation import SecureAggregation
 from fedpriv_coordinator.secure_rounds import RoundsOf
+from fedpriv_coordinator.starting import fresh_start, setting_of
 from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, ask_for_sum, combined
 
 
@@ -109,7 +110,7 @@ class Federation:
         loss: Loss,
         rounds: int = 10,
         local: LocalTraining | None = None,
-        strategy: Strategy[Any] | None = None,
+        strategy: Strategy | None = None,
         secure_aggregation: SecureAggregation | None = None,
         evaluate: Evaluate | None = None,
         worker_metrics: Sequence[str] = (),
@@ -130,17 +131,17 @@ class Federation:
         With `run`, every round is saved there, and `resume` goes on from the last one. Raise `UsageError` for what does
         not fit before anything is sent, `RoundAbandoned` when all refuse or three rounds in a row miss the quorum.
         """
+        chosen, announced = strategy or FedAvg(), self._announced()
         job = prepare(
-            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, local=local or LocalTraining(),
-            quorum=quorum, deadline_seconds=deadline_seconds, worker_metrics=worker_metrics,
-            announced=self._announced(),
+            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed,
+            local=chosen.prepare(local or LocalTraining()), quorum=quorum, deadline_seconds=deadline_seconds,
+            worker_metrics=worker_metrics, announced=announced,
         )  # fmt: skip  # one line of terms
+        setting, secure = setting_of(job, chosen, announced), self._rounds.of(secure_aggregation, chosen)
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
-        start = begin(watch.folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
-        chosen = strategy or FedAvg()
-        secure = self._rounds.of(secure_aggregation, chosen)
-        coordinator = Coordinator(job, self._members, chosen, start.model, self._clock, secure)
-        reached = train(coordinator, self._members, job, start, watch, self._after_round)
+        start = begin(watch.folder, fresh_start(job, chosen, setting, model), resume=resume)
+        coordinator = Coordinator(job, self._members, chosen, self._clock, secure)
+        reached = train(coordinator, self._members, job, setting, start, watch, self._after_round)
         return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan))
 
     def statistics(

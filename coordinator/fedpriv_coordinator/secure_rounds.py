@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -112,7 +111,7 @@ class RoundsOf:
         self._clock = clock
         self._numbering = Numbering(clock)
 
-    def of(self, how: SecureAggregation | None, strategy: Strategy[Any] | None = None) -> SecureRounds | None:
+    def of(self, how: SecureAggregation | None, strategy: Strategy | None = None) -> SecureRounds | None:
         """Return what runs rounds as `how` says, None without; raise `UsageError` where they cannot be."""
         if how is None:
             return None

@@ -152,7 +152,7 @@ def _train(
             loss=code.loss,
             rounds=config.rounds,
             local=config.local,
-            strategy=config.strategy.make(),
+            strategy=config.strategy,
             secure_aggregation=config.secure_aggregation,
             evaluate=code.evaluate,
             worker_metrics=config.worker_metrics,

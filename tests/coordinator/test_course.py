@@ -46,7 +46,7 @@ def test_an_order_is_sent_again_to_a_worker_that_came_back() -> None:
     assert play(course) == Complete(terms, (A, B))
     assert (asked.count(A), asked.count(B), returned) == (2, 1, [A])
     assert course.parts[A].status == "folded"
-    assert course.sum.totals["w"].item() == 4.0
+    assert course.gathering.totals["w"].item() == 4.0
 
 
 def test_where_nobody_can_come_back_a_lost_worker_costs_nobody_time() -> None:

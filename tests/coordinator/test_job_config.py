@@ -83,7 +83,7 @@ def test_a_whole_file_is_read(tmp_path):
     assert job.listen == "0.0.0.0:7443"
     assert (job.workers.names, job.workers.quorum, job.workers.deadline_seconds) == (("alice", "bob", "carol"), 2, 90.0)
     assert job.local == LocalTraining(2, 16, SGD(0.1, momentum=0.9, nesterov=True), shuffle=False)
-    assert job.strategy.make().name == "fedavg"
+    assert job.strategy.name == "fedavg"
     assert job.tls.ca == tmp_path / "certs" / "ca.pem"
     assert job.tls.key.as_posix() == "/secret/key.pem"
 
@@ -151,7 +151,14 @@ def test_the_optimizer_is_named_and_its_options_stand_beside_it(tmp_path, sectio
         ('"sgd"', '"sdg"', r"optimizer 'sdg' is not known \(did you mean 'sgd'\?\)"),
         ('"sgd"', "3", "optimizer 3 is not known"),
         ("[local]", "[[local]]", "local must be a table, not an array"),
-        ('"fedavg"', '"fedavgm"', r"\[strategy\]: 'fedavgm' is no strategy \(did you mean 'fedavg'\?\)"),
+        ('"fedavg"', '"fedavgg"', r"JOB.toml strategy: 'fedavgg' is no strategy \(did you mean 'fedavg'\?\)"),
+        ('"fedavg"', '"krum"', r"job.toml strategy \(krum\): 'attackers' is missing"),
+        ('"fedavg"', '"krum"\nattackers = -1', r"strategy \(krum\): attackers is -1; krum assumes 0 or more"),
+        (
+            '"fedavg"',
+            '"fedadam"\nbeta = 0.9',
+            r"strategy \(fedadam\): 'beta' is no key here \(did you mean 'betas'\?\)",
+        ),
         ("[tls]", "[privacy]\nepsilon = 3.0\n[tls]", "'privacy' is refused: this version adds no differential privacy"),
         ("[tls]", "[secure_aggregation]\n[tls]", "'roster' is missing"),
         (

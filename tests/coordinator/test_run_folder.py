@@ -13,7 +13,13 @@ from fedpriv_coordinator.journal import RunFolder, Saved
 
 def saved(rounds: int) -> Saved:
     records = tuple(RoundRecord(n, "complete", 0.1, 0.5, {}, {}, 1, 2, ()) for n in range(1, rounds + 1))
-    return Saved(History(records), "ab" * 32, TensorSet({"w": torch.full((3,), float(rounds))}))
+    return Saved(
+        History(records),
+        "ab" * 32,
+        "fedadam",
+        TensorSet({"w": torch.full((3,), float(rounds))}),
+        TensorSet({"w/mean": torch.full((3,), -float(rounds))}),
+    )
 
 
 def test_the_last_whole_round_comes_back(tmp_path: Path) -> None:

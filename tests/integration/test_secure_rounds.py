@@ -9,7 +9,6 @@ from fleets import RESEARCHER, Fleet, MakeFleet, toy
 from torch import nn
 
 import fedpriv as fp
-from fedpriv.learning.strategies import FedAvg, Strategy
 from fedpriv.policy.rules import cite
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
@@ -127,10 +126,9 @@ def test_a_rule_for_sums_lets_nothing_out_in_clear(make_fleet: MakeFleet) -> Non
 
 
 def test_a_strategy_that_needs_every_update_is_refused_with_the_reason(make_fleet: MakeFleet) -> None:
-    fleet, own = make_fleet(held([RULE])), FedAvg()
-    median = Strategy("median", own.initialise, own.fold, own.conclude)
+    fleet = make_fleet(held([RULE]))
     with pytest.raises(fp.UsageError, match="'median' needs every worker's own update, and under secure aggregation"):
-        fit(fleet, secure_aggregation=fleet.secure(), strategy=median)
+        fit(fleet, secure_aggregation=fleet.secure(), strategy=fp.Median())
 
 
 def test_two_workers_are_too_few(make_fleet: MakeFleet) -> None:
