@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
     from fedpriv.learning.reweighted import FedNova, QFedAvg
     from fedpriv.learning.robust import Bulyan, GeometricMedian, Krum, Median, MultiKrum, NormBound, TrimmedMean
+    from fedpriv.learning.sampling import Between, Everybody, Fixed, Fraction, Importance, Poisson, RoundRobin
     from fedpriv.learning.server_optimizers import FedAdagrad, FedAdam, FedAvgM, FedOpt, FedSGD, FedYogi
     from fedpriv.learning.standardize import Standardize
     from fedpriv.learning.strategies import FedAvg
@@ -98,6 +99,15 @@ _HOMES = {
         "MultiKrum",
         "NormBound",
         "TrimmedMean",
+    ),
+    "fedpriv.learning.sampling": (
+        "Between",
+        "Everybody",
+        "Fixed",
+        "Fraction",
+        "Importance",
+        "Poisson",
+        "RoundRobin",
     ),
     "fedpriv.learning.server_optimizers": ("FedAdagrad", "FedAdam", "FedAvgM", "FedOpt", "FedSGD", "FedYogi"),
     "fedpriv.learning.standardize": ("Standardize",),

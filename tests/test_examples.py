@@ -47,6 +47,14 @@ def test_averaging_against_ascent_finds_the_numbers_of_its_source(
     assert set(pictures(tmp_path)) == {"ways.png", "ways-3d.png"}
 
 
+def test_devices_that_send_gradients_alone_find_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = example("fedsgd_simulation").main(["--quick", "--json", "--out", str(tmp_path)])
+    assert json.loads(capsys.readouterr().out) == found
+    assert found["accuracy"] >= 0.97
+    assert found["asked"] == [8, 11]
+    assert set(pictures(tmp_path)) == {"fedsgd-loss.png", "fedsgd-accuracy.png", "fedsgd-points.png"}
+
+
 def test_a_program_for_pysyft_learns_over_two_workers(capsys: pytest.CaptureFixture[str]) -> None:
     losses = example("pysyft_virtual_workers").main(as_json=True)
     assert json.loads(capsys.readouterr().out) == losses

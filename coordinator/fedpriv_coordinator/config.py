@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 import torch
 from torch import nn
@@ -28,10 +28,12 @@ from fedpriv.errors import ConfigError, UsageError, nearest
 from fedpriv.ids import checked_name
 from fedpriv.learning.catalogue import STRATEGIES
 from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
+from fedpriv.learning.sampling import SAMPLINGS, Everybody, Sampling
 from fedpriv.learning.strategies import FedAvg, Strategy
 from fedpriv.policy.rules import MetricKind
 from fedpriv_coordinator.secure_aggregation import SecureAggregation, Weights
 
+T = TypeVar("T")
 OPTIMIZERS: Mapping[str, type[SGD | Adam | AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 
@@ -88,12 +90,21 @@ def parse_local(value: object, where: str) -> LocalTraining:
 
 def parse_strategy(value: object, where: str) -> Strategy:
     """Return `[strategy]`: `name`, and what the function of that name in the catalogue takes."""
-    section = settings.table(value, where)
-    name = section.get("name", "fedavg")
-    if not isinstance(name, str) or name not in STRATEGIES:
-        close = nearest(name, STRATEGIES) if isinstance(name, str) else ""
-        raise ConfigError(f"{where}: {name!r} is no strategy{close}; use one of {', '.join(STRATEGIES)}")
-    make = STRATEGIES[name]
+    return _made(settings.table(value, where), STRATEGIES, "strategy", where)
+
+
+def parse_sampling(value: object, where: str) -> Sampling:
+    """Return `[sampling]`: `name`, and what the function of that name takes."""
+    return _made(settings.table(value, where), SAMPLINGS, "sampling", where)
+
+
+def _made(section: Mapping[str, Any], known: Mapping[str, Callable[..., T]], what: str, where: str) -> T:
+    """Return what the function that `section` names makes of its other keys, each of the type that it declares."""
+    name = section.get("name")
+    if not isinstance(name, str) or name not in known:
+        close = nearest(name, known) if isinstance(name, str) else ""
+        raise ConfigError(f"{where}: {name!r} is no {what}{close}; use one of {', '.join(known)}")
+    make = known[name]
     hints = get_type_hints(make)
     taken = [
         (each.name, hints[each.name]) if each.default is each.empty else (each.name, hints[each.name], each.default)
@@ -159,6 +170,7 @@ class JobConfig:
     seed: int = 0
     worker_metrics: tuple[MetricKind, ...] = ()
     strategy: Strategy = field(default_factory=FedAvg, metadata=settings.key("strategy", parse=parse_strategy))
+    sampling: Sampling = field(default_factory=Everybody, metadata=settings.key("sampling", parse=parse_sampling))
     secure_aggregation: SecureAggregation | None = field(
         default=None, metadata=settings.key("secure_aggregation", parse=parse_secure_aggregation)
     )

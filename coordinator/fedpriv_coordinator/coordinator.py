@@ -89,19 +89,20 @@ class Coordinator:
         return Concluded(record, gathered.reason, standing, pending)
 
     async def _gather(self, number: int, model: TensorSet) -> Gathered:
-        """Collect the workers' updates in clear."""
-        job = self._job
+        """Collect the sampled workers' updates in clear."""
+        job, returning = self._job, self._members.returning
         course = Course(
-            Terms(number, job.quorum, job.deadline_seconds, returning=self._members.returning),
+            Terms(number, job.quorum, job.deadline_seconds, returning=returning, enough=job.sampling.enough),
             contribute=lambda worker: self._contribute(worker, number, model),
             inspect=lambda worker, update: why_unusable(
                 update, job.changed, job.training_metrics, self._announced_rows(worker)
             ),
             fold=self._strategy.fold,
+            factors=(chosen := job.chosen(number, tuple(self._members.connected))).factors,
             clock=self._clock,
             back=self._back,
         )
-        state = await course.run(tuple(self._members.connected))
+        state = await course.run(chosen.workers)
         return Gathered(course.parts, course.gathering, "" if isinstance(state, Complete) else state.reason)
 
     async def _sum(self, secure: SecureRounds, number: int, model: TensorSet) -> Gathered:
@@ -109,7 +110,12 @@ class Coordinator:
         job, folded = self._job, Gathering()
         order = self._training(number, model, seed=0)
         asked = Asked(
-            order, job.changed, job.quorum, job.deadline_seconds, lambda worker: job.worker_seed(number, worker)
+            order,
+            job.changed,
+            job.quorum,
+            job.deadline_seconds,
+            lambda worker: job.worker_seed(number, worker),
+            lambda workers: job.chosen(number, workers).workers,
         )
         summed = await secure.ask(asked, lambda worker: self._ready(worker, job.training))
         total = summed.sum
@@ -182,7 +188,7 @@ class Coordinator:
         )
         names, asked = tuple(self._members.connected), ", ".join(job.worker_metrics)
         if self._secure is not None:
-            what = Asked(order, (), job.quorum, job.deadline_seconds, lambda _: 0)
+            what = Asked(order, (), job.quorum, job.deadline_seconds, lambda _: 0, tuple)
             summed = await self._secure.ask(what, lambda worker: self._ready(worker, plan))
             if summed.sum is None:
                 return Measured(dict.fromkeys(names, f"{asked}: {summed.reason}"), findings=summed.findings)

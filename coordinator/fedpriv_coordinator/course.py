@@ -8,7 +8,7 @@ back while the round lasts is asked again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,14 +70,19 @@ class Course:
         fold: FoldUpdate,
         clock: Clock,
         back: Return,
+        factors: Mapping[WorkerName, float] | None = None,
     ) -> None:
-        """Make a course; `back` returns when a worker that was lost is connected again, if it ever is."""
+        """Make a course; `back` returns when a worker that was lost is connected again, if it ever is.
+
+        An update counts by its weight times its worker's factor, 1 where `factors` has none.
+        """
         self.parts: dict[WorkerName, Part] = {}
         self.gathering = Gathering()
         self._terms = terms
         self._contribute = contribute
         self._inspect = inspect
         self._fold = fold
+        self._factors = factors or {}
         self._clock = clock
         self._back = back
         self._arrivals = Arrivals()
@@ -116,7 +121,8 @@ class Course:
                 self._start(self._ask(worker))
             case Fold(worker):
                 part = self.parts[worker]
-                self._fold(self.gathering, Contribution(self._arrivals.take(worker), part.weight, part.loss))
+                weight = part.weight * self._factors.get(worker, 1.0)
+                self._fold(self.gathering, Contribution(self._arrivals.take(worker), weight, part.loss))
                 self.parts[worker].status = "folded"
             case Leave(worker, cause, reason):
                 self.parts[worker].status = cause

@@ -19,6 +19,7 @@ from fedpriv.clock import SystemClock
 from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.learning.local import LocalTraining
+from fedpriv.learning.sampling import Sampling
 from fedpriv.learning.strategies import FedAvg, Strategy
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.reach import Reachable
@@ -111,6 +112,7 @@ class Federation:
         rounds: int = 10,
         local: LocalTraining | None = None,
         strategy: Strategy | None = None,
+        sampling: Sampling | None = None,
         secure_aggregation: SecureAggregation | None = None,
         evaluate: Evaluate | None = None,
         worker_metrics: Sequence[str] = (),
@@ -126,18 +128,19 @@ class Federation:
         """Train `model` on every worker's `dataset` and return the result.
 
         `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
-        here. A round needs `quorum` updates (default: more than half of the workers) within `deadline_seconds`. With
-        `secure_aggregation` this process sees sums over the workers alone, of updates, weights and metrics alike.
-        With `run`, every round is saved there, and `resume` goes on from the last one. Raise `UsageError` for what does
-        not fit before anything is sent, `RoundAbandoned` when all refuse or three rounds in a row miss the quorum.
+        here. A round asks the workers that `sampling` draws (default: all), and needs `quorum` updates (default: more
+        than half of those) within `deadline_seconds`. With `secure_aggregation` this process sees sums over the workers
+        alone, of updates, weights and metrics alike. With `run`, every round is saved there, and `resume` goes on from
+        the last one. Raise `UsageError` for what does not fit before anything is sent, `RoundAbandoned` when all refuse
+        or three rounds in a row miss the quorum.
         """
         chosen, announced = strategy or FedAvg(), self._announced()
         job = prepare(
             model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed,
             local=chosen.prepare(local or LocalTraining()), quorum=quorum, deadline_seconds=deadline_seconds,
-            worker_metrics=worker_metrics, announced=announced,
+            worker_metrics=worker_metrics, announced=announced, sampling=sampling,
         )  # fmt: skip  # one line of terms
-        setting, secure = setting_of(job, chosen, announced), self._rounds.of(secure_aggregation, chosen)
+        setting, secure = setting_of(job, chosen, announced), self._rounds.of(secure_aggregation, chosen, job.sampling)
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
         start = begin(watch.folder, fresh_start(job, chosen, setting, model), resume=resume)
         coordinator = Coordinator(job, self._members, chosen, self._clock, secure)

@@ -16,6 +16,7 @@ from fedpriv import canonical
 from fedpriv.errors import TraceError, UsageError, nearest
 from fedpriv.ids import DatasetName, JobId, WorkerName
 from fedpriv.learning.local import LocalTraining
+from fedpriv.learning.sampling import Chosen, Everybody, Sampling
 from fedpriv.plans.plan import InputRole, OutputRole, Plan
 from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_training
 from fedpriv.updates import TensorSet, TensorSpec
@@ -44,6 +45,7 @@ class Job:
     evaluation: Plan | None
     worker_metrics: tuple[str, ...]
     changed: tuple[TensorSpec, ...]
+    sampling: Sampling
 
     @property
     def hyperparameters(self) -> Mapping[str, float]:
@@ -54,6 +56,10 @@ class Job:
     def training_metrics(self) -> tuple[str, ...]:
         """Metrics that come with an update; the others need an evaluation of the new model."""
         return ("loss",) if "loss" in self.worker_metrics else ()
+
+    def chosen(self, round_number: int, workers: Sequence[WorkerName]) -> Chosen:
+        """Return which of `workers` a round asks, the same at every replay."""
+        return self.sampling.choose(workers, seed=self.seed, round_number=round_number)
 
     def worker_seed(self, round_number: int, worker: WorkerName) -> int:
         """Return the seed of one worker's row order in one round: 63 bits, the same at every replay."""
@@ -94,21 +100,17 @@ def prepare(
     deadline_seconds: float,
     worker_metrics: Sequence[str],
     announced: Mapping[WorkerName, Announcement],
+    sampling: Sampling | None = None,
 ) -> Job:
     """Return the job; trace the model and loss once. Raise `UsageError` for whatever cannot work."""
     check_code(model, loss, local)
-    _check_terms(rounds, quorum, len(announced), deadline_seconds, worker_metrics)
+    sampling = sampling or Everybody()
+    asked = sampling.least(len(announced))
+    _check_terms(rounds, quorum, asked, deadline_seconds, worker_metrics)
     _check_purpose(purpose)
     name = DatasetName(dataset)
     schema = agreed_schema(name, announced)
-    features = TensorExample(schema.feature_dtype, schema.feature_shape)
-    target = TensorExample(schema.target_dtype, ())
-    chosen = {name: metric for name, metric in METRICS.items() if name in worker_metrics}
-    try:
-        training = trace_training(model, loss, local.optimizer, features, target)
-        evaluation = trace_evaluation(model, loss, chosen, features, target) if worker_metrics else None
-    except TraceError as error:
-        raise explained(error, model, schema) from error
+    training, evaluation = _traced(model, loss, local, schema, worker_metrics)
     return Job(
         id=_job_id(training, dataset, purpose, seed),
         purpose=purpose,
@@ -116,13 +118,28 @@ def prepare(
         rounds=rounds,
         seed=seed,
         local=local,
-        quorum=len(announced) // 2 + 1 if quorum is None else quorum,
+        quorum=asked // 2 + 1 if quorum is None else quorum,
         deadline_seconds=deadline_seconds,
         training=training,
         evaluation=evaluation,
         worker_metrics=tuple(worker_metrics),
         changed=changed_specs(training),
+        sampling=sampling,
     )
+
+
+def _traced(
+    model: nn.Module, loss: Loss, local: LocalTraining, schema: DatasetDescription, metrics: Sequence[str]
+) -> tuple[Plan, Plan | None]:
+    """Return the plans of training and, where metrics are asked for, of evaluation."""
+    features = TensorExample(schema.feature_dtype, schema.feature_shape)
+    target = TensorExample(schema.target_dtype, ())
+    chosen = {name: metric for name, metric in METRICS.items() if name in metrics}
+    try:
+        training = trace_training(model, loss, local.optimizer, features, target)
+        return training, trace_evaluation(model, loss, chosen, features, target) if metrics else None
+    except TraceError as error:
+        raise explained(error, model, schema) from error
 
 
 def changed_specs(plan: Plan) -> tuple[TensorSpec, ...]:
@@ -150,7 +167,7 @@ def _check_terms(
     if rounds < 1:
         raise UsageError(f"rounds is {rounds}; at least 1 is needed")
     if quorum is not None and not 1 <= quorum <= workers:
-        raise UsageError(f"quorum is {quorum}, but there are {workers} workers; use 1 to {workers}")
+        raise UsageError(f"quorum is {quorum}, but {workers} workers are asked at least; use 1 to {workers}")
     if not deadline_seconds > 0:
         raise UsageError(f"deadline_seconds is {deadline_seconds}; give the workers some time")
     for metric in metrics:

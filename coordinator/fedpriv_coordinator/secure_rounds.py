@@ -14,6 +14,7 @@ import torch
 from fedpriv.clock import Clock
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
+from fedpriv.learning.sampling import Sampling
 from fedpriv.learning.strategies import Strategy
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.enrolment import Enrollable, process_roster
@@ -36,13 +37,17 @@ from fedpriv_coordinator.summing import Summed, Summing
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One order for all workers: what an update of its plan holds, how many workers it needs, and its time."""
+    """One order for all workers: what an update of its plan holds, how many workers it needs, and its time.
+
+    `sampled` returns which of the workers that can take part are asked.
+    """
 
     order: Summable
     changed: tuple[TensorSpec, ...]
     quorum: int
     deadline_seconds: float
     seed_of: Callable[[WorkerName], int]
+    sampled: Callable[[tuple[WorkerName, ...]], Sequence[WorkerName]]
 
 
 class SecureRounds:
@@ -62,7 +67,8 @@ class SecureRounds:
 
         Raise `UsageError` for what no ring holds.
         """
-        workers, strangers = self._invited()
+        able, strangers = self._invited()
+        workers = asked.sampled(tuple(able))
         parts = {each.worker: Part("refused", reason=each.explanation) for each in strangers}
         least = max(self._how.minimum_workers, asked.quorum)
         if len(workers) < least:
@@ -111,7 +117,9 @@ class RoundsOf:
         self._clock = clock
         self._numbering = Numbering(clock)
 
-    def of(self, how: SecureAggregation | None, strategy: Strategy | None = None) -> SecureRounds | None:
+    def of(
+        self, how: SecureAggregation | None, strategy: Strategy | None = None, sampling: Sampling | None = None
+    ) -> SecureRounds | None:
         """Return what runs rounds as `how` says, None without; raise `UsageError` where they cannot be."""
         if how is None:
             return None
@@ -119,6 +127,11 @@ class RoundsOf:
             raise UsageError(
                 f"strategy {strategy.name!r} needs every worker's own update, and under secure aggregation nobody sees "
                 "one; use one that needs their mean alone, such as FedAvg, or train without secure_aggregation"
+            )
+        if sampling is not None and (sampling.reweights or sampling.enough is not None):
+            raise UsageError(
+                f"sampling {sampling.name!r} counts updates by factors or takes the first that come, and a sum of "
+                "masked updates can do neither; use Fraction, Fixed without over, Between, Poisson or RoundRobin"
             )
         return SecureRounds(how, self._roster(how).roster, self._members, self._numbering, self._clock)
 

@@ -20,7 +20,7 @@ def setting_of(job: Job, strategy: Strategy, announced: Mapping[WorkerName, Anno
     """Return what `strategy` is told of the run; raise `UsageError` where it does not fit, saying what would."""
     rows = [each.rows for found in announced.values() for each in found.datasets if each.name == job.dataset]
     trained = frozenset(each.name for each in job.training.inputs_of(InputRole.PARAMETER))
-    setting = Setting(job.local, len(announced), job.quorum, trained, tuple(rows))
+    setting = Setting(job.local, job.sampling.least(len(announced)), job.quorum, trained, tuple(rows))
     if strategy.needs_loss and "loss" not in job.training_metrics:
         raise UsageError(
             f"strategy {strategy.name!r} weighs workers by their loss: ask for it with worker_metrics=('loss',), which "

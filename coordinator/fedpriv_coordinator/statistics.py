@@ -69,7 +69,7 @@ async def ask_for_sum(
 
     order = AskStatistics(0, schema.name, KINDS, purpose)
     quorum = len(members.connected) // 2 + 1
-    summed = await secure.ask(Asked(order, (), quorum, timeout_seconds, lambda _: 0), ready)
+    summed = await secure.ask(Asked(order, (), quorum, timeout_seconds, lambda _: 0, tuple), ready)
     if summed.sum is None:
         reasons = "; ".join(f"{worker}: {part.reason}" for worker, part in summed.parts.items() if part.reason)
         raise RoundAbandoned(f"there are no statistics: {summed.reason}: {reasons}")

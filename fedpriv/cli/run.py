@@ -153,6 +153,7 @@ def _train(
             rounds=config.rounds,
             local=config.local,
             strategy=config.strategy,
+            sampling=config.sampling,
             secure_aggregation=config.secure_aggregation,
             evaluate=code.evaluate,
             worker_metrics=config.worker_metrics,

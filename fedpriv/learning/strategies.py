@@ -22,8 +22,8 @@ from fedpriv.updates import TensorSet
 class Setting:
     """What a strategy is told of a run before it: nothing of any one worker, and nothing that changes by round.
 
-    `trained` names the parameters among the model's tensors; the others are buffers. `announced` are the workers'
-    row counts, None where an owner hides one.
+    `workers` is how many a round asks at least. `trained` names the parameters among the model's tensors; the others
+    are buffers. `announced` are all workers' row counts, None where an owner hides one.
     """
 
     local: LocalTraining

@@ -36,6 +36,10 @@ shuffle = false
 [strategy]
 name = "fedavg"
 
+[sampling]
+name = "fixed"
+count = 2
+
 [tls]
 ca = "certs/ca.pem"
 certificate = "certs/certificate.pem"
@@ -84,6 +88,8 @@ def test_a_whole_file_is_read(tmp_path):
     assert (job.workers.names, job.workers.quorum, job.workers.deadline_seconds) == (("alice", "bob", "carol"), 2, 90.0)
     assert job.local == LocalTraining(2, 16, SGD(0.1, momentum=0.9, nesterov=True), shuffle=False)
     assert job.strategy.name == "fedavg"
+    assert job.sampling.name == "fixed"
+    assert len(job.sampling.choose(job.workers.names, seed=0, round_number=1).workers) == 2
     assert job.tls.ca == tmp_path / "certs" / "ca.pem"
     assert job.tls.key.as_posix() == "/secret/key.pem"
 
@@ -152,7 +158,9 @@ def test_the_optimizer_is_named_and_its_options_stand_beside_it(tmp_path, sectio
         ('"sgd"', "3", "optimizer 3 is not known"),
         ("[local]", "[[local]]", "local must be a table, not an array"),
         ('"fedavg"', '"fedavgg"', r"JOB.toml strategy: 'fedavgg' is no strategy \(did you mean 'fedavg'\?\)"),
-        ('"fedavg"', '"krum"', r"job.toml strategy \(krum\): 'attackers' is missing"),
+        ('"fixed"', '"fixd"', r"sampling: 'fixd' is no sampling \(did you mean 'fixed'\?\)"),
+        ("count = 2", "count = 0", r"sampling \(fixed\): count is 0"),
+        ('"fedavg"', '"krum"', r"JOB.toml strategy \(krum\): 'attackers' is missing"),
         ('"fedavg"', '"krum"\nattackers = -1', r"strategy \(krum\): attackers is -1; krum assumes 0 or more"),
         (
             '"fedavg"',

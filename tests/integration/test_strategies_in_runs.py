@@ -81,6 +81,13 @@ def test_a_run_is_not_resumed_by_another_strategy(federation, tmp_path):
         (fp.FedSGD(), {}, "batch_size is 16 and a worker announces"),
         (fp.FedNova(), {"local": local(optimizer=fp.Adam())}, "fednova normalises runs of SGD"),
         (fp.Median(), {"secure_aggregation": fp.SecureAggregation()}, "'median' needs every worker's own update"),
+        (fp.FedAvg(), {"sampling": fp.Fixed(3), "quorum": 4}, "quorum is 4, but 3 workers are asked at least"),
+        (fp.Krum(1), {"sampling": fp.Fixed(4), "quorum": 4}, "5 workers, and there are 4; assume at most 0"),
+        (
+            fp.FedAvg(),
+            {"secure_aggregation": fp.SecureAggregation(), "sampling": fp.Fixed(3, over=1.5), "quorum": 3},
+            "'fixed' counts updates by factors or takes the first that come",
+        ),
     ],
     ids=lambda each: getattr(each, "name", ""),
 )
@@ -89,6 +96,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_sent(federation, strate
     with pytest.raises(fp.UsageError, match=says):
         fit(federation, strategy, **options)
     assert federation.egress() == before
+
+
+@pytest.mark.parametrize("secure", [None, fp.SecureAggregation(minimum_workers=3)], ids=["clear", "sums"])
+def test_a_round_asks_whom_its_sampling_draws_and_nobody_else(federation, secure):
+    terms = {"sampling": fp.Fixed(3), "quorum": None, "worker_metrics": (), "secure_aggregation": secure}
+    result = fit(federation, fp.FedAvg(), rounds=3, **terms)
+    asked = [tuple(part.worker for part in record.workers) for record in result.history.rounds]
+    expected = [fp.Fixed(3).choose(NAMES, seed=3, round_number=number).workers for number in (1, 2, 3)]
+    assert asked == expected
+    assert len(set(asked)) > 1
+    assert all(record.outcome == "complete" for record in result.history.rounds)
 
 
 def test_a_strategy_of_means_comes_to_the_same_in_sums(federation):
