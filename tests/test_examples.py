@@ -55,6 +55,18 @@ def test_devices_that_send_gradients_alone_find_the_line(tmp_path: Path, capsys:
     assert set(pictures(tmp_path)) == {"fedsgd-loss.png", "fedsgd-accuracy.png", "fedsgd-points.png"}
 
 
+def test_the_practical_learns_a_curve_and_images_and_shards_cost_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = example("federated_practical").main(["--quick", "--json", "--out", str(tmp_path)])
+    assert json.loads(capsys.readouterr().out) == found
+    assert found["regression"]["one function"] < found["regression"]["three functions"] < 40
+    assert found["central"]["accuracy"] > 0.8
+    assert found["full"]["accuracy"] > found["shards, half"]["accuracy"] + 0.05
+    names = {f"practical-{each}.png" for each in ("regression", "images", "full", "shards")}
+    assert set(pictures(tmp_path)) == names
+
+
 def test_a_program_for_pysyft_learns_over_two_workers(capsys: pytest.CaptureFixture[str]) -> None:
     losses = example("pysyft_virtual_workers").main(as_json=True)
     assert json.loads(capsys.readouterr().out) == losses

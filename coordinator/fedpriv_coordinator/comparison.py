@@ -37,12 +37,14 @@ def curves(panels: Mapping[str, Mapping[str, Curve]], path: str | Path, *, x: st
         raise UsageError("there is nothing to draw: no series has a value")
     with plots.style():
         from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
+        from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - the same
 
         figure = Figure(figsize=(max(5.0, 4.2 * len(panels)), 3.9), layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (title, series) in zip(row, panels.items(), strict=True):
             axes.set_title(title)
             axes.set_xlabel(x)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
             for place, (name, values) in enumerate(series.items()):
                 _draw(axes, place, name, values)
             axes.legend(loc="best", fontsize=8.5)
