@@ -67,6 +67,20 @@ def test_the_practical_learns_a_curve_and_images_and_shards_cost_accuracy(
     assert set(pictures(tmp_path)) == names
 
 
+def test_five_workers_on_the_network_go_on_after_one_crashed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = example("fedavg_over_http_server").main(["--quick", "--json", "--out", str(tmp_path)])
+    assert json.loads(capsys.readouterr().out) == logs
+    kept = json.loads((tmp_path / "http-skewed.json").read_text())
+    names = ["client number", "experiment", "max round", "clients acc", "server acc", "final weight"]
+    assert list(kept) == names
+    assert (kept["client number"], kept["experiment"], len(kept["server acc"])) == (5, 4, 2)
+    assert all(found for found in kept["clients acc"].values())  # also of the one that crashed
+    assert sum(map(len, kept["final weight"])) == 1_199_882
+    assert "http-skewed.png" in pictures(tmp_path)
+
+
 def test_a_program_for_pysyft_learns_over_two_workers(capsys: pytest.CaptureFixture[str]) -> None:
     losses = example("pysyft_virtual_workers").main(as_json=True)
     assert json.loads(capsys.readouterr().out) == losses
