@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         VerificationFailed,
         WorkerRefused,
     )
+    from fedpriv.learning.drift import FedDyn, FedProx, Scaffold
     from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
     from fedpriv.learning.reweighted import FedNova, QFedAvg
     from fedpriv.learning.robust import Bulyan, GeometricMedian, Krum, Median, MultiKrum, NormBound, TrimmedMean
@@ -89,6 +90,7 @@ _HOMES = {
         "VerificationFailed",
         "WorkerRefused",
     ),
+    "fedpriv.learning.drift": ("FedDyn", "FedProx", "Scaffold"),
     "fedpriv.learning.local": ("SGD", "Adam", "AdamW", "LocalTraining"),
     "fedpriv.learning.reweighted": ("FedNova", "QFedAvg"),
     "fedpriv.learning.robust": (

@@ -80,12 +80,12 @@ def parse_local(value: object, where: str) -> LocalTraining:
     if not isinstance(name, str) or name not in OPTIMIZERS:
         close = nearest(name, OPTIMIZERS) if isinstance(name, str) else ""
         raise ConfigError(f"{where}: optimizer {name!r} is not known{close}; use one of {', '.join(OPTIMIZERS)}")
-    loop_keys = [item.name for item in fields(LocalTraining)]
+    loop_keys = [item.name for item in fields(LocalTraining) if item.name != "term"]  # which is a strategy's to set
     settings.refuse_unknown(section, [*loop_keys, *(item.name for item in fields(OPTIMIZERS[name]))], where)
     loop = {key: item for key, item in section.items() if key in loop_keys and key != "optimizer"}
     own = {key: item for key, item in section.items() if key not in loop_keys}
     optimizer = settings.read(own, OPTIMIZERS[name], where=f"{where} ({name})")
-    return settings.read(loop, LocalTraining, where=where, parsed={"optimizer": optimizer})
+    return settings.read(loop, LocalTraining, where=where, parsed={"optimizer": optimizer, "term": None})
 
 
 def parse_strategy(value: object, where: str) -> Strategy:

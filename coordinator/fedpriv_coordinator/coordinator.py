@@ -24,7 +24,7 @@ from fedpriv.wire.messages import CloseRound, ErrorCode, Evaluate, Evaluation, O
 from fedpriv_coordinator.course import Course
 from fedpriv_coordinator.experiment import RoundRecord
 from fedpriv_coordinator.inspection import why_unusable, why_unusable_evaluation
-from fedpriv_coordinator.job import Job
+from fedpriv_coordinator.job import Job, taken_by
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.round import Complete, Terms
 from fedpriv_coordinator.round_records import Gathered, Measured, record_of
@@ -184,7 +184,7 @@ class Coordinator:
             batch_size=job.local.batch_size,
             metrics=job.worker_metrics,
             purpose=job.purpose,
-            model=model,
+            model=taken_by(plan, model),
         )
         names, asked = tuple(self._members.connected), ", ".join(job.worker_metrics)
         if self._secure is not None:

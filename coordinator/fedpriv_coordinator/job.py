@@ -19,7 +19,7 @@ from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.sampling import Chosen, Everybody, Sampling
 from fedpriv.plans.plan import InputRole, OutputRole, Plan
 from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_training
-from fedpriv.updates import TensorSet, TensorSpec
+from fedpriv.updates import DTYPES, TensorSet, TensorSpec
 from fedpriv.wire.fields import MAXIMUM_PURPOSE_BYTES
 from fedpriv.wire.messages import Announcement, DatasetDescription
 from fedpriv_coordinator.fitting import check_code, disagreement, explained
@@ -50,7 +50,7 @@ class Job:
     @property
     def hyperparameters(self) -> Mapping[str, float]:
         """The optimiser's scalar inputs, by name."""
-        return self.local.optimizer.hyperparameters
+        return self.local.rule.hyperparameters
 
     @property
     def training_metrics(self) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def _traced(
     target = TensorExample(schema.target_dtype, ())
     chosen = {name: metric for name, metric in METRICS.items() if name in metrics}
     try:
-        training = trace_training(model, loss, local.optimizer, features, target)
+        training = trace_training(model, loss, local.rule, features, target)
         return training, trace_evaluation(model, loss, chosen, features, target) if metrics else None
     except TraceError as error:
         raise explained(error, model, schema) from error
@@ -150,10 +150,22 @@ def changed_specs(plan: Plan) -> tuple[TensorSpec, ...]:
 
 
 def model_tensors(model: nn.Module, plan: Plan) -> TensorSet:
-    """Return the tensors of `model` that `plan` takes, by name, in plan order."""
+    """Return the tensors of `model` that `plan` takes, in plan order; what a strategy shares begins at zero."""
     state = model.state_dict(keep_vars=False)
     wanted = plan.inputs_of(InputRole.PARAMETER, InputRole.STATE, InputRole.FROZEN)
-    return TensorSet({each.name: state[each.name].detach().contiguous() for each in wanted})
+    return TensorSet(
+        {
+            each.name: state[each.name].detach().contiguous()
+            if each.name in state
+            else torch.zeros(each.shape, dtype=DTYPES[each.dtype])
+            for each in wanted
+        }
+    )
+
+
+def taken_by(plan: Plan, model: TensorSet) -> TensorSet:
+    """Return the tensors of `model` that `plan` takes, in plan order."""
+    return TensorSet({each.name: model[each.name] for each in plan.inputs if each.name in model.tensors})
 
 
 def load_tensors(model: nn.Module, tensors: TensorSet) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from fedpriv.learning.drift import FedDyn, FedProx, Scaffold
 from fedpriv.learning.reweighted import FedNova, QFedAvg
 from fedpriv.learning.robust import Bulyan, GeometricMedian, Krum, Median, MultiKrum, NormBound, TrimmedMean
 from fedpriv.learning.server_optimizers import FedAdagrad, FedAdam, FedAvgM, FedSGD, FedYogi
@@ -15,6 +16,9 @@ from fedpriv.learning.strategies import FedAvg, Strategy
 
 STRATEGIES: Mapping[str, Callable[..., Strategy]] = {
     "fedavg": FedAvg,
+    "fedprox": FedProx,
+    "scaffold": Scaffold,
+    "feddyn": FedDyn,
     "fedsgd": FedSGD,
     "fedavgm": FedAvgM,
     "fedadagrad": FedAdagrad,

@@ -19,8 +19,8 @@ def shrinkage_delta(samples: Vector, start: Vector, *, shrinkage: float = 1.0) -
     """Return C^-1 (m - x), shape (d,): x is `start`, m the mean and C the covariance of `samples`, shape (n, d).
 
     C = r I + (1 - r) S, where S is the sample covariance and r = 1 / (1 + (n - 1) shrinkage); n = 1 gives m - x,
-    which is the update of federated averaging. In n**2 d operations, by Woodbury's identity: no matrix of d x d is
-    made. Raise `UsageError` for shapes that do not fit.
+    which is the update of federated averaging. No matrix larger than the smaller of n and d is made (Woodbury's
+    identity), so that d may be that of a network. Raise `UsageError` for shapes that do not fit.
     """
     if samples.ndim != 2 or start.shape != samples.shape[1:] or not len(samples):
         raise UsageError(f"samples have shape {samples.shape} and start {start.shape}; give (n, d) and (d,), n >= 1")
@@ -33,6 +33,9 @@ def shrinkage_delta(samples: Vector, start: Vector, *, shrinkage: float = 1.0) -
     if ridge == 1.0:
         return way
     centred = samples - mean
+    if samples.shape[1] <= count:
+        covariance = ridge * np.eye(samples.shape[1]) + (1.0 - ridge) * (centred.T @ centred) / (count - 1)
+        return np.asarray(np.linalg.solve(covariance, way), dtype=np.float64)
     inner = centred @ centred.T + np.eye(count) * (ridge * (count - 1) / (1.0 - ridge))
     delta: Vector = (way - centred.T @ np.linalg.solve(inner, centred @ way)) / ridge
     return delta

@@ -17,7 +17,7 @@ OPEN = (
 )
 NAMES = ("alice", "bob", "carol", "dave", "erin")
 TERMS = {"dataset": "toy", "loss": F.binary_cross_entropy_with_logits, "seed": 3}
-ANY = [fp.FedAdam(0.05), fp.QFedAvg(1.0), fp.MultiKrum(1)]
+ANY = [fp.FedAdam(0.05), fp.QFedAvg(1.0), fp.MultiKrum(1), fp.Scaffold(), fp.FedDyn(0.1)]
 
 
 def network() -> nn.Module:
@@ -109,8 +109,28 @@ def test_a_round_asks_whom_its_sampling_draws_and_nobody_else(federation, secure
     assert all(record.outcome == "complete" for record in result.history.rounds)
 
 
-def test_a_strategy_of_means_comes_to_the_same_in_sums(federation):
-    strategy = fp.FedAvgM(0.5)
+def test_workers_state_is_kept_between_rounds_and_begins_anew_where_it_is_lost(caplog):
+    workers = virtual()
+    with fp.Federation(workers) as federation:
+        whole = fit(federation, fp.Scaffold(), rounds=3)
+        assert same(whole, fit(federation, fp.Scaffold(), rounds=3))  # a first round begins anew
+        assert not same(whole, fit(federation, fp.FedAvg(), rounds=3))
+
+        def forget(record):
+            if record.number == 1:
+                workers[0]._worker._executor._keeping._kept.clear()  # as a restart does
+
+        caplog.clear()
+        forgetful = fit(federation, fp.Scaffold(), rounds=3, on_round=forget)
+    for worker in workers:
+        worker.close()
+    assert not same(whole, forgetful)
+    assert sum("it begins anew in round 2" in message for message in caplog.messages) == 1
+    assert all(record.outcome == "complete" for record in forgetful.history.rounds)
+
+
+@pytest.mark.parametrize("strategy", [fp.FedAvgM(0.5), fp.Scaffold()], ids=lambda each: each.name)
+def test_a_strategy_of_means_comes_to_the_same_in_sums(federation, strategy):
     clear = fit(federation, strategy, worker_metrics=())
     summed = fit(federation, strategy, worker_metrics=(), secure_aggregation=fp.SecureAggregation(weights="rows"))
     for name, value in clear.model.state_dict().items():

@@ -27,7 +27,7 @@ def test_one_sample_or_no_shrinkage_gives_the_update_of_averaging():
 def test_updates_of_unlike_gaussian_workers_lead_to_the_peak_of_their_product():
     generator = np.random.default_rng(0)
     means, covariances = ([0.0, 1.0], [2.0, -1.0]), ([[1.0, 0.8], [0.8, 1.5]], [[1.5, -0.9], [-0.9, 1.0]])
-    drawn = [generator.multivariate_normal(*each, size=5000) for each in zip(means, covariances, strict=True)]
+    drawn = [generator.multivariate_normal(*each, size=3000) for each in zip(means, covariances, strict=True)]
     place = np.array([-2.0, 0.1])
     for _ in range(200):
         place = place + 0.1 * np.mean([shrinkage_delta(samples, place) for samples in drawn], axis=0)

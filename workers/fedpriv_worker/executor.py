@@ -19,7 +19,7 @@ from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import PlanRefused
 from fedpriv.ids import DatasetName, PlanDigest
 from fedpriv.plans.interpreter import Program
-from fedpriv.plans.plan import Plan
+from fedpriv.plans.plan import InputRole, Plan
 from fedpriv.plans.validation import Quota, validate
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import AskMock, AskStatistics, ErrorCode, Evaluate, OfferPlan, Train
@@ -34,6 +34,7 @@ from fedpriv_worker.actions import (
 from fedpriv_worker.bench import Bench
 from fedpriv_worker.datasets import Dataset, Rows
 from fedpriv_worker.definitions import code_of
+from fedpriv_worker.keeping import Keeping
 from fedpriv_worker.orders import Order
 
 log = logging.getLogger("fedpriv.worker")
@@ -46,8 +47,10 @@ MAXIMUM_PROGRAM_STEPS = 400_000
 class Executor(Protocol):
     """Carries out one request at a time; never raises and never blocks on a peer."""
 
-    def carry_out(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
-        """Return what `request` came to, run with `plan`; give up soon after `stopped` says that nobody waits."""
+    def carry_out(
+        self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool], peer: str
+    ) -> Outcome:
+        """Return what `request` of `peer` came to, run with `plan`; give up soon after nobody waits (`stopped`)."""
         ...
 
     def bench(self) -> Bench:
@@ -106,13 +109,16 @@ class InProcessExecutor:
         self._datasets: dict[DatasetName, Dataset] = {dataset.name: dataset for dataset in datasets}
         self._programs = programs or Programs()
         self._threads = threads
+        self._keeping = Keeping()
 
-    def carry_out(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
+    def carry_out(
+        self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool], peer: str
+    ) -> Outcome:
         """Return what `request` came to; every failure is a code."""
         if self._threads is not None and torch.get_num_threads() != (threads := self._threads()):
             torch.set_num_threads(threads)
         try:
-            return self._outcome(request, plan, stopped)
+            return self._outcome(request, plan, stopped, peer)
         except Exception as error:  # noqa: BLE001 - whatever torch raises, its text quotes values and stays here
             broken = _broken(request, error)
             log.info("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
@@ -131,7 +137,9 @@ class InProcessExecutor:
         held = self._datasets[dataset]
         return held.features[:count], held.target[:count]
 
-    def _outcome(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
+    def _outcome(
+        self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool], peer: str
+    ) -> Outcome:
         if stopped():
             raise training.Stopped
         match request:
@@ -140,7 +148,11 @@ class InProcessExecutor:
                 return Loaded()
             case Train():
                 rows = self._datasets[request.dataset].training
-                return training.train(self._programs.of(plan), rows, request, stopped)
+                program = self._programs.of(plan)
+                kept = self._keeping.before(peer, request) if program.plan.inputs_of(InputRole.KEPT) else {}
+                trained, left = training.train(program, rows, request, stopped, kept)
+                self._keeping.after(peer, request, left)
+                return trained
             case Evaluate():
                 return training.evaluate(self._programs.of(plan), self._datasets[request.dataset].evaluation, request)
             case AskStatistics():

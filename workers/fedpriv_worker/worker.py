@@ -195,11 +195,11 @@ class Worker:
         before: Admitted | None,
     ) -> Carried:
         if isinstance(action, Validate):
-            return Carried(self._executor.carry_out(action.request, action.request.plan, stopped))
+            return Carried(self._executor.carry_out(action.request, action.request.plan, stopped, recipient.name))
         admitted = _admitted(self.door, action, recipient) if before is None else before
         if isinstance(admitted, Carried):
             return admitted
-        outcome = self._executor.carry_out(action.order, action.plan, stopped)
+        outcome = self._executor.carry_out(action.order, action.plan, stopped, recipient.name)
         self.reached(Step.COMPUTED)
         if isinstance(outcome, Broken):
             self.door.give_up(admitted, charged=outcome.on_values)

@@ -1,0 +1,102 @@
+"""What a worker keeps for strategies: for one peer, job, data set and plan alone, in order of rounds, and bounded."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fedpriv.ids import DatasetName, JobId, PlanDigest
+from fedpriv.updates import TensorSet
+from fedpriv.wire.messages import Train
+from fedpriv_worker import keeping
+from fedpriv_worker.keeping import Keeping
+
+ORDER = Train(
+    request=1, job=JobId("job"), round=1, dataset=DatasetName("toy"), plan=PlanDigest(bytes(32)), epochs=1,
+    batch_size=1, shuffle=False, drop_last=False, seed=0, hyperparameters={}, metrics=(), purpose="", model=TensorSet(),
+)  # fmt: skip
+STATE = {"w/control": torch.ones(4)}
+
+
+def at(number, **changes):
+    return replace(ORDER, round=number, **changes)
+
+
+def test_the_next_round_finds_what_the_last_one_left():
+    kept = Keeping()
+    kept.after("me", at(1), STATE)
+    assert kept.before("me", at(2)) is STATE
+    assert kept.before("me", at(5)) is STATE  # rounds in which this worker was not asked
+
+
+@pytest.mark.parametrize(
+    ("peer", "changes"),
+    [
+        ("mallory", {}),
+        ("me", {"job": JobId("other")}),
+        ("me", {"dataset": DatasetName("other")}),
+        ("me", {"plan": PlanDigest(b"x" * 32)}),
+    ],
+)
+def test_nobody_else_and_no_other_job_computes_with_it(peer, changes, caplog):
+    kept = Keeping()
+    kept.after("me", at(1), STATE)
+    with caplog.at_level(logging.WARNING, "fedpriv.worker"):
+        assert kept.before(peer, at(2, **changes)) == {}
+    assert "it begins anew in round 2" in caplog.text
+
+
+def test_a_first_round_begins_anew_without_a_word(caplog):
+    kept = Keeping()
+    kept.after("me", at(3), STATE)
+    with caplog.at_level(logging.WARNING, "fedpriv.worker"):
+        assert kept.before("me", at(1)) == {}
+    assert caplog.text == ""
+
+
+def test_a_round_that_is_not_later_finds_nothing():
+    kept = Keeping()
+    kept.after("me", at(3), STATE)
+    assert kept.before("me", at(3)) == kept.before("me", at(2)) == {}
+
+
+def test_what_was_used_longest_ago_goes_first(monkeypatch):
+    kept = Keeping(maximum_bytes=40)
+    for name in ("a", "b", "c"):
+        kept.after(name, at(1), STATE)  # 16 bytes each
+    assert kept.before("a", at(2)) == {}
+    assert kept.before("b", at(2)) is kept.before("c", at(2)) is STATE
+    monkeypatch.setattr(keeping, "MAXIMUM_JOBS", 1)
+    kept.after("d", at(1), STATE)
+    assert kept.before("c", at(2)) == {}
+    kept.after("e", at(1), {"w": torch.ones(100)})  # more than may ever be kept
+    assert kept.before("e", at(2)) == {}
+
+
+def test_nothing_to_keep_is_not_kept():
+    kept = Keeping()
+    kept.after("me", at(1), {})
+    assert kept.before("me", at(2)) == {}
+
+
+def test_values_do_not_print():
+    kept = Keeping()
+    kept.after("me", at(1), STATE)
+    assert "tensor" not in repr(next(iter(kept._kept.values())))
+
+
+def test_an_owner_is_told_what_a_plan_keeps_here():
+    from torch import nn
+
+    from fedpriv.learning.local import SGD, LocalTraining
+    from fedpriv.learning.terms import Dual
+    from fedpriv.plans.tracing import TensorExample, trace_training
+    from fedpriv_worker.wording import _plan
+
+    rule = LocalTraining(optimizer=SGD(0.1), term=Dual(0.1)).rule
+    model, row = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), TensorExample("float32", (2,))
+    plan = trace_training(model, nn.functional.mse_loss, rule, row, TensorExample("float32"))
+    assert "  This worker keeps 3 numbers of its own for the job's next round; they do not leave." in _plan(plan)
