@@ -52,7 +52,10 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "tied": (Tied, TOKENS),
     "lstm": (lambda: Recurrent(nn.LSTM), SEQUENCES),
     "gru": (lambda: Recurrent(nn.GRU), SEQUENCES),
-    "batch-norm": (lambda: nn.Sequential(nn.Linear(4, 5, bias=False), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 7)), ROWS),
+    "batch-norm": (
+        lambda: nn.Sequential(nn.Linear(4, 5, bias=False), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 7)),
+        ROWS,
+    ),
     "layer-norm": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.GELU(), nn.Linear(5, 7)), ROWS),
     "convolution": (
         lambda: nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4, 7)),
