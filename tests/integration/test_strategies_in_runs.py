@@ -109,6 +109,12 @@ def test_a_round_asks_whom_its_sampling_draws_and_nobody_else(federation, secure
     assert all(record.outcome == "complete" for record in result.history.rounds)
 
 
+def test_a_round_of_sums_that_draws_too_few_says_so(federation):
+    terms = {"sampling": fp.Fixed(2), "quorum": 2, "secure_aggregation": fp.SecureAggregation(), "worker_metrics": ()}
+    with pytest.raises(fp.RoundAbandoned, match="2 of 5 workers were drawn, 3 are needed in the sum"):
+        fit(federation, fp.FedAvg(), rounds=1, **terms)
+
+
 def test_workers_state_is_kept_between_rounds_and_begins_anew_where_it_is_lost(caplog):
     workers = virtual()
     with fp.Federation(workers) as federation:
