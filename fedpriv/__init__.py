@@ -42,7 +42,12 @@ if TYPE_CHECKING:
         VerificationFailed,
         WorkerRefused,
     )
+    from fedpriv.learning.drift import FedDyn, FedProx, Scaffold
     from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
+    from fedpriv.learning.reweighted import FedNova, QFedAvg
+    from fedpriv.learning.robust import Bulyan, GeometricMedian, Krum, Median, MultiKrum, NormBound, TrimmedMean
+    from fedpriv.learning.sampling import Between, Everybody, Fixed, Fraction, Importance, Poisson, RoundRobin
+    from fedpriv.learning.server_optimizers import FedAdagrad, FedAdam, FedAvgM, FedOpt, FedSGD, FedYogi
     from fedpriv.learning.standardize import Standardize
     from fedpriv.learning.strategies import FedAvg
     from fedpriv.policy.rules import (
@@ -68,6 +73,7 @@ if TYPE_CHECKING:
     from fedpriv.transport.credentials import Credentials
     from fedpriv_coordinator.experiment import History, Result
     from fedpriv_coordinator.federation import Federation
+    from fedpriv_coordinator.partition_plots import plot_partitions
     from fedpriv_coordinator.secure_aggregation import SecureAggregation
     from fedpriv_worker.datasets import Dataset
     from fedpriv_worker.enrolment import OwnerTerms
@@ -87,7 +93,28 @@ _HOMES = {
         "VerificationFailed",
         "WorkerRefused",
     ),
+    "fedpriv.learning.drift": ("FedDyn", "FedProx", "Scaffold"),
     "fedpriv.learning.local": ("SGD", "Adam", "AdamW", "LocalTraining"),
+    "fedpriv.learning.reweighted": ("FedNova", "QFedAvg"),
+    "fedpriv.learning.robust": (
+        "Bulyan",
+        "GeometricMedian",
+        "Krum",
+        "Median",
+        "MultiKrum",
+        "NormBound",
+        "TrimmedMean",
+    ),
+    "fedpriv.learning.sampling": (
+        "Between",
+        "Everybody",
+        "Fixed",
+        "Fraction",
+        "Importance",
+        "Poisson",
+        "RoundRobin",
+    ),
+    "fedpriv.learning.server_optimizers": ("FedAdagrad", "FedAdam", "FedAvgM", "FedOpt", "FedSGD", "FedYogi"),
     "fedpriv.learning.standardize": ("Standardize",),
     "fedpriv.learning.strategies": ("FedAvg",),
     "fedpriv.policy.rules": (
@@ -113,6 +140,7 @@ _HOMES = {
     "fedpriv.transport.credentials": ("Credentials",),
     "fedpriv_coordinator.experiment": ("History", "Result"),
     "fedpriv_coordinator.federation": ("Federation",),
+    "fedpriv_coordinator.partition_plots": ("plot_partitions",),
     "fedpriv_coordinator.secure_aggregation": ("SecureAggregation",),
     "fedpriv_worker.datasets": ("Dataset",),
     "fedpriv_worker.enrolment": ("OwnerTerms",),

@@ -29,6 +29,58 @@ def test_ten_virtual_workers_learn_to_read_digits() -> None:
     assert example("digits").main() > 0.93
 
 
+def pictures(folder: Path) -> dict[str, int]:
+    """Return the pictures that an example wrote, each with its size in bytes."""
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+
+
+def test_averaging_against_ascent_finds_the_numbers_of_its_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = example("fedavg_vs_gradient_descent").main(["--quick", "--json", "--out", str(tmp_path)])
+    assert json.loads(capsys.readouterr().out) == found
+    assert found["gd_100"] == pytest.approx([-1.01, 0.578], abs=0.005)
+    assert found["fedavg_19x100"] == pytest.approx([0.1943, -0.1320, 0.1719], abs=0.005)
+    assert found["FedPA"][-1] > found["FedAvg, 20 x 120"][-1] + 0.03
+    assert found["FedPA"][-1] > 0.99 * found["ascent on the sum"][-1]
+    assert all(size > 20_000 for size in pictures(tmp_path).values())
+    assert set(pictures(tmp_path)) == {"ways.png", "ways-3d.png"}
+
+
+def test_devices_that_send_gradients_alone_find_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = example("fedsgd_simulation").main(["--quick", "--json", "--out", str(tmp_path)])
+    assert json.loads(capsys.readouterr().out) == found
+    assert found["accuracy"] >= 0.97
+    assert found["asked"] == [8, 11]
+    assert set(pictures(tmp_path)) == {"fedsgd-loss.png", "fedsgd-accuracy.png", "fedsgd-points.png"}
+
+
+def test_the_practical_learns_a_curve_and_images_and_shards_cost_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = example("federated_practical").main(["--quick", "--json", "--out", str(tmp_path)])
+    assert json.loads(capsys.readouterr().out) == found
+    assert found["regression"]["one function"] < found["regression"]["three functions"] < 40
+    assert found["central"]["accuracy"] > 0.8
+    assert found["full"]["accuracy"] > found["shards, half"]["accuracy"] + 0.05
+    names = {f"practical-{each}.png" for each in ("regression", "images", "full", "shards")}
+    assert set(pictures(tmp_path)) == names
+
+
+def test_five_workers_on_the_network_go_on_after_one_crashed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = example("fedavg_over_http_server").main(["--quick", "--json", "--out", str(tmp_path)])
+    assert json.loads(capsys.readouterr().out) == logs
+    kept = json.loads((tmp_path / "http-skewed.json").read_text())
+    names = ["client number", "experiment", "max round", "clients acc", "server acc", "final weight"]
+    assert list(kept) == names
+    assert (kept["client number"], kept["experiment"], len(kept["server acc"])) == (5, 4, 2)
+    assert all(found for found in kept["clients acc"].values())  # also of the one that crashed
+    assert sum(map(len, kept["final weight"])) == 1_199_882
+    assert "http-skewed.png" in pictures(tmp_path)
+
+
 def test_a_program_for_pysyft_learns_over_two_workers(capsys: pytest.CaptureFixture[str]) -> None:
     losses = example("pysyft_virtual_workers").main(as_json=True)
     assert json.loads(capsys.readouterr().out) == losses

@@ -267,7 +267,7 @@ for name in {names!r}:
     for public in getattr(module, "__all__", ()):
         getattr(module, public)
 """
-EXTRAS = {"pyarrow", "pandas", "sklearn", "matplotlib", "dp_accounting", "grpc_tools", "pytest", "hypothesis"}
+EXTRAS = {"PIL", "pyarrow", "pandas", "sklearn", "matplotlib", "dp_accounting", "grpc_tools", "pytest", "hypothesis"}
 
 
 def module_names() -> list[str]:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import math
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import torch
 from torch import nn
@@ -24,13 +25,16 @@ from torch import nn
 from fedpriv import canonical, settings
 from fedpriv.errors import ConfigError, UsageError, nearest
 from fedpriv.ids import checked_name
+from fedpriv.learning.catalogue import STRATEGIES
 from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
-from fedpriv.learning.strategies import STRATEGIES, Strategy
+from fedpriv.learning.sampling import SAMPLINGS, Everybody, Sampling
+from fedpriv.learning.strategies import FedAvg, Strategy
 from fedpriv.policy.rules import MetricKind
 from fedpriv.privacy.modes import Mode
 from fedpriv_coordinator.private_job import MODES
 from fedpriv_coordinator.secure_aggregation import SecureAggregation, Weights
 
+T = TypeVar("T")
 OPTIMIZERS: Mapping[str, type[SGD | Adam | AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 
@@ -62,22 +66,6 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True)
-class StrategyConfig:
-    """Which strategy turns a round's updates into the next model."""
-
-    name: str = "fedavg"
-
-    def __post_init__(self) -> None:
-        if self.name not in STRATEGIES:
-            close = nearest(self.name, STRATEGIES)
-            raise UsageError(f"{self.name!r} is no strategy{close}; use one of {', '.join(STRATEGIES)}")
-
-    def make(self) -> Strategy[None]:
-        """Return the strategy."""
-        return STRATEGIES[self.name]()
-
-
-@dataclass(frozen=True, slots=True)
 class Tls:
     """The authority that both sides trust, and the coordinator's certificate and key."""
 
@@ -93,12 +81,45 @@ def parse_local(value: object, where: str) -> LocalTraining:
     if not isinstance(name, str) or name not in OPTIMIZERS:
         close = nearest(name, OPTIMIZERS) if isinstance(name, str) else ""
         raise ConfigError(f"{where}: optimizer {name!r} is not known{close}; use one of {', '.join(OPTIMIZERS)}")
-    loop_keys = [item.name for item in fields(LocalTraining)]
+    loop_keys = [item.name for item in fields(LocalTraining) if item.name != "term"]  # which is a strategy's to set
     settings.refuse_unknown(section, [*loop_keys, *(item.name for item in fields(OPTIMIZERS[name]))], where)
     loop = {key: item for key, item in section.items() if key in loop_keys and key != "optimizer"}
     own = {key: item for key, item in section.items() if key not in loop_keys}
     optimizer = settings.read(own, OPTIMIZERS[name], where=f"{where} ({name})")
-    return settings.read(loop, LocalTraining, where=where, parsed={"optimizer": optimizer})
+    return settings.read(loop, LocalTraining, where=where, parsed={"optimizer": optimizer, "term": None})
+
+
+def parse_strategy(value: object, where: str) -> Strategy:
+    """Return `[strategy]`: `name`, and what the function of that name in the catalogue takes."""
+    return _made(settings.table(value, where), STRATEGIES, "strategy", where)
+
+
+def parse_sampling(value: object, where: str) -> Sampling:
+    """Return `[sampling]`: `name`, and what the function of that name takes."""
+    return _made(settings.table(value, where), SAMPLINGS, "sampling", where)
+
+
+def _made(section: Mapping[str, Any], known: Mapping[str, Callable[..., T]], what: str, where: str) -> T:
+    """Return what the function that `section` names makes of its other keys, each of the type that it declares."""
+    name = section.get("name")
+    if not isinstance(name, str) or name not in known:
+        close = nearest(name, known) if isinstance(name, str) else ""
+        raise ConfigError(f"{where}: {name!r} is no {what}{close}; use one of {', '.join(known)}")
+    make = known[name]
+    hints = get_type_hints(make)
+    taken = [
+        (each.name, hints[each.name]) if each.default is each.empty else (each.name, hints[each.name], each.default)
+        for each in inspect.signature(make).parameters.values()
+    ]
+    options: Any = settings.read(
+        {key: item for key, item in section.items() if key != "name"},
+        make_dataclass("Options", taken, frozen=True),
+        where=f"{where} ({name})",
+    )
+    try:
+        return make(**{key: getattr(options, key) for key, *_ in taken})
+    except UsageError as error:
+        raise ConfigError(f"{where} ({name}): {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +177,8 @@ class JobConfig:
     evaluate: str | None = None
     seed: int = 0
     worker_metrics: tuple[MetricKind, ...] = ()
-    strategy: StrategyConfig = StrategyConfig()
+    strategy: Strategy = field(default_factory=FedAvg, metadata=settings.key("strategy", parse=parse_strategy))
+    sampling: Sampling = field(default_factory=Everybody, metadata=settings.key("sampling", parse=parse_sampling))
     secure_aggregation: SecureAggregation | None = field(
         default=None, metadata=settings.key("secure_aggregation", parse=parse_secure_aggregation)
     )

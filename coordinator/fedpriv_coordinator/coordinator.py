@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic
 
 import torch
 
@@ -18,7 +17,7 @@ from fedpriv.clock import Clock
 from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import PeerLost, WireError, WorkerRefused
 from fedpriv.ids import PlanDigest, WorkerName
-from fedpriv.learning.strategies import RoundSum, S, Strategy
+from fedpriv.learning.strategies import Contribution, Gathering, Standing, Strategy
 from fedpriv.plans.plan import Plan
 from fedpriv.remote.connection import Connection
 from fedpriv.updates import TensorSet
@@ -26,7 +25,7 @@ from fedpriv.wire.messages import CloseRound, ErrorCode, Evaluate, Evaluation, O
 from fedpriv_coordinator.course import Course
 from fedpriv_coordinator.experiment import RoundRecord
 from fedpriv_coordinator.inspection import why_unusable, why_unusable_evaluation
-from fedpriv_coordinator.job import Job
+from fedpriv_coordinator.job import Job, taken_by
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.private_rounds import noising_of
 from fedpriv_coordinator.round import Complete, Terms
@@ -41,26 +40,25 @@ _MINDED = (ErrorCode.RELEASE_DENIED.name, ErrorCode.APPROVAL_DENIED.name, _PENDI
 
 @dataclass(frozen=True, slots=True)
 class Concluded:
-    """A round that is over: its record, why it was abandoned ("" if it was not), and the model after it.
+    """A round that is over: its record, why it was abandoned ("" if it was not), and where the run stands after it.
 
     `pending` are the workers whose owners have been asked to approve what the round asks for.
     """
 
     record: RoundRecord
     abandoned: str
-    model: TensorSet = field(repr=False)
+    standing: Standing = field(repr=False)
     pending: tuple[WorkerName, ...] = ()
 
 
-class Coordinator(Generic[S]):
+class Coordinator:
     """Runs the rounds of one job, one at a time, on the loop's thread."""
 
     def __init__(
         self,
         job: Job,
         members: Membership,
-        strategy: Strategy[S],
-        model: TensorSet,
+        strategy: Strategy,
         clock: Clock,
         secure: SecureRounds | None = None,
     ) -> None:
@@ -68,7 +66,6 @@ class Coordinator(Generic[S]):
         self._job = job
         self._members = members
         self._strategy = strategy
-        self._memory = strategy.initialise(model)
         self._clock = clock
         self._secure = secure
         settled = job.settled
@@ -76,53 +73,61 @@ class Coordinator(Generic[S]):
         self._offered: set[tuple[Connection, PlanDigest]] = set()
         self._asked: dict[WorkerName, Connection] = {}
 
-    async def run_round(self, number: int, model: TensorSet) -> Concluded:
-        """Run round `number` from `model` and return how it ended."""
+    async def run_round(self, number: int, standing: Standing) -> Concluded:
+        """Run round `number` from where the run stands and return how it ended."""
         started, before = self._clock.monotonic(), self._members.traffic()
         secure = self._secure
-        gathered = await (self._gather(number, model) if secure is None else self._sum(secure, number, model))
+        sent = standing.model
+        gathered = await (self._gather(number, sent) if secure is None else self._sum(secure, number, sent))
         measured = Measured()
         if not gathered.reason:
-            concluded, memory = self._strategy.conclude(model, gathered.sum, self._memory)
-            if _is_finite(concluded):
-                model, self._memory = concluded, memory
-                measured = await self._measured(number, model)
+            concluded = self._strategy.conclude(standing, gathered.gathering)
+            if _is_finite(concluded.model) and _is_finite(concluded.memory):
+                standing = concluded
+                measured = await self._measured(number, standing.model)
             else:
                 gathered = replace(gathered, reason="the updates together make a model that is not finite")
         seconds = self._clock.monotonic() - started
         present = self._members.connected
         record = record_of(number, gathered, measured, before, self._members.traffic(), seconds, present)
         pending = tuple(name for name, part in sorted(gathered.parts.items()) if part.code == _PENDING)
-        return Concluded(record, gathered.reason, model, pending)
+        return Concluded(record, gathered.reason, standing, pending)
 
     async def _gather(self, number: int, model: TensorSet) -> Gathered:
-        """Collect the workers' updates in clear."""
-        job = self._job
+        """Collect the sampled workers' updates in clear."""
+        job, returning = self._job, self._members.returning
         course = Course(
-            Terms(number, job.quorum, job.deadline_seconds, returning=self._members.returning),
+            Terms(number, job.quorum, job.deadline_seconds, returning=returning, enough=job.sampling.enough),
             contribute=lambda worker: self._contribute(worker, number, model),
             inspect=lambda worker, update: why_unusable(
                 update, job.changed, job.training_metrics, self._announced_rows(worker)
             ),
             fold=self._strategy.fold if self._noising is None else self._noising.fold,
+            factors=(chosen := job.chosen(number, tuple(self._members.connected))).factors,
             clock=self._clock,
             back=self._back,
         )
-        state = await course.run(tuple(self._members.connected))
+        state = await course.run(chosen.workers)
         if not isinstance(state, Complete):
-            return Gathered(course.parts, course.sum, state.reason)
-        total = course.sum if self._noising is None else _folded(self._strategy, self._noising.mean(course.sum))
-        return Gathered(course.parts, total)
+            return Gathered(course.parts, course.gathering, state.reason)
+        found = course.gathering
+        return Gathered(
+            course.parts, found if self._noising is None else _folded(self._strategy, self._noising.mean(found))
+        )
 
     async def _sum(self, secure: SecureRounds, number: int, model: TensorSet) -> Gathered:
-        """Collect the sum of the workers' updates, and fold their mean."""
+        """Collect the sum of the sampled workers' updates, and fold their mean."""
         job = self._job
         order = self._training(number, model, seed=0)  # in a sum each worker draws its own
-        asked = Asked(order, job.changed, job.quorum, job.deadline_seconds)
+
+        def sampled(workers: tuple[WorkerName, ...]) -> Sequence[WorkerName]:
+            return job.chosen(number, workers).workers
+
+        asked = Asked(order, job.changed, job.quorum, job.deadline_seconds, sampled)
         summed = await secure.ask(asked, lambda worker: self._ready(worker, job.training))
         total, sums = summed.sum, sums_of("updates", summed)
         if total is None:
-            return Gathered(summed.parts, RoundSum(), summed.reason, findings=summed.findings, sums=sums)
+            return Gathered(summed.parts, Gathering(), summed.reason, findings=summed.findings, sums=sums)
         if self._noising is not None:
             folded = _folded(self._strategy, self._noising.mean_of(total))
             return Gathered(summed.parts, folded, saturated=total.saturated, findings=summed.findings, sums=sums)
@@ -190,7 +195,7 @@ class Coordinator(Generic[S]):
             batch_size=job.local.batch_size,
             metrics=job.worker_metrics,
             purpose=job.purpose,
-            model=model,
+            model=taken_by(plan, model),
         )
         names, asked = tuple(self._members.connected), ", ".join(job.worker_metrics)
         if self._secure is not None:
@@ -255,10 +260,10 @@ class Coordinator(Generic[S]):
             await connection.close()
 
 
-def _folded(strategy: Strategy[S], mean: TensorSet, weight: float = 1.0) -> RoundSum:
-    """Return the sum of a round of which no more is known than the mean."""
-    folded = RoundSum()
-    strategy.fold(folded, mean, weight)
+def _folded(strategy: Strategy, mean: TensorSet, weight: float = 1.0) -> Gathering:
+    """Return what a round gathered of which no more is known than the mean."""
+    folded = Gathering()
+    strategy.fold(folded, Contribution(mean, weight))
     return folded
 
 

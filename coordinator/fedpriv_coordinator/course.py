@@ -8,15 +8,14 @@ back while the round lasts is asked again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedpriv.clock import Clock
 from fedpriv.errors import PeerLost, WireError, WorkerRefused
 from fedpriv.ids import WorkerName
-from fedpriv.learning.strategies import RoundSum
-from fedpriv.updates import TensorSet
+from fedpriv.learning.strategies import Contribution, Gathering
 from fedpriv.wire.messages import Update
 from fedpriv_coordinator.arrivals import Arrivals
 from fedpriv_coordinator.experiment import WorkerStatus
@@ -43,7 +42,7 @@ from fedpriv_coordinator.round import (
 
 Contribute = Callable[[WorkerName], Awaitable[Update]]
 Inspect = Callable[[WorkerName, Update], str | None]
-FoldUpdate = Callable[[RoundSum, TensorSet, float], None]
+FoldUpdate = Callable[[Gathering, Contribution], None]
 Return = Callable[[WorkerName], Coroutine[Any, Any, None]]
 
 
@@ -60,7 +59,7 @@ class Part:
 
 
 class Course:
-    """One round under way; `parts` and `sum` are whole once `run` returned."""
+    """One round under way; `parts` and `gathering` are whole once `run` returned."""
 
     def __init__(
         self,
@@ -71,14 +70,19 @@ class Course:
         fold: FoldUpdate,
         clock: Clock,
         back: Return,
+        factors: Mapping[WorkerName, float] | None = None,
     ) -> None:
-        """Make a course; `back` returns when a worker that was lost is connected again, if it ever is."""
+        """Make a course; `back` returns when a worker that was lost is connected again, if it ever is.
+
+        An update counts by its weight times its worker's factor, 1 where `factors` has none.
+        """
         self.parts: dict[WorkerName, Part] = {}
-        self.sum = RoundSum()
+        self.gathering = Gathering()
         self._terms = terms
         self._contribute = contribute
         self._inspect = inspect
         self._fold = fold
+        self._factors = factors or {}
         self._clock = clock
         self._back = back
         self._arrivals = Arrivals()
@@ -116,7 +120,9 @@ class Course:
                 self.parts[worker] = Part()
                 self._start(self._ask(worker))
             case Fold(worker):
-                self._fold(self.sum, self._arrivals.take(worker), self.parts[worker].weight)
+                part = self.parts[worker]
+                weight = part.weight * self._factors.get(worker, 1.0)
+                self._fold(self.gathering, Contribution(self._arrivals.take(worker), weight, part.loss))
                 self.parts[worker].status = "folded"
             case Leave(worker, cause, reason):
                 self.parts[worker].status = cause

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from torch import nn
 
@@ -20,6 +20,7 @@ from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.learning.local import LocalTraining
+from fedpriv.learning.sampling import Sampling
 from fedpriv.learning.strategies import FedAvg, Strategy
 from fedpriv.privacy.modes import Mode
 from fedpriv.remote.connection import Connection
@@ -31,15 +32,16 @@ from fedpriv_coordinator.coordinator import Coordinator
 from fedpriv_coordinator.evidence import OnMessage, evidence_of
 from fedpriv_coordinator.experiment import Egress, JobFacts, Result, RoundRecord
 from fedpriv_coordinator.foretelling import foretell
-from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, made_private, model_tensors, prepare
+from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, made_private, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.privacy_report import privacy_of
-from fedpriv_coordinator.private_job import Settled, check_private
+from fedpriv_coordinator.private_job import Settled
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
 from fedpriv_coordinator.secure_aggregation import SecureAggregation
 from fedpriv_coordinator.secure_rounds import RoundsOf
+from fedpriv_coordinator.starting import fresh_start, setting_of
 from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, ask_for_sum, combined
 
 
@@ -118,7 +120,8 @@ class Federation:
         loss: Loss,
         rounds: int = 10,
         local: LocalTraining | None = None,
-        strategy: Strategy[Any] | None = None,
+        strategy: Strategy | None = None,
+        sampling: Sampling | None = None,
         secure_aggregation: SecureAggregation | None = None,
         privacy: Mode | None = None,
         evaluate: Evaluate | None = None,
@@ -136,24 +139,23 @@ class Federation:
         """Train `model` on every worker's `dataset` and return the result.
 
         `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
-        here. A round needs `quorum` updates (default: a majority) within `deadline_seconds`. `secure_aggregation` shows
-        sums alone, `privacy` makes what is learned private; `on_note` hears of budgets that will not last. With `run`,
-        rounds are saved there, and `resume` goes on. Raise `UsageError`, `RoundAbandoned` for too few updates.
+        here. A round asks whom `sampling` draws (default: all) and needs `quorum` updates (default: a majority) within
+        `deadline_seconds`. `secure_aggregation` shows sums alone, `privacy` makes what is learned private, `on_note`
+        hears of budgets that will not last. With `run`, rounds are saved; `resume` goes on from them.
         """
-        chosen, secure = strategy or FedAvg(), secure_aggregation
-        check_private(privacy, tuple(worker_metrics), chosen, secure, resume=resume)
+        chosen, secure, announced = strategy or FedAvg(), secure_aggregation, self._announced()
         job = prepare(
-            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, local=local or LocalTraining(),
-            quorum=quorum, deadline_seconds=deadline_seconds, worker_metrics=worker_metrics, privacy=privacy,
-            announced=self._announced(),
+            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, quorum=quorum, sampling=sampling,
+            local=chosen.prepare(local or LocalTraining()), deadline_seconds=deadline_seconds, privacy=privacy,
+            worker_metrics=worker_metrics, announced=announced,
         )  # fmt: skip  # one line of terms
-        job = made_private(job, privacy, self._announced(), secure, _instance(run))
+        job = made_private(job, privacy, announced, chosen, secure, _instance(run), resume=resume)
+        setting, sums = setting_of(job, chosen, announced), self._rounds.of(secure, chosen, job)
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
-        start = begin(watch.folder, model_tensors(model, job.training), job.training.digest.hex(), resume=resume)
-        sums = self._rounds.of(secure, chosen, local)
-        coordinator = Coordinator(job, self._members, chosen, start.model, self._clock, sums)
+        start = begin(watch.folder, fresh_start(job, chosen, setting, model), resume=resume)
+        coordinator = Coordinator(job, self._members, chosen, self._clock, sums)
         foretell(job, self._members, on_note or _silent)
-        reached = train(coordinator, self._members, job, start, watch, self._after_round)
+        reached = train(coordinator, self._members, job, setting, start, watch, self._after_round)
         return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan), job.settled)
 
     def statistics(

@@ -19,6 +19,7 @@ def foretell(job: Job, members: Membership, note: Callable[[str], None]) -> None
     """Note each budget that runs out within `job`, and in which round; one that is not told is left to the rounds."""
     if job.settled is None:
         return
+    drawn = [job.chosen(number, tuple(members.connected)).workers for number in range(1, job.rounds + 1)]
     for worker, connection in members.connected.items():
         if worker not in job.settled.costs:
             continue
@@ -27,5 +28,6 @@ def foretell(job: Job, members: Membership, note: Callable[[str], None]) -> None
         except (WorkerRefused, PeerLost):
             continue
         assert isinstance(left, BudgetLeft)  # the connection accepts nothing else as an answer
-        if warning := running_out(job.settled, worker, left.account):
+        asked = [number for number, workers in enumerate(drawn, 1) if worker in workers]
+        if warning := running_out(job.settled, worker, left.account, asked):
             note(warning)

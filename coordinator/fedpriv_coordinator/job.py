@@ -16,6 +16,8 @@ from fedpriv import canonical
 from fedpriv.errors import TraceError, UsageError, nearest
 from fedpriv.ids import DatasetName, JobId, WorkerName
 from fedpriv.learning.local import LocalTraining
+from fedpriv.learning.sampling import Chosen, Everybody, Sampling
+from fedpriv.learning.strategies import Strategy
 from fedpriv.plans.plan import InputRole, OutputRole, Plan
 from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_loss, trace_training
 from fedpriv.privacy.modes import ExampleDP, Mode
@@ -23,7 +25,7 @@ from fedpriv.updates import DTYPES, TensorSet, TensorSpec
 from fedpriv.wire.fields import MAXIMUM_PURPOSE_BYTES
 from fedpriv.wire.messages import Announcement, DatasetDescription
 from fedpriv_coordinator.fitting import check_code, disagreement, explained
-from fedpriv_coordinator.private_job import Setting, Settled, settle
+from fedpriv_coordinator.private_job import Setting, Settled, check_private, settle
 from fedpriv_coordinator.secure_aggregation import SecureAggregation
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -47,17 +49,22 @@ class Job:
     evaluation: Plan | None
     worker_metrics: tuple[str, ...]
     changed: tuple[TensorSpec, ...]
+    sampling: Sampling
     settled: Settled | None = None
 
     @property
     def hyperparameters(self) -> Mapping[str, float]:
         """The optimiser's scalar inputs, by name; a plan that is a loss alone has none."""
-        return self.local.optimizer.hyperparameters if self.training.inputs_of(InputRole.HYPERPARAMETER) else {}
+        return self.local.rule.hyperparameters if self.training.inputs_of(InputRole.HYPERPARAMETER) else {}
 
     @property
     def training_metrics(self) -> tuple[str, ...]:
         """Metrics that come with an update; the others need an evaluation of the new model."""
         return ("loss",) if "loss" in self.worker_metrics else ()
+
+    def chosen(self, round_number: int, workers: Sequence[WorkerName]) -> Chosen:
+        """Return which of `workers` a round asks, the same at every replay."""
+        return self.sampling.choose(workers, seed=self.seed, round_number=round_number)
 
     def worker_seed(self, round_number: int, worker: WorkerName) -> int:
         """Return the seed of one worker's row order in one round: 63 bits, the same at every replay."""
@@ -99,21 +106,17 @@ def prepare(
     worker_metrics: Sequence[str],
     announced: Mapping[WorkerName, Announcement],
     privacy: Mode | None = None,
+    sampling: Sampling | None = None,
 ) -> Job:
     """Return the job, `privacy` not settled yet; trace model and loss once. Raise `UsageError` for what cannot be."""
     check_code(model, loss, local)
-    _check_terms(rounds, quorum, len(announced), deadline_seconds, worker_metrics)
+    sampling = sampling or Everybody()
+    asked = sampling.least(len(announced))
+    _check_terms(rounds, quorum, asked, deadline_seconds, worker_metrics)
     _check_purpose(purpose)
     name = DatasetName(dataset)
     schema = agreed_schema(name, announced)
-    features = TensorExample(schema.feature_dtype, schema.feature_shape)
-    target = TensorExample(schema.target_dtype, ())
-    chosen = {name: metric for name, metric in METRICS.items() if name in worker_metrics}
-    try:
-        training = _training(model, loss, local, features, target, privacy)
-        evaluation = trace_evaluation(model, loss, chosen, features, target) if worker_metrics else None
-    except TraceError as error:
-        raise explained(error, model, schema) from error
+    training, evaluation = _traced(model, loss, local, schema, worker_metrics, privacy)
     return Job(
         id=_job_id(training, dataset, purpose, seed),
         purpose=purpose,
@@ -121,12 +124,13 @@ def prepare(
         rounds=rounds,
         seed=seed,
         local=local,
-        quorum=len(announced) // 2 + 1 if quorum is None else quorum,
+        quorum=asked // 2 + 1 if quorum is None else quorum,
         deadline_seconds=deadline_seconds,
         training=training,
         evaluation=evaluation,
         worker_metrics=tuple(worker_metrics),
         changed=changed_specs(training),
+        sampling=sampling,
     )
 
 
@@ -134,15 +138,19 @@ def made_private(
     job: Job,
     mode: Mode | None,
     announced: Mapping[WorkerName, Announcement],
+    strategy: Strategy,
     secure: SecureAggregation | None,
     instance: str,
+    *,
+    resume: bool,
 ) -> Job:
-    """Return `job` with its noise settled; raise `UsageError` where there is none for these workers.
+    """Return `job` with its noise settled; raise `UsageError` where it cannot be private, or not with these workers.
 
     `instance` tells it from the same job run again: its noise is new, and so is its bill.
     """
     if mode is None:
         return job
+    check_private(mode, job.worker_metrics, strategy, job.local, job.sampling, secure, resume=resume)
     rows = {worker: _rows(each, job.dataset) for worker, each in announced.items()}
     setting = Setting(job.rounds, job.local, rows, _dimension(job.changed), job.quorum, secure)
     return replace(
@@ -150,6 +158,31 @@ def made_private(
         id=_job_id(job.training, job.dataset, job.purpose, job.seed, instance),
         settled=settle(mode, setting),
     )
+
+
+def _traced(
+    model: nn.Module,
+    loss: Loss,
+    local: LocalTraining,
+    schema: DatasetDescription,
+    metrics: Sequence[str],
+    privacy: Mode | None,
+) -> tuple[Plan, Plan | None]:
+    """Return the plans of training and, where metrics are asked for, of evaluation.
+
+    Where workers make private steps of their own, training is the loss alone.
+    """
+    features = TensorExample(schema.feature_dtype, schema.feature_shape)
+    target = TensorExample(schema.target_dtype, ())
+    chosen = {name: metric for name, metric in METRICS.items() if name in metrics}
+    try:
+        if isinstance(privacy, ExampleDP):
+            training = trace_loss(model, loss, features, target)
+        else:
+            training = trace_training(model, loss, local.rule, features, target)
+        return training, trace_evaluation(model, loss, chosen, features, target) if metrics else None
+    except TraceError as error:
+        raise explained(error, model, schema) from error
 
 
 def changed_specs(plan: Plan) -> tuple[TensorSpec, ...]:
@@ -166,10 +199,22 @@ def changed_specs(plan: Plan) -> tuple[TensorSpec, ...]:
 
 
 def model_tensors(model: nn.Module, plan: Plan) -> TensorSet:
-    """Return the tensors of `model` that `plan` takes, by name, in plan order."""
+    """Return the tensors of `model` that `plan` takes, in plan order; what a strategy shares begins at zero."""
     state = model.state_dict(keep_vars=False)
     wanted = plan.inputs_of(InputRole.PARAMETER, InputRole.STATE, InputRole.FROZEN)
-    return TensorSet({each.name: state[each.name].detach().contiguous() for each in wanted})
+    return TensorSet(
+        {
+            each.name: state[each.name].detach().contiguous()
+            if each.name in state
+            else torch.zeros(each.shape, dtype=DTYPES[each.dtype])
+            for each in wanted
+        }
+    )
+
+
+def taken_by(plan: Plan, model: TensorSet) -> TensorSet:
+    """Return the tensors of `model` that `plan` takes, in plan order."""
+    return TensorSet({each.name: model[each.name] for each in plan.inputs if each.name in model.tensors})
 
 
 def load_tensors(model: nn.Module, tensors: TensorSet) -> None:
@@ -183,7 +228,7 @@ def _check_terms(
     if rounds < 1:
         raise UsageError(f"rounds is {rounds}; at least 1 is needed")
     if quorum is not None and not 1 <= quorum <= workers:
-        raise UsageError(f"quorum is {quorum}, but there are {workers} workers; use 1 to {workers}")
+        raise UsageError(f"quorum is {quorum}, but {workers} workers are asked at least; use 1 to {workers}")
     if not deadline_seconds > 0:
         raise UsageError(f"deadline_seconds is {deadline_seconds}; give the workers some time")
     for metric in metrics:
@@ -198,20 +243,6 @@ def _check_purpose(purpose: str) -> None:
         raise UsageError(
             f"a purpose of {length} bytes; an owner reads it: state it in one line of at most {MAXIMUM_PURPOSE_BYTES}"
         )
-
-
-def _training(
-    model: nn.Module,
-    loss: Loss,
-    local: LocalTraining,
-    features: TensorExample,
-    target: TensorExample,
-    privacy: Mode | None,
-) -> Plan:
-    """Return the plan of a training step, or of the loss alone where workers make private steps of their own."""
-    if isinstance(privacy, ExampleDP):
-        return trace_loss(model, loss, features, target)
-    return trace_training(model, loss, local.optimizer, features, target)
 
 
 def _rows(announcement: Announcement, dataset: DatasetName) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -22,11 +22,13 @@ POINTER = "round.json"
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a run had reached: the rounds behind it, the plan it trains, and the model."""
+    """What a run had reached: the rounds behind it, the plan and strategy it trains by, the model, and its memory."""
 
     history: History
     plan: str
-    model: TensorSet
+    strategy: str
+    model: TensorSet = field(repr=False)
+    memory: TensorSet = field(default_factory=TensorSet, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +41,19 @@ class RunFolder:
         """Make the state after a round durable, then forget the one before."""
         self.folder.mkdir(parents=True, exist_ok=True)
         number = len(saved.history.rounds)
-        model, history = f"round-{number}.safetensors", f"round-{number}.json"
-        save_file({name: tensor.contiguous() for name, tensor in saved.model}, self.folder / model)
+        model, memory, history = (f"round-{number}.{each}" for each in ("safetensors", "memory.safetensors", "json"))
+        for name, tensors in ((model, saved.model), (memory, saved.memory)):
+            save_file({each: tensor.contiguous() for each, tensor in tensors}, self.folder / name)
         (self.folder / history).write_text(saved.history.to_json())
-        pointer = {"round": number, "plan": saved.plan, "model": model, "history": history}
+        names = {"model": model, "memory": memory, "history": history}
+        pointer = {"round": number, "plan": saved.plan, "strategy": saved.strategy, **names}
         staged = self.folder / f"{POINTER}.new"
         staged.write_text(json.dumps(pointer))
-        for path in (self.folder / model, self.folder / history, staged):
-            _sync(path)
+        for name in (*names.values(), staged.name):
+            _sync(self.folder / name)
         staged.rename(self.folder / POINTER)
         for path in self.folder.glob("round-*.*"):
-            if path.name not in (model, history):
+            if path.name not in names.values():
                 path.unlink()
 
     def load(self) -> Saved:
@@ -59,7 +63,8 @@ class RunFolder:
             raise UsageError(f"{self.folder} holds no run to resume: it has no {POINTER}; start without --resume")
         pointer = json.loads(pointer_path.read_text())
         history = History.from_json((self.folder / pointer["history"]).read_text())
-        return Saved(history, pointer["plan"], TensorSet(load_file(self.folder / pointer["model"])))
+        model, memory = (TensorSet(load_file(self.folder / pointer[each])) for each in ("model", "memory"))
+        return Saved(history, pointer["plan"], pointer["strategy"], model, memory)
 
     def finish(self) -> None:
         """Remove the files that only a resumption needs."""

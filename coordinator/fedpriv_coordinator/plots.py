@@ -59,21 +59,26 @@ def available() -> bool:
 def write(history: History, path: Path) -> Path:
     """Draw every panel of `history` side by side to `path`; the suffix chooses png, svg or pdf."""
     panels = _panels(history)
-    with _style():
+    with style():
         figure = _figure(len(panels), panel_width=10 / len(panels))
         for axes, panel in zip(figure.axes, panels, strict=True):
             panel(axes, history)
-        try:
-            figure.savefig(path, dpi=160)
-        except ValueError as error:
-            raise UsageError(f"cannot draw to {path}: {error}") from None
+        return save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write `figure` to `path`, whose suffix chooses the format; call it inside `style()`."""
+    try:
+        figure.savefig(path, dpi=160)
+    except ValueError as error:
+        raise UsageError(f"cannot draw to {path}: {error}") from None
     return path
 
 
 def svgs(history: History) -> tuple[str, ...]:
     """Return each panel of `history` as one `<svg>` element that scales with the page it stands in."""
     found: list[str] = []
-    with _style():
+    with style():
         for panel in _panels(history):
             figure = _figure(1, panel_width=4.4)
             panel(figure.axes[0], history)
@@ -83,7 +88,7 @@ def svgs(history: History) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _style() -> AbstractContextManager[None]:
+def style() -> AbstractContextManager[None]:
     """Return the context that draws in our style; raise `UsageError` without matplotlib."""
     if not available():
         raise UsageError("drawing needs matplotlib: pip install 'fedpriv[plot]'")

@@ -7,13 +7,13 @@ bill.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
 from fedpriv.learning.local import LocalTraining
+from fedpriv.learning.sampling import Everybody, Sampling
 from fedpriv.learning.strategies import Strategy
 from fedpriv.privacy.accountants import times_left
 from fedpriv.privacy.budget import WORKER, Account
@@ -64,16 +64,16 @@ class Settled:
 
 
 def check_private(
-    mode: Mode | None,
+    mode: Mode,
     metrics: tuple[str, ...],
-    strategy: Strategy[Any],
+    strategy: Strategy,
+    local: LocalTraining,
+    sampling: Sampling,
     secure: SecureAggregation | None,
     *,
     resume: bool,
 ) -> None:
-    """Raise `UsageError` for what a private job cannot be combined with."""
-    if mode is None:
-        return
+    """Raise `UsageError` for what a private job cannot be combined with; `local` is as `strategy` prepared it."""
     if not isinstance(mode, Mode):
         raise UsageError(f"privacy is a {type(mode).__name__}; use fp.ExampleDP(epsilon=3.0) or another of the modes")
     name = type(mode).__name__
@@ -87,6 +87,19 @@ def check_private(
             f"strategy {strategy.name!r} needs every worker's own update, and {name} shows their mean alone; use one "
             "that needs no more, such as FedAvg"
         )
+    _check_term(mode, strategy, local)
+    if isinstance(mode, CentralDP | DistributedDP | TreeDP) and sampling.name != Everybody().name:
+        raise UsageError(
+            f"sampling {sampling.name!r} asks some of the workers, and {name} reckons with all of them in every round: "
+            "sums are divided, and noise is shared out, by their public number; leave sampling out, or use LocalDP or "
+            "ExampleDP, whose noise counts on no other worker"
+        )
+    _check_noise(mode, secure, resume=resume)
+
+
+def _check_noise(mode: Mode, secure: SecureAggregation | None, *, resume: bool) -> None:
+    """Raise `UsageError` where the noise of `mode` cannot be made under this way of summing, or once more."""
+    name = type(mode).__name__
     match mode:
         case DistributedDP() if secure is None:
             raise UsageError(
@@ -108,6 +121,24 @@ def check_private(
                 "participations and separation promise that workers sit rounds out, and here every one is asked in "
                 "every round; leave both out"
             )
+
+
+def _check_term(mode: Mode, strategy: Strategy, local: LocalTraining) -> None:
+    """Raise `UsageError` for a strategy whose part of local training no private order carries out."""
+    term, name = local.term, type(mode).__name__
+    if term is None:
+        return
+    if term.kept or term.shared:
+        raise UsageError(
+            f"strategy {strategy.name!r} has each worker keep what it made of its rows for later rounds, and a private "
+            f"round begins with nothing but the model, so that its bill is all that its rows do; with {name} use "
+            "FedAvg, FedProx or a server optimiser such as FedAdam"
+        )
+    if isinstance(mode, ExampleDP):
+        raise UsageError(
+            f"strategy {strategy.name!r} adds a term to local training, and {name} trains by private steps on the loss "
+            "of single rows, in which no term takes part; use FedAvg or a server optimiser such as FedAdam"
+        )
 
 
 def settle(mode: Mode, setting: Setting) -> Settled:
@@ -194,8 +225,11 @@ def _by_rows(mode: ExampleDP, setting: Setting) -> Settled:
     return Settled(mode, private, costs)
 
 
-def running_out(settled: Settled, worker: WorkerName, account: Account | None) -> str:
-    """Return in words that a worker's budget will not pay all rounds, "" where it does or where it has none."""
+def running_out(settled: Settled, worker: WorkerName, account: Account | None, asked: Sequence[int]) -> str:
+    """Return in words that a worker's budget will not pay all rounds, "" where it does or where it has none.
+
+    `asked` are the numbers of the rounds in which the worker is asked.
+    """
     single, times = settled.costs[worker]
     rounds, budget = settled.private.rounds, None if account is None else account.budget
     if account is None or budget is None:
@@ -205,9 +239,9 @@ def running_out(settled: Settled, worker: WorkerName, account: Account | None) -
         return f"the budget of {worker} is for all its rows together, which no private step on rows can be billed to"
     relation = mode.relation if isinstance(mode, ExampleDP) or budget.unit == WORKER else Relation.REPLACE_ONE
     paid = times_left(account, single, relation) // times
-    if paid >= (1 if settled.whole else rounds):
+    if paid >= (min(1, len(asked)) if settled.whole else len(asked)):
         return ""
     return (
-        f"the budget of {worker} runs out in round {paid + 1} of {rounds}: epsilon {account.left:.4g} of "
+        f"the budget of {worker} runs out in round {asked[paid]} of {rounds}: epsilon {account.left:.4g} of "
         f"{budget.epsilon:g} is left; it will refuse from then on"
     )

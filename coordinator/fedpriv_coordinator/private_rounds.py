@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedpriv.entropy import Entropy
-from fedpriv.learning.strategies import RoundSum, add_weighted
+from fedpriv.learning.strategies import Contribution, Gathering, add_weighted
 from fedpriv.privacy.clipping import AdaptiveClip, bit_of, share_of
 from fedpriv.privacy.modes import CentralDP, DistributedDP, ExampleDP, LocalDP, TreeDP
 from fedpriv.privacy.noises import CentralNoise
@@ -40,11 +40,11 @@ class Noising(Protocol):
         """What the orders of the next round say."""
         ...
 
-    def fold(self, total: RoundSum, delta: TensorSet, weight: float) -> None:
+    def fold(self, total: Gathering, update: Contribution) -> None:
         """Add one worker's update to the sum of a round in clear."""
         ...
 
-    def mean(self, total: RoundSum) -> TensorSet:
+    def mean(self, total: Gathering) -> TensorSet:
         """Return the mean to move by from the sum of a round in clear; noise is drawn once for each call."""
         ...
 
@@ -69,11 +69,11 @@ class AtWorkers:
     private: Private
     changed: tuple[TensorSpec, ...]
 
-    def fold(self, total: RoundSum, delta: TensorSet, weight: float) -> None:
-        """Add one noisy update; all weigh the same."""
-        add_weighted(total, delta, weight)
+    def fold(self, total: Gathering, update: Contribution) -> None:
+        """Add one noisy update; all weigh the same, but for the factors of a sampling."""
+        add_weighted(total, update)
 
-    def mean(self, total: RoundSum) -> TensorSet:
+    def mean(self, total: Gathering) -> TensorSet:
         """Return the mean of the noisy updates."""
         return TensorSet({name: value / total.weight for name, value in total.totals.items()})
 
@@ -110,14 +110,14 @@ class Central:
     def _clip(self) -> float:
         return self._noise.clip if self._adaptive is None else self._adaptive.clip
 
-    def fold(self, total: RoundSum, delta: TensorSet, weight: float) -> None:  # noqa: ARG002  all weigh the same
+    def fold(self, total: Gathering, update: Contribution) -> None:
         """Add one update, clipped again: what a worker left longer moves the sum no further than was promised."""
-        values = np.concatenate([tensor.detach().to(torch.float64).numpy().reshape(-1) for _, tensor in delta])
+        values = np.concatenate([tensor.detach().to(torch.float64).numpy().reshape(-1) for _, tensor in update.delta])
         if self._adaptive is not None:
             self._within += bit_of(float(np.linalg.norm(values)), self._clip * _CUT)
-        add_weighted(total, _tensors(clipped(values, self._clip), self._changed, torch.float64), 1.0)
+        add_weighted(total, Contribution(_tensors(clipped(values, self._clip), self._changed, torch.float64), 1.0))
 
-    def mean(self, total: RoundSum) -> TensorSet:
+    def mean(self, total: Gathering) -> TensorSet:
         """Return the noisy sum over the expected workers."""
         flat = np.concatenate([total.totals[spec.name].numpy().reshape(-1) for spec in self._changed])
         return self._noised(flat)

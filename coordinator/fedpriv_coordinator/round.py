@@ -26,13 +26,15 @@ Cause: TypeAlias = Literal["lost", "refused", "rejected", "late"]
 class Terms:
     """What was agreed before the round: its number, how many updates it needs, how long it may take.
 
-    `returning` says that a lost worker can come back, as those can that dial us.
+    `returning` says that a lost worker can come back, as those can that dial us. With `enough`, the round is over once
+    so many updates are there, whoever is still awaited.
     """
 
     number: int
     quorum: int
     deadline_seconds: float
     returning: bool = False
+    enough: int | None = None
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -210,6 +212,11 @@ def _settle(state: Collecting) -> Step:
         asked = reachable + len(state.left)
         reason = f"{len(state.left)} of {asked} workers did not contribute; the quorum is {state.terms.quorum}"
         return Abandoned(state.terms, reason), ()
+    enough = state.terms.enough is not None and usable >= max(state.terms.enough, state.terms.quorum)
+    if enough and (late := state.waiting | state.lost):
+        gone = tuple(Leave(worker, "late", f"{usable} updates were there before") for worker in sorted(state.waiting))
+        after, actions = _settle(replace(state, waiting=frozenset(), lost=frozenset(), left=state.left | late))
+        return after, gone + actions
     over = not state.waiting and usable >= state.terms.quorum
     first_awaited = None if over else min(state.waiting | state.lost)
     turn = tuple(worker for worker in sorted(state.arrived) if first_awaited is None or worker < first_awaited)

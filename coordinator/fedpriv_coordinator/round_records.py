@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedpriv.ids import WorkerName
-from fedpriv.learning.strategies import RoundSum
+from fedpriv.learning.strategies import Gathering
 from fedpriv.secagg.server_states import Finding
 from fedpriv.wire.messages import Evaluation
 from fedpriv_coordinator.course import Part
@@ -26,7 +26,7 @@ class Gathered:
     """
 
     parts: Mapping[WorkerName, Part]
-    sum: RoundSum
+    gathering: Gathering
     reason: str = ""
     loss: float | None = None
     saturated: int = 0

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from torch import nn
 
 from fedpriv.errors import PeerLost, RoundAbandoned, RoundRefused, UsageError
+from fedpriv.learning.strategies import Setting, Standing
 from fedpriv.transport.runtime import runtime
-from fedpriv.updates import TensorSet
 from fedpriv_coordinator.coordinator import Concluded, Coordinator
 from fedpriv_coordinator.experiment import History, RoundRecord
 from fedpriv_coordinator.job import Job, load_tensors
@@ -39,7 +38,7 @@ class Watch:
         """Return what the caller's evaluation says of the model after the round."""
         if self.evaluate is None:
             return {}
-        load_tensors(self.model, concluded.model)
+        load_tensors(self.model, concluded.standing.model)
         return {name: float(value) for name, value in self.evaluate(self.model).items()}
 
     def save(self, reached: Saved) -> None:
@@ -53,25 +52,31 @@ class Watch:
             self.on_round(record)
 
 
-def begin(folder: RunFolder | None, model: TensorSet, plan: str, *, resume: bool) -> Saved:
-    """Return where to begin: the given model, or what the run folder had reached under the same plan."""
+def begin(folder: RunFolder | None, fresh: Saved, *, resume: bool) -> Saved:
+    """Return where to begin: `fresh`, or what the run folder had reached under the same plan and strategy."""
     if not resume:
-        return Saved(History(), plan, model)
+        return fresh
     if folder is None:
         raise UsageError("resume needs the folder of the run: pass run=... (or --resume RUN)")
-    saved = folder.load()
+    saved, plan = folder.load(), fresh.plan
     if saved.plan != plan:
         raise UsageError(
             f"{folder.folder} trained plan {saved.plan[:16]}, this job is plan {plan[:16]}: the model, loss, optimiser "
             "or schema changed; resume with what the run was started with"
         )
+    if saved.strategy != fresh.strategy:
+        raise UsageError(
+            f"{folder.folder} was trained by {saved.strategy}, this job by {fresh.strategy}; resume with what the "
+            "run was started with"
+        )
     return saved
 
 
 def train(
-    coordinator: Coordinator[Any],
+    coordinator: Coordinator,
     members: Membership,
     job: Job,
+    setting: Setting,
     reached: Saved,
     watch: Watch,
     after_round: Callable[[], None],
@@ -80,9 +85,11 @@ def train(
     if done := len(reached.history.rounds):
         runtime.run(coordinator.close_round(done))  # whoever saved it may have ended before saying so
     for number in range(done + 1, job.rounds + 1):
-        concluded = _round(coordinator, members, number, reached, job)
+        standing = Standing(setting, reached.model, reached.memory)
+        concluded = _round(coordinator, members, number, reached, standing, job)
         record = replace(concluded.record, metrics=watch.measure(concluded))
-        reached = Saved(History((*reached.history.rounds, record)), reached.plan, concluded.model)
+        history = History((*reached.history.rounds, record))
+        reached = replace(reached, history=history, model=concluded.standing.model, memory=concluded.standing.memory)
         watch.save(reached)
         runtime.run(coordinator.close_round(number))
         after_round()
@@ -90,14 +97,16 @@ def train(
     return reached
 
 
-def _round(coordinator: Coordinator[Any], members: Membership, number: int, course: Saved, job: Job) -> Concluded:
+def _round(
+    coordinator: Coordinator, members: Membership, number: int, course: Saved, standing: Standing, job: Job
+) -> Concluded:
     """Run one round, waiting for lost workers to come back where the quorum needs them."""
     if len(members.connected) < job.quorum:
         try:
             runtime.run(members.wait_for(job.quorum, job.deadline_seconds))
         except PeerLost as loss:
             raise RoundAbandoned(f"round {number} cannot begin: {loss}") from None
-    concluded = runtime.run(coordinator.run_round(number, course.model))
+    concluded = runtime.run(coordinator.run_round(number, standing))
     if concluded.abandoned:
         _end_if_hopeless((*course.history.rounds, concluded.record), concluded, job)
     return concluded

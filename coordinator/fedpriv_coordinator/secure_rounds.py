@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from fedpriv.clock import Clock
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
-from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.strategies import Strategy
 from fedpriv.privacy.modes import DistributedDP
 from fedpriv.remote.connection import Connection
@@ -34,6 +32,7 @@ from fedpriv.wire.private import Private
 from fedpriv.wire.rounds import METRIC, NO_MODEL, STATISTIC, TENSOR, FixedPoint, Summable, computation, vector_of
 from fedpriv.wire.tensors import tensor_bytes
 from fedpriv_coordinator.course import Part
+from fedpriv_coordinator.job import Job
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.offenders import offenders
 from fedpriv_coordinator.secure_aggregation import Numbering, SecureAggregation, Subject, describe, least_in_sum
@@ -42,12 +41,16 @@ from fedpriv_coordinator.summing import Summed, Summing
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One order for all workers: what an update of its plan holds, how many workers it needs, and its time."""
+    """One order for all workers: what an update of its plan holds, how many workers it needs, and its time.
+
+    `sampled` returns which of the workers that can take part are asked.
+    """
 
     order: Summable
     changed: tuple[TensorSpec, ...]
     quorum: int
     deadline_seconds: float
+    sampled: Callable[[tuple[WorkerName, ...]], Sequence[WorkerName]] = tuple
 
 
 class SecureRounds:
@@ -79,11 +82,14 @@ class SecureRounds:
         return summed
 
     async def _ask(self, asked: Asked, ready: Callable[[WorkerName], Awaitable[Connection]]) -> Summed:
-        workers, strangers = self._invited()
+        able, strangers = self._invited()
+        workers = asked.sampled(tuple(able))
         parts = {each.worker: Part("refused", reason=each.explanation) for each in strangers}
         least = max(self._how.minimum_workers, asked.quorum)
         if len(workers) < least:
-            reason = f"{len(workers)} workers of the roster are connected, {least} are needed in the sum"
+            reason = f"{len(able)} workers of the roster are connected, {least} are needed in the sum"
+            if len(workers) < len(able):
+                reason = f"{len(workers)} of {len(able)} workers were drawn, {least} are needed in the sum"
             return Summed(parts, reason=reason, findings=strangers)
         order = asked.order
         private = order.privacy if isinstance(order, Train) else None
@@ -139,10 +145,7 @@ class RoundsOf:
         self._numbering = Numbering(clock)
 
     def of(
-        self,
-        how: SecureAggregation | None,
-        strategy: Strategy[Any] | None = None,
-        local: LocalTraining | None = None,
+        self, how: SecureAggregation | None, strategy: Strategy | None = None, job: Job | None = None
     ) -> SecureRounds | None:
         """Return what runs rounds as `how` says, None without; raise `UsageError` where they cannot be."""
         if how is None:
@@ -152,10 +155,15 @@ class RoundsOf:
                 f"strategy {strategy.name!r} needs every worker's own update, and under secure aggregation nobody sees "
                 "one; use one that needs their mean alone, such as FedAvg, or train without secure_aggregation"
             )
-        if local is not None and local.drop_last:
+        if job is not None and job.local.drop_last:
             raise UsageError(
                 "drop_last leaves rows out, and a batch larger than all but one worker's rows would leave that one's "
                 "update alone in the sum, so workers refuse it there; use drop_last=False, or no secure_aggregation"
+            )
+        if job is not None and (job.sampling.reweights or job.sampling.enough is not None):
+            raise UsageError(
+                f"sampling {job.sampling.name!r} counts updates by factors or takes the first that come, and a sum of "
+                "masked updates can do neither; use Fraction, Fixed without over, Between, Poisson or RoundRobin"
             )
         return SecureRounds(how, self._roster(how).roster, self._members, self._numbering, self._clock)
 

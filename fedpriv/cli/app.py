@@ -114,6 +114,18 @@ def demo(
     )
 
 
+@app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, each with its history.json.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture: png, svg or pdf.")] = Path("runs.png"),
+    column: Annotated[list[str] | None, typer.Option(help="What to draw; otherwise all that they share.")] = None,
+) -> None:
+    """Draw loss and accuracy of several runs into one picture."""
+    from fedpriv.cli import plot as command  # noqa: PLC0415 - brings matplotlib
+
+    command.plot(runs, output, column or [])
+
+
 @worker.command("init")
 def worker_init(
     folder: Annotated[Path, typer.Argument(help="A folder without a worker.toml; made if need be.")],

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
 from fedpriv.errors import UsageError
+from fedpriv.learning.terms import Term, Termed
 
 PerParameter: TypeAlias = Mapping[str, Sequence[Tensor]]
 Scalars: TypeAlias = Mapping[str, Tensor]
@@ -27,6 +28,8 @@ Updated: TypeAlias = tuple[Sequence[Tensor], PerParameter, Scalars]
 class SGD:
     """Stochastic gradient descent as torch.optim.SGD computes it."""
 
+    kept: ClassVar[tuple[str, ...]] = ()
+    shared: ClassVar[tuple[str, ...]] = ()
     lr: float
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -90,6 +93,8 @@ class SGD:
 class Adam:
     """Adam (Kingma and Ba 2015) as torch.optim.Adam computes it; weight decay is added to the gradient."""
 
+    kept: ClassVar[tuple[str, ...]] = ()
+    shared: ClassVar[tuple[str, ...]] = ()
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -131,6 +136,8 @@ class Adam:
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019) as torch.optim.AdamW computes it."""
 
+    kept: ClassVar[tuple[str, ...]] = ()
+    shared: ClassVar[tuple[str, ...]] = ()
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -174,13 +181,19 @@ Optimizer: TypeAlias = SGD | Adam | AdamW
 
 @dataclass(frozen=True, slots=True)
 class LocalTraining:
-    """How a worker trains in one round."""
+    """How a worker trains in one round; `term` is what a strategy adds to it."""
 
     epochs: int = 1
     batch_size: int = 32
     optimizer: Optimizer = field(default_factory=lambda: SGD(0.1))
     shuffle: bool = True
     drop_last: bool = False
+    term: Term | None = None
+
+    @property
+    def rule(self) -> Optimizer | Termed:
+        """The update rule that is traced into the plan."""
+        return self.optimizer if self.term is None else Termed(self.optimizer, self.term)
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
@@ -188,6 +201,10 @@ class LocalTraining:
                 raise UsageError(f"{name} is {value!r}; it must be a whole number of at least 1")
         if not isinstance(self.optimizer, Optimizer):
             raise UsageError(_not_ours(self.optimizer))
+        if self.term is not None and not isinstance(self.term, Term):
+            raise UsageError(
+                f"term is of type {type(self.term).__name__}; a strategy sets it: pass strategy=fp.FedProx(...)"
+            )
 
     def steps_over(self, rows: int) -> int:
         """Return the steps of one round over `rows` rows, the last of each pass over fewer where they do not divide."""

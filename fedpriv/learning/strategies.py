@@ -1,87 +1,148 @@
 """Strategies: how one round's updates become the next model.
 
-A strategy is three functions and nothing else, so that a round can be replayed from its updates: `initialise`
-makes the state that lives across rounds, `fold` adds one weighted update to the round's sum, `conclude` turns the
-sum into the next model. Updates are folded in order of worker name; the result does not depend on who was fastest.
-No strategy sees who sent an update.
+A strategy is a few pure functions, so that a round can be replayed from its updates: `initialise` makes the memory
+that lives across rounds, `fold` adds one update to the round's gathering, `conclude` turns the gathering into the
+next model and memory. Memory is named tensors, saved with every round. Updates are folded in order of worker name; the
+result does not depend on who was fastest. No strategy sees who sent an update. Here are the types and what every
+strategy that takes means is made of; the strategies themselves are beside, by family, and `catalogue` names them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from fedpriv.learning.local import LocalTraining
 from fedpriv.updates import TensorSet
 
-S = TypeVar("S")
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a strategy is told of a run before it: nothing of any one worker, and nothing that changes by round.
+
+    `workers` is how many a round asks at least. `trained` names the parameters among the model's tensors; the others
+    are buffers. `announced` are all workers' row counts, None where an owner hides one.
+    """
+
+    local: LocalTraining
+    workers: int
+    quorum: int
+    trained: frozenset[str]
+    announced: tuple[int | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One update as a strategy sees it; `loss` is the mean over its training steps, where the worker said it."""
+
+    delta: TensorSet = field(repr=False)
+    weight: float
+    loss: float | None = None
 
 
 @dataclass(slots=True)
-class RoundSum:
-    """The weighted sum of a round's updates; `totals` holds one accumulator per tensor, float32 or wider."""
+class Gathering:
+    """What a round gathered: a weighted sum, one accumulator per tensor, float32 or wider; or the updates one by one.
+
+    A strategy fills `totals` or `kept`, as its `fold` does.
+    """
 
     totals: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     weight: float = 0.0
     updates: int = 0
+    kept: list[Contribution] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Strategy(Generic[S]):
-    """How a round's updates become the next model. Pure apart from the sum that `fold` grows in place.
+class Standing:
+    """Where a run stands between two rounds: the model, and what its strategy remembers."""
+
+    setting: Setting
+    model: TensorSet = field(repr=False)
+    memory: TensorSet = field(default_factory=TensorSet, repr=False)
+
+
+def add_weighted(gathering: Gathering, update: Contribution) -> None:
+    """Add `weight * delta` to the sum; weight is a non-negative number of rows or 1."""
+    for name, tensor in update.delta:
+        accumulator = gathering.totals.get(name)
+        if accumulator is None:
+            wide = tensor.to(_accumulator_dtype(tensor.dtype), copy=True)
+            gathering.totals[name] = wide.mul_(update.weight)
+        else:
+            accumulator.add_(tensor, alpha=update.weight)
+    gathering.weight += update.weight
+    gathering.updates += 1
+
+
+def keep(gathering: Gathering, update: Contribution) -> None:
+    """Keep the update itself, for strategies that combine updates otherwise than by their mean."""
+    gathering.kept.append(update)
+    gathering.weight += update.weight
+    gathering.updates += 1
+
+
+def apply_mean(before: Standing, gathering: Gathering) -> Standing:
+    """Return the model moved by the weighted mean update; integer tensors move by the rounded mean."""
+    return moved(before, {name: total / gathering.weight for name, total in gathering.totals.items()})
+
+
+def moved(before: Standing, by: dict[str, torch.Tensor]) -> Standing:
+    """Return the model moved by named tensors, each tensor in its own dtype: whole numbers by what is rounded."""
+    after: dict[str, torch.Tensor] = {}
+    for name, tensor in before.model:
+        step = by.get(name)
+        if step is None:
+            after[name] = tensor
+        elif tensor.dtype.is_floating_point:
+            after[name] = (step + tensor).to(tensor.dtype)
+        else:
+            after[name] = (step.round() + tensor).to(tensor.dtype)
+    return replace(before, model=TensorSet(after))
+
+
+def _nothing(setting: Setting, model: TensorSet) -> TensorSet:  # noqa: ARG001 - the signature of `initialise`
+    """Remember nothing between rounds."""
+    return TensorSet()
+
+
+def _anything(setting: Setting) -> None:
+    """Fit every run."""
+
+
+def _unchanged(local: LocalTraining) -> LocalTraining:
+    """Train as the job says."""
+    return local
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """How a round's updates become the next model. Pure apart from the gathering that `fold` grows in place.
 
     `of_sums` says that the weighted mean of the updates is all that it needs, so that folding the mean once comes to
-    the same as folding every update: then it works where only sums are seen. One that does not say so is refused there.
+    the same as folding every update: then it works where only sums are seen. One that does not say so is refused
+    there. `needs_loss` says that it needs each worker's training loss. `check` raises `UsageError` for a run that it
+    does not fit, before anything is sent, and `prepare` returns the local training as it is to be traced.
     """
 
     name: str
-    initialise: Callable[[TensorSet], S]
-    fold: Callable[[RoundSum, TensorSet, float], None]
-    conclude: Callable[[TensorSet, RoundSum, S], tuple[TensorSet, S]]
+    fold: Callable[[Gathering, Contribution], None]
+    conclude: Callable[[Standing, Gathering], Standing]
+    initialise: Callable[[Setting, TensorSet], TensorSet] = _nothing
+    check: Callable[[Setting], None] = _anything
+    prepare: Callable[[LocalTraining], LocalTraining] = _unchanged
     of_sums: bool = False
+    needs_loss: bool = False
 
 
-def add_weighted(total: RoundSum, delta: TensorSet, weight: float) -> None:
-    """Add `weight * delta` to `total`; weight is a non-negative number of rows or 1."""
-    for name, tensor in delta:
-        accumulator = total.totals.get(name)
-        if accumulator is None:
-            total.totals[name] = tensor.to(_accumulator_dtype(tensor.dtype), copy=True).mul_(weight)
-        else:
-            accumulator.add_(tensor, alpha=weight)
-    total.weight += weight
-    total.updates += 1
-
-
-def apply_mean(model: TensorSet, total: RoundSum, state: None) -> tuple[TensorSet, None]:
-    """Return the model moved by the weighted mean update; integer tensors move by the rounded mean."""
-    moved: dict[str, torch.Tensor] = {}
-    for name, tensor in model:
-        if name not in total.totals:
-            moved[name] = tensor
-            continue
-        mean = total.totals[name].div_(total.weight)
-        if not tensor.dtype.is_floating_point:
-            mean.round_()
-        moved[name] = mean.add_(tensor).to(tensor.dtype)
-    return TensorSet(moved), state
+def FedAvg() -> Strategy:  # noqa: N802 - a public name that the field spells as a class
+    """Return federated averaging: the mean update, weighted by rows. McMahan et al. 2017, algorithm 1."""
+    return Strategy("fedavg", add_weighted, apply_mean, of_sums=True)
 
 
 def _accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
     if dtype in (torch.float32, torch.float16, torch.bfloat16):
         return torch.float32
     return torch.float64
-
-
-def FedAvg() -> Strategy[None]:  # noqa: N802 - a public name that the field spells as a class
-    """Return federated averaging: the mean update, weighted by rows. McMahan et al. 2017, algorithm 1."""
-    return Strategy("fedavg", initialise=_no_state, fold=add_weighted, conclude=apply_mean, of_sums=True)
-
-
-def _no_state(model: TensorSet) -> None:
-    """FedAvg remembers nothing between rounds."""
-
-
-STRATEGIES: Mapping[str, Callable[[], Strategy[None]]] = {"fedavg": FedAvg}

@@ -141,7 +141,7 @@ def _check_outputs(plan: Plan, slots: Sequence[Abstract]) -> None:
         value = slots[output.slot]
         if not isinstance(value, torch.Tensor):
             raise PlanRefused(f"output {output.name!r} is not a tensor")
-        if output.role in {OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER}:
+        if output.role in {OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER, OutputRole.KEPT}:
             source = targets[output.name]
             if tuple(value.shape) != source.shape or value.dtype != DTYPES[source.dtype]:
                 raise PlanRefused(

@@ -26,7 +26,7 @@ from fedpriv.plans.scalars import evaluate, specialise
 from fedpriv.plans.validation import CheckedPlan
 from fedpriv.updates import DTYPES, dtype_name
 
-_CHANGED = {OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER}
+_CHANGED = {OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER, OutputRole.KEPT}
 _FROM_CALLER = {InputRole.PARAMETER, InputRole.STATE, InputRole.FROZEN}
 MAXIMUM_KEPT = 16
 """Batch sizes for which a program keeps its compiled form."""
@@ -123,9 +123,13 @@ class Program:
         state: Mapping[str, Tensor],
         hyperparameters: Mapping[str, float],
         generator: torch.Generator | None = None,
+        kept: Mapping[str, Tensor] | None = None,
     ) -> Bound:
-        """Return the program with its own copy of `state`; raise `InputMismatch` for a tensor that does not fit."""
-        return Bound(self, state, hyperparameters, generator)
+        """Return the program with its own copy of `state`; raise `InputMismatch` for a tensor that does not fit.
+
+        `kept` is what `Bound.kept` gave after an earlier round; without it that begins at zero.
+        """
+        return Bound(self, state, hyperparameters, generator, kept or {})
 
     def run(self, *arguments: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
         """Return the outputs of a plan of ARGUMENT inputs."""
@@ -168,6 +172,7 @@ class Bound:
         state: Mapping[str, Tensor],
         hyperparameters: Mapping[str, float],
         generator: torch.Generator | None,
+        kept: Mapping[str, Tensor],
     ) -> None:
         self.program = program
         self._plan, self._layout = program.plan, program.layout
@@ -179,8 +184,10 @@ class Bound:
             for position, each in enumerate(self._plan.inputs):
                 if each.role is InputRole.HYPERPARAMETER:
                     self._given[position] = _number(each, hyperparameters)
-                elif each.role is InputRole.OPTIMIZER:
+                elif each.role is InputRole.OPTIMIZER or (each.role is InputRole.KEPT and each.name not in kept):
                     self._values[position] = torch.zeros(each.shape, dtype=DTYPES[each.dtype], device=program.device)
+                elif each.role is InputRole.KEPT:
+                    self._values[position] = _held(each, kept, program.device, own=True)
                 elif each.role in _FROM_CALLER:
                     self._values[position] = _held(each, state, program.device, own=position in changed)
                 elif each.role is InputRole.ARGUMENT:
@@ -189,11 +196,17 @@ class Bound:
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of the parameters and buffers, trained or not, by name."""
-        kept = {InputRole.PARAMETER, InputRole.STATE}
+        return self._copies(InputRole.PARAMETER, InputRole.STATE)
+
+    def kept(self) -> dict[str, Tensor]:
+        """Return copies of what is to be there at the start of the next round, by name."""
+        return self._copies(InputRole.KEPT)
+
+    def _copies(self, *roles: InputRole) -> dict[str, Tensor]:
         return {
             each.name: self._values[position].detach().clone()
             for position, each in enumerate(self._plan.inputs)
-            if each.role in kept
+            if each.role in roles
         }
 
     def step(self, features: Tensor, target: Tensor) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from fedpriv.plans.plan import Argument, Dtype, InputRole, OutputRole, Plan, Slo
 from fedpriv.plans.totality import RULES as FURTHER_RULES
 from fedpriv.updates import DTYPES
 
-CARRIED = frozenset({OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER})
+CARRIED = frozenset({OutputRole.PARAMETER, OutputRole.STATE, OutputRole.OPTIMIZER, OutputRole.KEPT})
 """Outputs that are inputs of the next batch."""
 Rule: TypeAlias = "Callable[[Lowering, dict[str, Any]], tuple[Any, ...]]"
 

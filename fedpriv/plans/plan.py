@@ -25,12 +25,13 @@ MAXIMUM_RESULTS = 4096
 
 
 class InputRole(Enum):
-    """What a worker puts into an input."""
+    """What a worker puts into an input: OPTIMIZER is zero at the start of a round, KEPT what the last round left."""
 
     PARAMETER = "parameter"
     STATE = "state"
     FROZEN = "frozen"
     OPTIMIZER = "optimizer"
+    KEPT = "kept"
     HYPERPARAMETER = "hyperparameter"
     FEATURES = "features"
     TARGET = "target"
@@ -38,11 +39,12 @@ class InputRole(Enum):
 
 
 class OutputRole(Enum):
-    """What an output is for; a PARAMETER, STATE or OPTIMIZER output replaces the input of its name."""
+    """What an output is for; a PARAMETER, STATE, OPTIMIZER or KEPT output replaces the input of its name."""
 
     PARAMETER = "parameter"
     STATE = "state"
     OPTIMIZER = "optimizer"
+    KEPT = "kept"
     LOSS = "loss"
     METRIC = "metric"
     RESULT = "result"

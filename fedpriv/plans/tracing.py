@@ -55,6 +55,16 @@ class OptimizerRule(Protocol):
         """Names of single float64 numbers kept, zero at first."""
         ...
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of tensors per parameter that a worker keeps from one round to the next."""
+        ...
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Names of tensors per parameter that travel beside the model, both ways."""
+        ...
+
     def update(
         self,
         parameters: Sequence[Tensor],
@@ -83,9 +93,10 @@ def trace_training(
     if not layout.trained:
         raise UsageError("the model has no parameter with requires_grad; there is nothing to train")
     inputs = [*_rows(features, target), *layout.inputs()]
+    roles = _roles(optimizer)
     inputs += [
-        _like(f"{name}/{kind}", InputRole.OPTIMIZER, layout.trained[name])
-        for kind in optimizer.state
+        _like(f"{name}/{kind}", InputRole(role.value), layout.trained[name])
+        for kind, role in roles.items()
         for name in layout.trained
     ]
     inputs += [Input(f"optimizer/{name}", InputRole.OPTIMIZER, "float64", ()) for name in optimizer.counters]
@@ -102,7 +113,7 @@ def trace_training(
             moved, kept, counted = optimizer.update(
                 parameters,
                 gradients,
-                {kind: [named[f"{name}/{kind}"] for name in layout.trained] for kind in optimizer.state},
+                {kind: [named[f"{name}/{kind}"] for name in layout.trained] for kind in roles},
                 {name: named[f"optimizer/{name}"] for name in optimizer.counters},
                 {name: named[name] for name in optimizer.hyperparameters},
             )
@@ -111,8 +122,7 @@ def trace_training(
         results += [(name, OutputRole.STATE, value) for name, value in states.items()]
         for kind, tensors in kept.items():
             results += [
-                (f"{name}/{kind}", OutputRole.OPTIMIZER, value)
-                for name, value in zip(layout.trained, tensors, strict=True)
+                (f"{name}/{kind}", roles[kind], value) for name, value in zip(layout.trained, tensors, strict=True)
             ]
         results += [(f"optimizer/{name}", OutputRole.OPTIMIZER, value) for name, value in counted.items()]
         outputs[:] = [(name, role) for name, role, _ in results]
@@ -120,6 +130,13 @@ def trace_training(
 
     with _mode(model, training=True):
         return _plan(step, _Traced(inputs, outputs))
+
+
+def _roles(optimizer: OptimizerRule) -> dict[str, OutputRole]:
+    """Return the role of each kind of tensor that an optimiser has per parameter; inputs have the same."""
+    roles = dict.fromkeys(optimizer.state, OutputRole.OPTIMIZER)
+    roles |= dict.fromkeys(optimizer.kept, OutputRole.KEPT)
+    return roles | dict.fromkeys(optimizer.shared, OutputRole.STATE)
 
 
 def trace_loss(model: nn.Module, loss: Loss, features: TensorExample, target: TensorExample) -> Plan:

@@ -27,6 +27,7 @@ _REPLACES = {
     OutputRole.PARAMETER: InputRole.PARAMETER,
     OutputRole.STATE: InputRole.STATE,
     OutputRole.OPTIMIZER: InputRole.OPTIMIZER,
+    OutputRole.KEPT: InputRole.KEPT,
 }
 _ROWS = {InputRole.FEATURES, InputRole.TARGET, InputRole.ARGUMENT}
 

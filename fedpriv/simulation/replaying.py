@@ -50,7 +50,7 @@ class Replay:
             order = replace(order, epochs=1, batch_size=len(rows), shuffle=False, drop_last=False)
         else:
             order = replace(order, epochs=epochs)
-        found = train(self._program, rows, order, order.seed, lambda: False).delta
+        found = train(self._program, rows, order, order.seed, lambda: False, {})[0].delta
         return {name: found[name].to(torch.float64).numpy() for name in self._trained}
 
     def model(self, changed: Mapping[str, Array]) -> TensorSet:

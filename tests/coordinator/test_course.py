@@ -46,7 +46,7 @@ def test_an_order_is_sent_again_to_a_worker_that_came_back() -> None:
     assert play(course) == Complete(terms, (A, B))
     assert (asked.count(A), asked.count(B), returned) == (2, 1, [A])
     assert course.parts[A].status == "folded"
-    assert course.sum.totals["w"].item() == 4.0
+    assert course.gathering.totals["w"].item() == 4.0
 
 
 def test_where_nobody_can_come_back_a_lost_worker_costs_nobody_time() -> None:
@@ -64,3 +64,25 @@ def test_where_nobody_can_come_back_a_lost_worker_costs_nobody_time() -> None:
     )
     assert play(course) == Complete(terms, (B,))
     assert course.parts[A].status == "lost"
+
+
+def test_an_update_counts_by_its_weight_times_its_workers_factor() -> None:
+    async def contribute(worker: WorkerName) -> Update:
+        return update(2.0 if worker == A else 3.0)
+
+    async def back(worker: WorkerName) -> None:
+        raise AssertionError
+
+    course = Course(
+        Terms(1, quorum=2, deadline_seconds=10.0),
+        contribute=contribute,
+        inspect=lambda *_: None,
+        fold=add_weighted,
+        clock=SystemClock(),
+        back=back,
+        factors={A: 10.0},
+    )
+    play(course)
+    weight = update(0.0).weight
+    assert course.gathering.totals["w"].item() == 10 * weight * 2.0 + weight * 3.0
+    assert course.gathering.weight == 11 * weight

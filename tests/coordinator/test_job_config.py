@@ -36,6 +36,10 @@ shuffle = false
 [strategy]
 name = "fedavg"
 
+[sampling]
+name = "fixed"
+count = 2
+
 [tls]
 ca = "certs/ca.pem"
 certificate = "certs/certificate.pem"
@@ -83,7 +87,9 @@ def test_a_whole_file_is_read(tmp_path):
     assert job.listen == "0.0.0.0:7443"
     assert (job.workers.names, job.workers.quorum, job.workers.deadline_seconds) == (("alice", "bob", "carol"), 2, 90.0)
     assert job.local == LocalTraining(2, 16, SGD(0.1, momentum=0.9, nesterov=True), shuffle=False)
-    assert job.strategy.make().name == "fedavg"
+    assert job.strategy.name == "fedavg"
+    assert job.sampling.name == "fixed"
+    assert len(job.sampling.choose(job.workers.names, seed=0, round_number=1).workers) == 2
     assert job.tls.ca == tmp_path / "certs" / "ca.pem"
     assert job.tls.key.as_posix() == "/secret/key.pem"
 
@@ -151,7 +157,16 @@ def test_the_optimizer_is_named_and_its_options_stand_beside_it(tmp_path, sectio
         ('"sgd"', '"sdg"', r"optimizer 'sdg' is not known \(did you mean 'sgd'\?\)"),
         ('"sgd"', "3", "optimizer 3 is not known"),
         ("[local]", "[[local]]", "local must be a table, not an array"),
-        ('"fedavg"', '"fedavgm"', r"\[strategy\]: 'fedavgm' is no strategy \(did you mean 'fedavg'\?\)"),
+        ('"fedavg"', '"fedavgg"', r"JOB.toml strategy: 'fedavgg' is no strategy \(did you mean 'fedavg'\?\)"),
+        ('"fixed"', '"fixd"', r"sampling: 'fixd' is no sampling \(did you mean 'fixed'\?\)"),
+        ("count = 2", "count = 0", r"sampling \(fixed\): count is 0"),
+        ('"fedavg"', '"krum"', r"JOB.toml strategy \(krum\): 'attackers' is missing"),
+        ('"fedavg"', '"krum"\nattackers = -1', r"strategy \(krum\): attackers is -1; krum assumes 0 or more"),
+        (
+            '"fedavg"',
+            '"fedadam"\nbeta = 0.9',
+            r"strategy \(fedadam\): 'beta' is no key here \(did you mean 'betas'\?\)",
+        ),
         (
             "[tls]",
             "[privacy]\nepsilon = 3.0\n[tls]",

@@ -27,8 +27,8 @@ from fedpriv_coordinator.round import (
 A, B, C = WorkerName("a"), WorkerName("b"), WorkerName("c")
 
 
-def terms(quorum: int = 2, *, returning: bool = False) -> Terms:
-    return Terms(number=1, quorum=quorum, deadline_seconds=10.0, returning=returning)
+def terms(quorum: int = 2, *, returning: bool = False, enough: int | None = None) -> Terms:
+    return Terms(number=1, quorum=quorum, deadline_seconds=10.0, returning=returning, enough=enough)
 
 
 def play(state: State, *events: Event) -> tuple[State, list[Action]]:
@@ -82,6 +82,25 @@ def test_a_round_ends_at_its_deadline_with_what_it_has() -> None:
     state, late = play(state, Tick(10.0))
     assert state == Complete(terms(), (A, C))
     assert [type(action) for action in late] == [Leave, Fold]
+
+
+def test_a_round_ends_once_enough_updates_are_there_and_leaves_the_slow_ones() -> None:
+    agreed = terms(enough=2)
+    state, actions = play(Selecting(agreed), Begin((A, B, C), 0.0), Arrived(C), Arrived(B))
+    assert state == Complete(agreed, (B, C))
+    assert [action.worker for action in actions if isinstance(action, Leave)] == [A]
+    assert folds(actions) == [B, C]
+    assert play(state, Arrived(A)) == (state, [])
+
+
+def test_enough_is_never_fewer_than_the_quorum_and_counts_no_failure() -> None:
+    state, _ = play(Selecting(terms(enough=1)), Begin((A, B, C), 0.0), Arrived(C))
+    assert isinstance(state, Collecting)
+    state, _ = play(Selecting(terms(enough=2)), Begin((A, B, C), 0.0), Arrived(C), Failed(A, "lost", "x"))
+    assert isinstance(state, Collecting)
+    lost = terms(returning=True, enough=2)
+    state, _ = play(Selecting(lost), Begin((A, B, C), 0.0), Failed(A, "lost", "x"), Arrived(C), Arrived(B))
+    assert state == Complete(lost, (B, C))
 
 
 def test_a_round_is_abandoned_as_soon_as_the_quorum_is_out_of_reach() -> None:

@@ -13,7 +13,13 @@ from fedpriv_coordinator.journal import RunFolder, Saved
 
 def saved(rounds: int) -> Saved:
     records = tuple(RoundRecord(n, "complete", 0.1, 0.5, {}, {}, 1, 2, ()) for n in range(1, rounds + 1))
-    return Saved(History(records), "ab" * 32, TensorSet({"w": torch.full((3,), float(rounds))}))
+    return Saved(
+        History(records),
+        "ab" * 32,
+        "fedadam",
+        TensorSet({"w": torch.full((3,), float(rounds))}),
+        TensorSet({"w/mean": torch.full((3,), -float(rounds))}),
+    )
 
 
 def test_the_last_whole_round_comes_back(tmp_path: Path) -> None:
@@ -24,7 +30,10 @@ def test_the_last_whole_round_comes_back(tmp_path: Path) -> None:
     assert found.history == saved(3).history
     assert found.plan == "ab" * 32
     assert torch.equal(found.model["w"], torch.full((3,), 3.0))
-    assert len(list((tmp_path / "run").glob("round-*.safetensors"))) == 1
+    assert found.strategy == "fedadam"
+    assert torch.equal(found.memory["w/mean"], torch.full((3,), -3.0))
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"round.json", "round-3.json", "round-3.safetensors", "round-3.memory.safetensors"}
 
 
 def test_a_crash_while_writing_a_round_leaves_the_one_before(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class Cheat:
         self.model = model_tensors(model, self.job.training)
         self.how = fleet.secure()
         self.roster = federation._rounds._roster(self.how).roster
-        self.coordinator = Coordinator(self.job, self.members, FedAvg(), self.model, SystemClock())
+        self.coordinator = Coordinator(self.job, self.members, FedAvg(), SystemClock())
         self.numbering = Numbering(SystemClock())
 
     def anew(self) -> None:

@@ -93,8 +93,10 @@ class Fate:
 class NoisyExecutor(InProcessExecutor):
     """Adds fresh noise to every update, as a private mechanism does: one that were made twice would differ."""
 
-    def carry_out(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
-        outcome = super().carry_out(request, plan, stopped)
+    def carry_out(
+        self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool], peer: str
+    ) -> Outcome:
+        outcome = super().carry_out(request, plan, stopped, peer)
         if not isinstance(outcome, Trained):
             return outcome
         fresh = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), "big"))

@@ -221,7 +221,7 @@ def test_work_of_a_peer_that_left_is_given_up(virtual: Make) -> None:
     executor = worker._worker._executor
     passes, two = [], threading.Event()
 
-    def counting(request: Any, plan: Any, stopped: Callable[[], bool]) -> Any:
+    def counting(request: Any, plan: Any, stopped: Callable[[], bool], peer: str) -> Any:
         def asked() -> bool:
             passes.append(request.request)
             if len(passes) >= 3:
@@ -229,7 +229,7 @@ def test_work_of_a_peer_that_left_is_given_up(virtual: Make) -> None:
                 left.wait(30)
             return stopped()
 
-        return executor.__class__.carry_out(executor, request, plan, asked)
+        return executor.__class__.carry_out(executor, request, plan, asked, peer)
 
     left = threading.Event()
 

@@ -89,8 +89,8 @@ class Cut:
     def __init__(self, inner: InProcessExecutor, cut: Callable[[], None]) -> None:
         self.inner, self.cut, self.done = inner, cut, False
 
-    def carry_out(self, request: object, plan: Plan | None, stopped: Callable[[], bool]) -> object:
-        outcome = self.inner.carry_out(request, plan, stopped)  # type: ignore[arg-type]
+    def carry_out(self, request: object, plan: Plan | None, stopped: Callable[[], bool], peer: str) -> object:
+        outcome = self.inner.carry_out(request, plan, stopped, peer)  # type: ignore[arg-type]
         if isinstance(request, Train) and not self.done:
             self.done = True
             self.cut()

@@ -18,7 +18,7 @@ import fedpriv as fp
 from fedpriv.entropy import SeededEntropy, SystemEntropy
 from fedpriv.ids import DatasetName, JobId, PlanDigest, WorkerName
 from fedpriv.learning.local import SGD
-from fedpriv.learning.strategies import RoundSum
+from fedpriv.learning.strategies import Contribution, Gathering
 from fedpriv.privacy.budget import Budget
 from fedpriv.privacy.noises import DistributedNoise
 from fedpriv.secagg.descriptor import Descriptor
@@ -133,9 +133,9 @@ def test_central_noise_on_the_sum_is_that_of_the_bill_and_the_worker_adds_none(s
     left = protected(zeros(), price.noise, order, SystemEntropy())
     assert not flat(left).any()
     noising = noising_of(Settled(mode, order.privacy, {}), CHANGED, SystemEntropy())
-    total = RoundSum()
+    total = Gathering()
     for _ in range(WORKERS):
-        noising.fold(total, left, 1.0)
+        noising.fold(total, Contribution(left, 1.0))
     mean = noising.mean(total)["w"].double().numpy()
     assert is_like(mean * WORKERS, price.noise.lattice(DIMENSION).deviation ** 2)
 
@@ -144,8 +144,8 @@ def test_a_tree_adds_up_to_running_sums_with_the_noise_of_the_bill() -> None:
     mode = fp.TreeDP(CLIP, noise_multiplier=Z)
     order, price = ordered(mode, summed=False)
     noising = noising_of(Settled(mode, order.privacy, {}), CHANGED, SystemEntropy())
-    first = RoundSum()
-    noising.fold(first, zeros(), 1.0)
+    first = Gathering()
+    noising.fold(first, Contribution(zeros(), 1.0))
     mean = noising.mean(first)["w"].double().numpy()
     assert is_like(mean * WORKERS, (Z * CLIP * price.noise.moved) ** 2 * 1.01)
 

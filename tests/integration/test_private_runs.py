@@ -12,6 +12,7 @@ from fleets import RESEARCHER, Fleet, MakeFleet, virtual_fleet
 from torch import nn
 
 import fedpriv as fp
+from fedpriv.learning.strategies import Strategy
 from fedpriv.ledger.entries import Entry
 from fedpriv.privacy.accountants import cost_of, epsilon_by_rdp
 from fedpriv.privacy.events import from_json
@@ -214,6 +215,17 @@ def test_a_result_of_distributed_noise_is_by_rdp_and_of_a_promise_says_so(virtua
         (fp.ExampleDP(), {"local": fp.LocalTraining(drop_last=True)}, "each private step draws a Poisson sample"),
         (fp.LocalDP(epsilon=1e-4), {}, "the most that is drawn; use less noise, or ask for a larger epsilon"),
         ("example", {}, "privacy is a str; use fp.ExampleDP"),
+        (fp.LocalDP(), {"strategy": fp.Median()}, "'median' needs every worker's own update, and LocalDP"),
+        (fp.LocalDP(), {"strategy": fp.Scaffold()}, "'scaffold' has each worker keep what it made of its rows"),
+        (fp.CentralDP(), {"strategy": fp.FedDyn()}, "'feddyn' has each worker keep what it made of its rows"),
+        (fp.ExampleDP(), {"strategy": fp.FedProx()}, "'fedprox' adds a term to local training, and ExampleDP trains"),
+        (fp.CentralDP(), {"sampling": fp.Fixed(2)}, "'fixed' asks some of the workers, and CentralDP reckons with all"),
+        (fp.TreeDP(), {"sampling": fp.Poisson(0.5)}, "'poisson' asks some of the workers, and TreeDP reckons with all"),
+        (
+            fp.DistributedDP(),
+            {"sampling": fp.RoundRobin(2), "secure_aggregation": fp.SecureAggregation()},
+            "'round-robin' asks some of the workers, and DistributedDP reckons with all",
+        ),
     ],
 )
 def test_what_cannot_be_private_so_is_refused_before_anything_is_sent(
@@ -244,6 +256,37 @@ def test_a_run_says_before_it_begins_whose_budget_will_run_out_and_when(virtual:
         "the budget of alice runs out in round 2 of 2: epsilon 9.5 of 9.5 is left; it will refuse from then on"
     ]
     assert fleet.kinds("alice").count("budget-left") == 1
+
+
+@pytest.mark.parametrize(("count", "runs_out", "bills"), [(2, None, (1, 1, 1, 1, 0)), (3, 2, (1, 1, 1, 1, 1))])
+def test_a_sampled_worker_pays_for_the_rounds_it_is_asked_in_and_is_foretold_by_those(
+    virtual: Callable[..., Fleet], count: int, runs_out: int | None, bills: tuple[int, ...]
+) -> None:
+    """In turns of two alice is asked once in two rounds, in turns of three twice."""
+    small = held(PLAIN, fp.Budget(9.5, 1e-5), NAMES[:1])  # pays one round
+    fleet, notes = virtual({**held(PLAIN), **small}), []
+    mode, drawn = fp.LocalDP(noise_multiplier=1.5), fp.RoundRobin(count)
+    result = fit(fleet, mode, quorum=2, sampling=drawn, on_note=notes.append)
+    assert [note.split(":")[0] for note in notes] == (
+        [] if runs_out is None else [f"the budget of alice runs out in round {runs_out} of 2"]
+    )
+    assert tuple(len(billed(fleet, name)) for name in NAMES) == bills
+    assert result.privacy is not None
+    assert set(result.privacy.workers) == {name for name, bill in zip(NAMES, bills, strict=True) if bill}
+
+
+@pytest.mark.parametrize("strategy", [fp.FedProx(0.1), fp.FedAdam(0.05)], ids=lambda each: each.name)
+@pytest.mark.parametrize("summed", [False, True], ids=["clear", "sums"])
+def test_strategies_of_noisy_means_train_privately_at_the_same_bill(
+    virtual: Callable[..., Fleet], strategy: Strategy, summed: bool
+) -> None:
+    fleet = virtual(held(SUM if summed else PLAIN, names=NAMES))
+    secure = fleet.secure() if summed else None
+    result = fit(fleet, fp.LocalDP(noise_multiplier=2.0), strategy=strategy, secure_aggregation=secure)
+    assert [record.outcome for record in result.history.rounds] == ["complete"] * ROUNDS
+    assert {from_json(entry.draft.dp.event) for entry in billed(fleet, "alice")} == {Gaussian(2.0)}
+    first, trained = network().state_dict(), result.model.state_dict()
+    assert any(not torch.equal(first[name], trained[name]) for name in first)
 
 
 def test_a_budget_is_shown_to_whom_a_rule_of_its_data_set_names_and_to_nobody_else(

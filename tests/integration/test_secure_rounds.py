@@ -11,7 +11,6 @@ from fleets import RESEARCHER, Fleet, MakeFleet, dialling_fleet, listening_fleet
 from torch import nn
 
 import fedpriv as fp
-from fedpriv.learning.strategies import FedAvg, Strategy
 from fedpriv.policy.rules import cite
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
@@ -159,10 +158,8 @@ def test_a_rule_for_sums_lets_nothing_out_in_clear(fleet: Fleet) -> None:
 
 
 def test_a_strategy_that_needs_every_update_is_refused_with_the_reason(fleet: Fleet) -> None:
-    own = FedAvg()
-    median = Strategy("median", own.initialise, own.fold, own.conclude)
     with pytest.raises(fp.UsageError, match="'median' needs every worker's own update, and under secure aggregation"):
-        fit(fleet, "sums", secure_aggregation=fleet.secure(), strategy=median)
+        fit(fleet, "sums", secure_aggregation=fleet.secure(), strategy=fp.Median())
 
 
 def test_two_workers_are_too_few(make_fleet: MakeFleet) -> None:

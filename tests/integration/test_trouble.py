@@ -42,13 +42,13 @@ class Hanging:
         self.inner, self.left = inner, at
         self.reached, self.go = threading.Event(), threading.Event()
 
-    def carry_out(self, request: Request, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
+    def carry_out(self, request: Request, plan: Plan | None, stopped: Callable[[], bool], peer: str) -> Outcome:
         if isinstance(request, Train):
             self.left -= 1
             if self.left == 0:
                 self.reached.set()
                 self.go.wait(30)
-        return self.inner.carry_out(request, plan, stopped)
+        return self.inner.carry_out(request, plan, stopped, peer)
 
 
 def hang(worker: fp.VirtualWorker, at: int) -> Hanging:

@@ -71,7 +71,7 @@ def trained(width: int, normalised: bool, frozen: bool, optimizer: int):
         1, JobId("j"), 1, ROWS, plan.digest, 1, 4, True, False, 0, OPTIMIZERS[optimizer].hyperparameters, ("loss",),
         "study", tensors,
     )  # fmt: skip
-    return plan, training.train(Program(validate(plan)), rows, order, 0, lambda: False)
+    return plan, training.train(Program(validate(plan)), rows, order, 0, lambda: False, {})[0]
 
 
 @settings(max_examples=40, deadline=None)

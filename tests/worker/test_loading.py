@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pyarrow as arrow
 import pytest
-from pyarrow import csv, parquet
+import torch
+from pyarrow import csv, feather, parquet
 
 from fedpriv.errors import ConfigError, DataError
 from fedpriv.policy.rules import Metrics, Mock
@@ -29,6 +30,8 @@ def written(tmp_path, rows=None, name="rows.parquet", **changed):
     path = tmp_path / name
     if name.endswith(".csv"):
         csv.write_csv(table, path)
+    elif name.endswith((".arrow", ".feather")):
+        feather.write_feather(table, path)
     else:
         parquet.write_table(table, path)
     return path
@@ -49,6 +52,17 @@ def test_a_table_becomes_float32_features_and_a_target(tmp_path, name):
     assert made.columns == (Column("age", whole), Column("pulse", "float"), Column("smoker", "bool"))
     assert made.target_column == Column("ill", "category")
     assert (made.tags, made.release, made.description) == (("#a",), (Metrics(),), "four people")
+
+
+def test_arrow_and_feather_files_read_as_parquet_does(tmp_path):
+    expected = load_dataset(declared(written(tmp_path)))
+    for name in ("rows.arrow", "rows.feather"):
+        made = load_dataset(declared(written(tmp_path, name=name)))
+        assert torch.equal(made.features, expected.features)
+        assert made.describe() == expected.describe()
+    (tmp_path / "rows.arrow").write_bytes(b"no table")
+    with pytest.raises(DataError, match=r"rows.arrow does not read as arrow"):
+        load_dataset(declared(tmp_path / "rows.arrow"))
 
 
 def test_csv_announces_the_same_schema_whether_or_not_the_rows_are_whole_numbers(tmp_path):

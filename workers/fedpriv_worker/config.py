@@ -28,7 +28,7 @@ from fedpriv_worker.payloads import check_simulated
 from fedpriv_worker.promises import RowCount, check_promises
 
 FILE = "worker.toml"
-FILE_KINDS = (".parquet", ".csv", ".npz")
+FILE_KINDS = (".parquet", ".arrow", ".feather", ".csv", ".npz")
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,3})?")
 _LOADER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -82,9 +82,10 @@ class Tls:
 class DatasetConfig:
     """One data set as declared: where its rows are, what is learned from them, and what may leave.
 
-    `columns` picks the feature columns of a table (None: all but the target); `classes` names or numbers the
-    classes of an integer or text target. `mock` is a stand-in for anyone to read, a file or loader as `path` is.
-    `simulated` says that no row is of anybody.
+    `path` is a table, arrays, images or a folder of pictures, as `loading` reads them. `columns` picks the feature
+    columns of a table (None: all but the target); `classes` names or numbers the classes of an integer or text
+    target. `mock` is a stand-in for anyone to read, a file or loader as `path` is. `simulated` says that no row is of
+    anybody.
     """
 
     LATER: ClassVar[Mapping[str, str]] = Budget.LATER
@@ -106,10 +107,13 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         for what, path in (("path", self.path), ("mock", self.mock)):
-            if path is not None and not loader_of(path) and path.suffix.lower() not in FILE_KINDS:
+            if path is None or loader_of(path) or is_folder(path) or is_idx(path):
+                continue
+            if path.suffix.lower() not in FILE_KINDS:
                 raise UsageError(
-                    f"data set {self.name!r}: {what} {str(path)!r} is neither a file ending in {', '.join(FILE_KINDS)} "
-                    "nor a loader 'package.module:function'"
+                    f"data set {self.name!r}: {what} {str(path)!r} is neither a file ending in "
+                    f"{', '.join(FILE_KINDS)}, images in IDX (NAME-images-idx3-ubyte), a folder of pictures (its name "
+                    "has no ending), nor a loader 'package.module:function'"
                 )
         if self.mock == self.path:
             raise UsageError(f"data set {self.name!r}: mock is the data itself, which nobody may read; write another")
@@ -145,6 +149,16 @@ class DatasetConfig:
             path=self.path if self.loader else folder / self.path,
             mock=mock if mock is None or loader_of(mock) else folder / mock,
         )
+
+
+def is_idx(path: Path) -> bool:
+    """Return whether `path` is named as images in the IDX format are."""
+    return path.name.lower().removesuffix(".gz").endswith("-idx3-ubyte")
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether `path` is named as a folder of pictures is: without an ending."""
+    return not path.suffix and not is_idx(path)
 
 
 def loader_of(path: Path) -> str | None:

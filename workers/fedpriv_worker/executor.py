@@ -19,7 +19,7 @@ from fedpriv.entropy import Entropy, SystemEntropy, fresh_seed
 from fedpriv.errors import PlanRefused
 from fedpriv.ids import DatasetName, PlanDigest
 from fedpriv.plans.interpreter import Program
-from fedpriv.plans.plan import Plan
+from fedpriv.plans.plan import InputRole, Plan
 from fedpriv.plans.validation import Quota, validate
 from fedpriv.privacy.noises import ExampleNoise
 from fedpriv.updates import TensorSet
@@ -33,10 +33,11 @@ from fedpriv_worker.actions import (
     StoodIn,
     Summed,
 )
-from fedpriv_worker.bench import Bench
+from fedpriv_worker.bench import Bench, denormals_are_zero
 from fedpriv_worker.datasets import Dataset, Rows
 from fedpriv_worker.definitions import code_of
 from fedpriv_worker.example_gradients import ExampleGradients
+from fedpriv_worker.keeping import Keeping
 from fedpriv_worker.orders import Order, masked_among
 from fedpriv_worker.pricing import Price
 
@@ -52,8 +53,10 @@ MAXIMUM_BY_ROWS = 8
 class Executor(Protocol):
     """Carries out one request at a time; never raises and never blocks on a peer."""
 
-    def carry_out(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
-        """Return what `request` came to, run with `plan`; give up soon after `stopped` says that nobody waits."""
+    def carry_out(
+        self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool], peer: str
+    ) -> Outcome:
+        """Return what `request` of `peer` came to, run with `plan`; give up soon after nobody waits (`stopped`)."""
         ...
 
     def train_privately(self, order: Train, plan: Plan, price: Price, stopped: Callable[[], bool]) -> Outcome:
@@ -133,10 +136,13 @@ class InProcessExecutor:
         self._programs = programs or Programs()
         self._threads = threads
         self._entropy = entropy or SystemEntropy()
+        self._keeping = Keeping()
 
-    def carry_out(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
+    def carry_out(
+        self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool], peer: str
+    ) -> Outcome:
         """Return what `request` came to; every failure is a code."""
-        return self._guarded(request, lambda: self._outcome(request, plan, stopped))
+        return self._guarded(request, lambda: self._outcome(request, plan, stopped, peer))
 
     def train_privately(self, order: Train, plan: Plan, price: Price, stopped: Callable[[], bool]) -> Outcome:
         """Return what a private order came to; every failure is a code."""
@@ -151,16 +157,12 @@ class InProcessExecutor:
         return self._guarded(order, trained)
 
     def _guarded(self, request: OfferPlan | Order, work: Callable[[], Outcome]) -> Outcome:
-        """Do `work`; every failure is a code, and one on rows nothing at all where a sum is asked for.
-
-        The thread takes denormals for zero from here on, and so do those that torch starts for it: with them,
-        arithmetic takes as long as values say, and a peer could read rows off a clock.
-        """
-        torch.set_flush_denormal(True)
-        if self._threads is not None and torch.get_num_threads() != (threads := self._threads()):
-            torch.set_num_threads(threads)
+        """Do `work`; every failure is a code, and one on rows nothing at all where a sum is asked for."""
         try:
-            return work()
+            with denormals_are_zero():
+                if self._threads is not None and torch.get_num_threads() != (threads := self._threads()):
+                    torch.set_num_threads(threads)
+                return work()
         except Exception as error:  # noqa: BLE001 - whatever torch raises, its text quotes values and stays here
             broken = _broken(request, error)
             log.info("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
@@ -179,7 +181,9 @@ class InProcessExecutor:
         held = self._datasets[dataset]
         return held.features[:count], held.target[:count]
 
-    def _outcome(self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool]) -> Outcome:
+    def _outcome(
+        self, request: OfferPlan | Order, plan: Plan | None, stopped: Callable[[], bool], peer: str
+    ) -> Outcome:
         if stopped():
             raise training.Stopped
         match request:
@@ -188,8 +192,12 @@ class InProcessExecutor:
                 return Loaded()
             case Train():
                 rows = self._datasets[request.dataset].training
+                program = self._programs.of(plan)
                 seed = request.seed if request.invite is None else fresh_seed(self._entropy)
-                return training.train(self._programs.of(plan), rows, request, seed, stopped)
+                kept = self._keeping.before(peer, request) if program.plan.inputs_of(InputRole.KEPT) else {}
+                trained, left = training.train(program, rows, request, seed, stopped, kept)
+                self._keeping.after(peer, request, left)
+                return trained
             case Evaluate():
                 return training.evaluate(self._programs.of(plan), self._datasets[request.dataset].evaluation, request)
             case AskStatistics():

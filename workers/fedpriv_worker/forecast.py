@@ -39,7 +39,7 @@ ENTRY_KEY_BYTES = 32
 WORD_BYTES = 8
 """Length of one masked number in the larger of the two rings."""
 _LARGEST = (1 << 64) - 1
-_PRIVATE = (InputRole.FEATURES, InputRole.TARGET)
+_PRIVATE = (InputRole.FEATURES, InputRole.TARGET, InputRole.KEPT)
 
 
 @dataclass(frozen=True, slots=True)

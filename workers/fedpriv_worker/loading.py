@@ -1,4 +1,4 @@
-"""From a declared data set to its checked rows: Parquet, CSV, npz, or a loader that the owner installed.
+"""From a declared data set to its checked rows: tables, npz, images, or a loader that the owner installed.
 
 Every refusal says which data set, which column, how many rows and what to do, and quotes no value. Nothing is
 imputed, encoded or dropped: what is trained on is what the owner's file holds. npz files are read
@@ -17,8 +17,8 @@ import numpy as np
 
 from fedpriv.errors import ConfigError, DataError, nearest
 from fedpriv.wire.messages import Column
-from fedpriv_worker import tables
-from fedpriv_worker.config import DatasetConfig, WorkerConfig
+from fedpriv_worker import images, tables
+from fedpriv_worker.config import DatasetConfig, WorkerConfig, is_folder, is_idx
 from fedpriv_worker.datasets import Array, Dataset
 
 Loaded: TypeAlias = tuple[Array, Array, Sequence[str | Column] | None, Sequence[object] | None]
@@ -60,8 +60,13 @@ def load_dataset(config: DatasetConfig) -> Dataset:
 def _read(config: DatasetConfig) -> Loaded:
     if config.loader:
         return _from_loader(config, config.loader)
-    if not config.path.is_file():
-        raise DataError(f"data set {config.name!r}: {config.path} does not exist; correct its path")
+    folder = is_folder(config.path)
+    if not (config.path.is_dir() if folder else config.path.is_file()):
+        what = "is no folder of pictures" if folder and config.path.exists() else "does not exist"
+        raise DataError(f"data set {config.name!r}: {config.path} {what}; correct its path")
+    if folder or is_idx(config.path):
+        features, target = (images.load_folder if folder else images.load_idx)(config)
+        return features, target, config.columns, None
     return _from_npz(config) if config.path.suffix.lower() == ".npz" else tables.load_table(config)
 
 

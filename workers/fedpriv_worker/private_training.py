@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedpriv.entropy import Entropy, fresh_seed
 from fedpriv.errors import PlanRefused
 from fedpriv.plans.interpreter import Program
-from fedpriv.plans.plan import OutputRole, Plan
+from fedpriv.plans.plan import InputRole, OutputRole, Plan
 from fedpriv.privacy.noises import CentralNoise, ExampleNoise, LocalNoise, Noise, TreeNoise
 from fedpriv.privacy.rounding import clipped
 from fedpriv.updates import TensorSet
@@ -73,10 +73,13 @@ def as_a_whole(
 ) -> Trained:
     """Return what ordinary training changed in the model, clipped and noised as a whole; raise as `by_rows` does.
 
-    What fails on rows changed nothing, and that is noised like anything else.
+    What fails on rows changed nothing, and that is noised like anything else. A plan that keeps something for later
+    rounds is `Unfit`: it would be made of rows, and nobody pays for it.
     """
+    if program.plan.inputs_of(InputRole.KEPT):
+        raise training.Unfit(ErrorCode.BAD_REQUEST)
     try:
-        delta = training.train(program, rows, order, fresh_seed(entropy), stopped).delta
+        delta = training.train(program, rows, order, fresh_seed(entropy), stopped, {})[0].delta
     except (training.Unfit, training.Stopped):
         raise
     except Exception as error:  # noqa: BLE001 - whatever torch raises, its text quotes values and stays here

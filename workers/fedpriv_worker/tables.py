@@ -1,4 +1,4 @@
-"""Parquet and CSV files as a matrix of features and a target, through pyarrow.
+"""Parquet, Arrow (also Feather) and CSV files as a matrix of features and a target, through pyarrow.
 
 Columns are numbers or are refused by name: text is never encoded behind the owner's back. Missing values become NaN,
 which `Dataset` counts and refuses. No cell is ever quoted in an error.
@@ -19,7 +19,7 @@ from fedpriv_worker.datasets import missing_values
 
 try:
     import pyarrow as arrow
-    from pyarrow import compute, csv, parquet, types
+    from pyarrow import compute, csv, feather, parquet, types
 except ImportError:  # an extra, which only owners of tables install
     arrow = None
 
@@ -72,6 +72,8 @@ def _read(config: DatasetConfig) -> Table:
     try:
         if config.path.suffix.lower() == ".csv":
             return csv.read_csv(config.path)
+        if config.path.suffix.lower() in (".arrow", ".feather"):
+            return feather.read_table(config.path, memory_map=False)
         with parquet.ParquetFile(config.path) as file:
             return file.read()
     except (arrow.ArrowException, OSError) as error:

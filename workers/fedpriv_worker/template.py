@@ -57,8 +57,9 @@ key = "key.pem"
 # One [[dataset]] for each data set. Remove the "#" in front of the lines that you use.
 # [[dataset]]
 # name = "my-data"                     # what coordinators ask for
-# path = "rows.parquet"                # .parquet, .csv, .npz (arrays `features` and the target), or a loader
-                                       # "package.module:function" that you installed
+# path = "rows.parquet"                # .parquet, .arrow, .feather, .csv, .npz (arrays `features` and the target),
+                                       # NAME-images-idx3-ubyte (.gz), a folder with one folder of pictures per
+                                       # class, or a loader "package.module:function" that you installed
 # target = "outcome"                   # the column to learn: bool and float become float32, integer and text int64
 # columns = ["age", "pulse"]           # feature columns; otherwise all but the target
 # classes = ["no", "maybe", "yes"]     # classes of an integer or text target (or their number), alike at all workers

@@ -47,17 +47,24 @@ class Stopped(Exception):
     """The peer that asked is gone, or the worker is closing."""
 
 
-def train(program: Program, rows: Rows, order: Train, seed: int, stopped: Callable[[], bool]) -> Trained:
-    """Run the local epochs of one round; return what changed in the model and the mean loss of its steps.
+def train(
+    program: Program,
+    rows: Rows,
+    order: Train,
+    seed: int,
+    stopped: Callable[[], bool],
+    kept: Mapping[str, torch.Tensor],
+) -> tuple[Trained, Mapping[str, torch.Tensor]]:
+    """Run the local epochs of one round; return what changed in the model with the mean loss, and what stays here.
 
-    `seed` orders the rows and drives dropout, whatever the order says of one. A pass that has no whole batch changes
-    nothing. Raise `Stopped` between two passes when `stopped` says so.
+    `seed` orders the rows and drives dropout, whatever the order says of one; `kept` is what an earlier round left
+    here. A pass that has no whole batch changes nothing. Raise `Stopped` between two passes when `stopped` says so.
     """
     check_fit(program.plan, rows, order.model, order.hyperparameters)
     _check_order(order)
     _prepare(program, order.batch_size)
     generator = torch.Generator().manual_seed(seed)
-    bound = program.bind(order.model.tensors, order.hyperparameters, generator)
+    bound = program.bind(order.model.tensors, order.hyperparameters, generator, kept)
     losses: list[float] = []
     for _ in range(order.epochs):
         if stopped():
@@ -69,7 +76,7 @@ def train(program: Program, rows: Rows, order: Train, seed: int, stopped: Callab
     trained = bound.state()
     delta = TensorSet({name: trained[name].sub_(order.model[name]) for name in trained if name in changed})
     metrics = {"loss": sum(losses) / len(losses)} if "loss" in order.metrics else {}
-    return Trained(len(rows), metrics, delta)
+    return Trained(len(rows), metrics, delta), bound.kept()
 
 
 def evaluate(program: Program, rows: Rows, order: Evaluate) -> Evaluated:

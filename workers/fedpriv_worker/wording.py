@@ -8,6 +8,7 @@ line in the middle of them begins with a mark and further in than what we say. I
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -185,6 +186,8 @@ def _plan(plan: Plan) -> Iterator[str]:
     numbers, tensors, rest = parameters_of(plan)
     further = f", and {count(rest, 'further number')}" if rest else ""
     yield f"  The model has {count(numbers, 'trained number')} in {count(tensors, 'tensor')}{further}."
+    if kept := sum(math.prod(each.shape) for each in plan.inputs_of(InputRole.KEPT)):
+        yield f"  This worker keeps {count(kept, 'number')} of its own for the job's next round; they do not leave."
     for each in plan.inputs_of(InputRole.FEATURES, InputRole.TARGET):
         of = f" of {' x '.join(map(str, each.shape[1:]))}" if each.shape[1:] else ""
         yield f"  It reads the {each.role.value} of each row ({each.dtype}{of})."

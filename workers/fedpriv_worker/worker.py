@@ -215,11 +215,11 @@ class Worker:
         before: Admitted | None,
     ) -> Carried:
         if isinstance(action, Validate):
-            return Carried(self._executor.carry_out(action.request, action.request.plan, stopped))
+            return Carried(self._executor.carry_out(action.request, action.request.plan, stopped, recipient.name))
         admitted = _admitted(self.door, action, recipient) if before is None else before
         if isinstance(admitted, Carried):
             return admitted
-        outcome = _outcome(self._executor, action, admitted, stopped)
+        outcome = _outcome(self._executor, action, admitted, stopped, recipient)
         self.reached(Step.COMPUTED)
         if isinstance(outcome, Broken):
             self.door.give_up(admitted, charged=outcome.on_values)
@@ -262,11 +262,13 @@ def _admitted(door: Door, action: Execute, recipient: Recipient) -> Admitted | C
     return Carried(Answered(), again=admitted) if isinstance(admitted, Sealed) else admitted
 
 
-def _outcome(executor: Executor, action: Execute, admitted: Admitted, stopped: Callable[[], bool]) -> Outcome:
+def _outcome(
+    executor: Executor, action: Execute, admitted: Admitted, stopped: Callable[[], bool], recipient: Recipient
+) -> Outcome:
     """Return what an order came to; of a private one exactly what was paid for is executed."""
     order, price = action.order, admitted.price
     if price is None:
-        return executor.carry_out(order, action.plan, stopped)
+        return executor.carry_out(order, action.plan, stopped, recipient.name)
     assert isinstance(order, Train)  # nothing else is priced
     assert action.plan is not None  # as above
     return executor.train_privately(order, action.plan, price, stopped)

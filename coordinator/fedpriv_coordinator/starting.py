@@ -1,0 +1,37 @@
+"""Where a run starts: whether its strategy fits it, and the model and memory of round 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from fedpriv.errors import UsageError
+from fedpriv.ids import WorkerName
+from fedpriv.learning.strategies import Setting, Strategy
+from fedpriv.plans.plan import InputRole
+from fedpriv.wire.messages import Announcement
+from fedpriv_coordinator.experiment import History
+from fedpriv_coordinator.job import Job, model_tensors
+from fedpriv_coordinator.journal import Saved
+
+
+def setting_of(job: Job, strategy: Strategy, announced: Mapping[WorkerName, Announcement]) -> Setting:
+    """Return what `strategy` is told of the run; raise `UsageError` where it does not fit, saying what would."""
+    rows = [each.rows for found in announced.values() for each in found.datasets if each.name == job.dataset]
+    trained = frozenset(each.name for each in job.training.inputs_of(InputRole.PARAMETER))
+    setting = Setting(job.local, job.sampling.least(len(announced)), job.quorum, trained, tuple(rows))
+    if strategy.needs_loss and "loss" not in job.training_metrics:
+        raise UsageError(
+            f"strategy {strategy.name!r} weighs workers by their loss: ask for it with worker_metrics=('loss',), which "
+            "each owner has to allow"
+        )
+    strategy.check(setting)
+    return setting
+
+
+def fresh_start(job: Job, strategy: Strategy, setting: Setting, model: nn.Module) -> Saved:
+    """Return a run of no round yet, from the weights of `model`."""
+    tensors = model_tensors(model, job.training)
+    memory = strategy.initialise(setting, tensors)
+    return Saved(History(), job.training.digest.hex(), strategy.name, tensors, memory)
