@@ -22,7 +22,7 @@ from fedpriv.plans.plan import Plan
 from fedpriv.remote.connection import Connection
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import CloseRound, ErrorCode, Evaluate, Evaluation, OfferPlan, Train, Update
-from fedpriv_coordinator.course import Course
+from fedpriv_coordinator.course import Course, Part
 from fedpriv_coordinator.experiment import RoundRecord
 from fedpriv_coordinator.inspection import why_unusable, why_unusable_evaluation
 from fedpriv_coordinator.job import Job, taken_by
@@ -36,6 +36,7 @@ TELL_SECONDS = 5.0
 _PENDING = ErrorCode.APPROVAL_PENDING.name
 _MINDED = (ErrorCode.RELEASE_DENIED.name, ErrorCode.APPROVAL_DENIED.name, _PENDING)
 """Refusals that are about what would leave, so that asking for less may help."""
+_GONE = Part("lost", reason="it went away between this round and the one before")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,12 @@ class Coordinator:
         self._noising = None if settled is None else noising_of(settled, job.changed, SystemEntropy())
         self._offered: set[tuple[Connection, PlanDigest]] = set()
         self._asked: dict[WorkerName, Connection] = {}
+        self._left: tuple[WorkerName, ...] = ()  # who was here when the last round ended
 
     async def run_round(self, number: int, standing: Standing) -> Concluded:
         """Run round `number` from where the run stands and return how it ended."""
         started, before = self._clock.monotonic(), self._members.traffic()
+        missed = {name: _GONE for name in self._left if name not in self._members.connected}
         secure = self._secure
         sent = standing.model
         gathered = await (self._gather(number, sent) if secure is None else self._sum(secure, number, sent))
@@ -88,7 +91,8 @@ class Coordinator:
             else:
                 gathered = replace(gathered, reason="the updates together make a model that is not finite")
         seconds = self._clock.monotonic() - started
-        present = self._members.connected
+        present = self._left = tuple(self._members.connected)
+        gathered = replace(gathered, parts={**missed, **gathered.parts})
         record = record_of(number, gathered, measured, before, self._members.traffic(), seconds, present)
         pending = tuple(name for name, part in sorted(gathered.parts.items()) if part.code == _PENDING)
         return Concluded(record, gathered.reason, standing, pending)

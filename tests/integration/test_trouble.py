@@ -79,6 +79,22 @@ def test_a_worker_that_hangs_costs_one_deadline_and_its_late_update_changes_noth
     assert [record.outcome for record in result.history.rounds] == ["complete"] * 4
 
 
+def test_a_worker_that_goes_away_between_two_rounds_is_lost_in_the_later_one() -> None:
+    workers = [fp.VirtualWorker(name, [toy(40, seed=at, release=OPEN)]) for at, name in enumerate(("ann", "bob"))]
+    with fp.Federation(workers) as federation:
+
+        def cut(record: RoundRecord) -> None:
+            if record.number == 1:
+                runtime.run(federation._members.connected["bob"].close())
+
+        result = federation.fit(network(), dataset="toy", loss=LOSS, rounds=3, local=LOCAL, quorum=1, on_round=cut)
+    status = [{part.worker: part.status for part in record.workers} for record in result.history.rounds]
+    assert status == [{"ann": "folded", "bob": "folded"}, {"ann": "folded", "bob": "lost"}, {"ann": "folded"}]
+    (lost,) = result.lost
+    assert (lost.worker, lost.round) == ("bob", 2)
+    assert "went away between" in lost.reason
+
+
 def test_a_worker_that_is_cut_off_in_a_round_is_named_and_the_round_goes_on(tmp_path: Path) -> None:
     authority = Authority.create()
     hanging: list[Hanging] = []
