@@ -6,10 +6,12 @@ Prints a table, or with `--json` one JSON line, for each data set. Virtual worke
 of the rows, accuracy is that on the last quarter; a seed divides the rows, the noise comes from the operating system.
 For each epsilon: `central`, `distributed`, `central_executed` (central noise of the variance that the distributed mode
 really adds when nobody drops out, which is `price` times what it is billed for) and, where workers have rows enough,
-`example`. Figures are means and sample deviations over the seeds. `difference` is distributed minus central_executed,
-with the standard error of that mean. `executed_noise` compares the two more sharply: the deviation of all parameters
-where nothing is learned (a learning rate of 1e-12), over the one that the price foretells. `--plot` draws what was
-measured; `--from FILE` draws and tells lines that `--json` printed before, without a run.
+`example`. Figures are means and sample deviations over the seeds, one run each. One draw of noise moves an accuracy by
+more than the two modes differ, so `difference`, distributed minus central_executed, is that of DRAWS draws of each for
+each seed, by the code that workers and coordinator add them with, on what the workers of that seed learned; with the
+standard error of its mean. `executed_noise` is the deviation of all parameters of whole runs where nothing is learned
+(a learning rate of 1e-12), over the one that the price foretells. `--plot` draws what was measured; `--from FILE` draws
+and tells lines that `--json` printed before, without a run.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +36,17 @@ from torch import nn
 from torch.nn import functional as F
 
 import fedpriv as fp
+from fedpriv.entropy import SystemEntropy
 from fedpriv.learning.partition import iid
+from fedpriv.privacy.lattice import LatticeGaussian
 from fedpriv.privacy.modes import Mode
+from fedpriv.privacy.noises import DistributedNoise
+from fedpriv.privacy.rounding import clipped
 from fedpriv.secagg.thresholds import colluding, least_threshold
 
 DELTA = 1e-5
 EPSILONS = (0.5, 1.0, 2.0, 3.0, 4.0, 8.0)
-SEEDS = 5
+SEEDS, DRAWS = 5, 400
 CENTRE = 5 / 16  # of a feature's range: ink is rare, and so are large tumours
 EVERYBODY = 1000  # a batch that holds all rows of a worker
 BUDGET = fp.Budget(1e9, DELTA)  # one data set serves every run here; a real owner's ends after the first
@@ -119,16 +126,39 @@ class Fleet:
             self.workers.append(fp.VirtualWorker(f"worker-{at}", [rows]))
         self.federation = fp.Federation(self.workers)
 
+    @cached_property
+    def updates(self) -> list[np.ndarray]:
+        """What each worker's rows alone change in the model, shape (parameters,) each: a run of that worker alone."""
+        found = []
+        for worker in self.workers:
+            with fp.Federation([worker]) as alone:
+                _, result = self.fit(None, federation=alone)
+            found.append(nn.utils.parameters_to_vector(result.model.parameters()).detach().double().numpy())
+        return found
+
+    def accuracy(self, parameters: np.ndarray) -> float:
+        """Return the accuracy on the held-out rows of a model of these parameters; it began at zero."""
+        model = self.setting.model(self.tests[0].shape[1])
+        nn.utils.vector_to_parameters(torch.from_numpy(parameters).float(), model.parameters())
+        return self.accuracy_of(model)
+
+    def accuracy_of(self, model: nn.Module) -> float:
+        """Return the accuracy of `model` on the held-out rows."""
+        with torch.no_grad():
+            return self.setting.right(model(self.tests[0]), self.tests[1])
+
     def close(self) -> None:
         self.federation.close()
         for worker in self.workers:
             worker.close()
 
-    def fit(self, mode: Mode | None, *, by_rows: bool = False) -> tuple[float, fp.Result]:
+    def fit(
+        self, mode: Mode | None, *, by_rows: bool = False, federation: fp.Federation | None = None
+    ) -> tuple[float, fp.Result]:
         """Train under `mode` and return the accuracy on the held-out rows, and the result."""
         setting = self.setting
         summed = isinstance(mode, fp.DistributedDP | fp.ExampleDP)
-        result = self.federation.fit(
+        result = (federation or self.federation).fit(
             setting.model(self.tests[0].shape[1]),
             dataset="rows",
             loss=setting.loss,
@@ -138,22 +168,40 @@ class Fleet:
             privacy=mode,
             seed=self.seed,
         )
-        with torch.no_grad():
-            return setting.right(result.model(self.tests[0]), self.tests[1]), result
+        return self.accuracy_of(result.model), result
 
 
 def dimension(setting: Setting) -> int:
     return sum(value.numel() for value in setting.model(setting.load()[0].shape[1]).parameters())
 
 
-def price_of(setting: Setting, mode: fp.DistributedDP) -> float:
-    """Return how many times the billed variance is executed among all workers, none of whom drops out."""
+def noise_of(setting: Setting, mode: fp.DistributedDP) -> DistributedNoise:
+    """Return the noise that `mode` shares out among all workers, none of whom drops out."""
     count = setting.workers
     hostile = colluding(count)
     threshold = least_threshold(count, hostile)
     return mode.noise(
         rounds=setting.rounds, workers=count, threshold=threshold, dimension=dimension(setting), colluding=hostile
-    ).price
+    )
+
+
+def executed_multiplier(billed: float, noise: DistributedNoise) -> float:
+    """Return the multiplier of central noise of the variance that is executed where `billed` is what is billed."""
+    return billed * math.sqrt(noise.price)
+
+
+def gaps(fleet: Fleet, epsilon: float, billed: float, draws: int) -> list[float]:
+    """Return accuracies under distributed noise less those under central noise of its executed variance, by draw."""
+    setting, entropy = fleet.setting, SystemEntropy()
+    noise = noise_of(setting, fp.DistributedDP(clip=setting.clip, epsilon=epsilon, delta=DELTA))
+    central = LatticeGaussian(setting.clip, executed_multiplier(billed, noise), dimension(setting))
+    total = np.sum([clipped(update, setting.clip) for update in fleet.updates], axis=0)
+    found = []
+    for _ in range(draws):
+        shared = sum(noise.contribution(update, entropy) for update in fleet.updates) / noise.rounding.scale
+        one, other = (fleet.accuracy(values / setting.workers) for values in (shared, central.noisy(total, entropy)))
+        found.append(one - other)
+    return found
 
 
 def measured(fleet: Fleet, epsilon: float) -> dict[str, tuple[float, float]]:
@@ -168,7 +216,7 @@ def measured(fleet: Fleet, epsilon: float) -> dict[str, tuple[float, float]]:
     distributed = fp.DistributedDP(clip=setting.clip, **aim)
     one("central", fp.CentralDP(clip=setting.clip, **aim))
     one("distributed", distributed)
-    executed = found["distributed"][1] * math.sqrt(price_of(setting, distributed))
+    executed = executed_multiplier(found["distributed"][1], noise_of(setting, distributed))
     one("central_executed", fp.CentralDP(clip=setting.clip, noise_multiplier=executed, delta=DELTA))
     if setting.example is not None:
         one("example", fp.ExampleDP(clip=setting.example_clip, **aim), by_rows=True)
@@ -186,7 +234,8 @@ def executed_noise(fleet: Fleet) -> dict[str, float]:
         for name in ("distributed", "central_executed"):
             central = fp.CentralDP(clip=setting.clip, noise_multiplier=multiplier or 1.0, delta=DELTA)
             _, result = fleet.fit(distributed if name == "distributed" else central)
-            multiplier = multiplier or result.privacy.noise_multiplier * math.sqrt(price_of(setting, distributed))
+            billed = result.privacy.noise_multiplier
+            multiplier = multiplier or executed_multiplier(billed, noise_of(setting, distributed))
             noise = nn.utils.parameters_to_vector(result.model.parameters()).detach().double()
             wanted = multiplier * setting.clip * math.sqrt(setting.rounds) / setting.workers
             found[name] = float(noise.pow(2).mean().sqrt()) / wanted
@@ -200,17 +249,18 @@ def summary(values: list[float]) -> dict[str, float]:
     return {"mean": round(statistics.mean(values), 4), "deviation": round(deviation, 4)}
 
 
-def difference(pairs: list[tuple[float, float]]) -> dict[str, float]:
-    found = summary([left - right for left, right in pairs])
-    return {"mean": found["mean"], "standard_error": round(found["deviation"] / math.sqrt(len(pairs)), 4)}
+def difference(found: list[float]) -> dict[str, float]:
+    told = summary(found)
+    return {"mean": told["mean"], "standard_error": round(told["deviation"] / math.sqrt(len(found)), 4)}
 
 
-def document(name: str, setting: Setting, seeds: int) -> dict[str, object]:
+def document(name: str, setting: Setting, seeds: int, draws: int) -> dict[str, object]:
     """Run everything about one data set and return what came of it."""
     begun, load = time.perf_counter(), os.getloadavg()[0]
     plain: dict[str, list[float]] = {"update": [], "example": []}
     noise: list[dict[str, float]] = []
     runs: dict[float, list[dict[str, tuple[float, float]]]] = {epsilon: [] for epsilon in setting.epsilons}
+    apart: dict[float, list[float]] = {epsilon: [] for epsilon in setting.epsilons}
     for seed in range(seeds):
         fleet = Fleet(setting, seed)
         try:
@@ -220,30 +270,31 @@ def document(name: str, setting: Setting, seeds: int) -> dict[str, object]:
             noise.append(executed_noise(fleet))
             for epsilon, into in runs.items():
                 into.append(measured(fleet, epsilon))
+                apart[epsilon] += gaps(fleet, epsilon, into[-1]["distributed"][1], draws)
         finally:
             fleet.close()
         print(f"{name}: {seed + 1} of {seeds} seeds", file=sys.stderr)
-    by_epsilon, pairs = {}, []
+    by_epsilon = {}
     for epsilon, each in runs.items():
         told = {
             mode: {**summary([run[mode][0] for run in each]), "noise_multiplier": round(each[0][mode][1], 4)}
             for mode in each[0]
         }
-        both = [(run["distributed"][0], run["central_executed"][0]) for run in each]
-        pairs += both
-        by_epsilon[f"{epsilon:g}"] = {**told, "difference": difference(both)}
+        by_epsilon[f"{epsilon:g}"] = {**told, "difference": difference(apart[epsilon])}
     return {
-        "benchmark": "privacy_utility", "data": name, "workers": setting.workers, "seeds": seeds, "delta": DELTA,
-        "parameters": dimension(setting), "clip": setting.clip, "rounds": setting.rounds,
+        "benchmark": "privacy_utility", "data": name, "workers": setting.workers, "seeds": seeds, "draws": draws,
+        "delta": DELTA, "parameters": dimension(setting), "clip": setting.clip, "rounds": setting.rounds,
         "steps": setting.local.epochs, "lr": setting.local.optimizer.lr,
         "example": None if setting.example is None else {
             "clip": setting.example_clip, "rounds": setting.example_rounds, "steps": setting.example.epochs,
             "lr": setting.example.optimizer.lr, "batch_size": setting.example.batch_size,
         },
-        "price": round(price_of(setting, fp.DistributedDP(clip=setting.clip, noise_multiplier=1.0, delta=DELTA)), 3),
+        "price": round(
+            noise_of(setting, fp.DistributedDP(clip=setting.clip, noise_multiplier=1.0, delta=DELTA)).price, 3
+        ),
         "none": {mode: summary(values) for mode, values in plain.items() if values},
         "executed_noise": {mode: summary([each[mode] for each in noise]) for mode in noise[0]},
-        "epsilon": by_epsilon, "difference": difference(pairs),
+        "epsilon": by_epsilon,
         "seconds": round(time.perf_counter() - begun, 1), "load_before": round(load, 1),
     }  # fmt: skip  # one line of numbers
 
@@ -308,7 +359,7 @@ def draw(every: list[dict], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON line a data set on stdout")
-    parser.add_argument("--quick", action="store_true", help="two seeds, epsilon 3 and 8 at most, no 40 workers")
+    parser.add_argument("--quick", action="store_true", help="two seeds, epsilon 3 and 8, few draws, no 40 workers")
     parser.add_argument("--only", choices=SETTINGS, help="one data set")
     parser.add_argument("--plot", type=Path, help="where the picture goes")
     parser.add_argument("--from", dest="earlier", type=Path, help="JSON lines to show instead of a run")
@@ -320,7 +371,7 @@ def main() -> None:
         wanted = [name for name in SETTINGS if not (options.quick and name == "digits-40")]
         for name in [options.only] if options.only else wanted:
             setting = replace(SETTINGS[name], epsilons=(3.0, 8.0)) if options.quick else SETTINGS[name]
-            every.append(document(name, setting, 2 if options.quick else SEEDS))
+            every.append(document(name, setting, *((2, 20) if options.quick else (SEEDS, DRAWS))))
     for found in every:
         print(json.dumps(found) if options.json else f"{table(found)}\n", flush=True)
     if options.plot is not None:
