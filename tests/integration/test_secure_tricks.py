@@ -104,9 +104,9 @@ def test_nothing_is_computed_before_the_masks_are_there(cheat: Cheat, monkeypatc
     trained: list[str] = []
     original = InProcessExecutor._outcome
 
-    def watched(self: InProcessExecutor, request, plan, stopped):
+    def watched(self: InProcessExecutor, request, plan, stopped, peer):
         trained.extend(["trained"] if isinstance(request, Train) else [])
-        return original(self, request, plan, stopped)
+        return original(self, request, plan, stopped, peer)
 
     monkeypatch.setattr(InProcessExecutor, "_outcome", watched)
     _, summed = cheat.play(alter=alter, deadlines_seconds=IMPATIENT)
@@ -142,5 +142,5 @@ def test_time_tells_nothing_of_denormals() -> None:
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(kept).result() == size  # the control
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(executor.carry_out, AskStatistics(1, DatasetName("toy"), ("count",), ""), None, bool).result()
+        pool.submit(executor.carry_out, AskStatistics(1, DatasetName("toy"), ("count",), ""), None, bool, "me").result()
         assert pool.submit(kept).result() == 0

@@ -33,7 +33,7 @@ from fedpriv_worker.actions import (
     StoodIn,
     Summed,
 )
-from fedpriv_worker.bench import Bench, denormals_are_zero
+from fedpriv_worker.bench import Bench
 from fedpriv_worker.datasets import Dataset, Rows
 from fedpriv_worker.definitions import code_of
 from fedpriv_worker.example_gradients import ExampleGradients
@@ -157,12 +157,16 @@ class InProcessExecutor:
         return self._guarded(order, trained)
 
     def _guarded(self, request: OfferPlan | Order, work: Callable[[], Outcome]) -> Outcome:
-        """Do `work`; every failure is a code, and one on rows nothing at all where a sum is asked for."""
+        """Do `work`; every failure is a code, and one on rows nothing at all where a sum is asked for.
+
+        The thread takes denormals for zero from here on, and so do those that torch starts for it: with them,
+        arithmetic takes as long as values say, and a peer could read rows off a clock.
+        """
+        torch.set_flush_denormal(True)
+        if self._threads is not None and torch.get_num_threads() != (threads := self._threads()):
+            torch.set_num_threads(threads)
         try:
-            with denormals_are_zero():
-                if self._threads is not None and torch.get_num_threads() != (threads := self._threads()):
-                    torch.set_num_threads(threads)
-                return work()
+            return work()
         except Exception as error:  # noqa: BLE001 - whatever torch raises, its text quotes values and stays here
             broken = _broken(request, error)
             log.info("request %d failed: %s, %s", request.request, broken.code.name, type(error).__name__)
