@@ -21,7 +21,7 @@ from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.sampling import Sampling
-from fedpriv.learning.strategies import FedAvg, Strategy
+from fedpriv.learning.strategies import Strategy, checked_strategy
 from fedpriv.privacy.modes import Mode
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.reach import Reachable
@@ -39,7 +39,7 @@ from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.privacy_report import privacy_of
 from fedpriv_coordinator.private_job import Settled
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
-from fedpriv_coordinator.secure_aggregation import SecureAggregation
+from fedpriv_coordinator.secure_aggregation import SecureAggregation, asked_for
 from fedpriv_coordinator.secure_rounds import RoundsOf
 from fedpriv_coordinator.starting import fresh_start, setting_of
 from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, ask_for_sum, combined
@@ -143,7 +143,7 @@ class Federation:
         `deadline_seconds`. `secure_aggregation` shows sums alone, `privacy` makes what is learned private, `on_note`
         hears of budgets that will not last. With `run`, rounds are saved; `resume` goes on from them.
         """
-        chosen, secure, announced = strategy or FedAvg(), secure_aggregation, self._announced()
+        chosen, secure, announced = checked_strategy(strategy), asked_for(secure_aggregation), self._announced()
         job = prepare(
             model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, quorum=quorum, sampling=sampling,
             local=chosen.prepare(local or LocalTraining()), deadline_seconds=deadline_seconds, privacy=privacy,
@@ -171,7 +171,7 @@ class Federation:
         With `secure_aggregation` this process sees the sums over all workers that answer, and nothing of one.
         """
         schema = agreed_schema(DatasetName(dataset), self._announced())
-        if (secure := self._rounds.of(secure_aggregation)) is not None:
+        if (secure := self._rounds.of(asked_for(secure_aggregation))) is not None:
             return combined([runtime.run(ask_for_sum(secure, self._members, schema, purpose, timeout_seconds))])
         return combined(runtime.run(ask_all(self._members, schema, purpose, timeout_seconds)))
 

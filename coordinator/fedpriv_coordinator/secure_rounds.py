@@ -35,7 +35,15 @@ from fedpriv_coordinator.course import Part
 from fedpriv_coordinator.job import Job
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.offenders import offenders
-from fedpriv_coordinator.secure_aggregation import Numbering, SecureAggregation, Subject, describe, least_in_sum
+from fedpriv_coordinator.secure_aggregation import (
+    Numbering,
+    SecureAggregation,
+    Subject,
+    check_reach,
+    describe,
+    least_in_sum,
+    majority,
+)
 from fedpriv_coordinator.summing import Summed, Summing
 
 
@@ -153,7 +161,9 @@ class RoundsOf:
         if strategy is not None and not strategy.of_sums:
             raise UsageError(
                 f"strategy {strategy.name!r} needs every worker's own update, and under secure aggregation nobody sees "
-                "one; use one that needs their mean alone, such as FedAvg, or train without secure_aggregation"
+                "one; use one that needs their mean alone, such as FedAvg, or train without secure_aggregation. One of "
+                "your own whose fold and conclude come to the same when the mean is folded once says so: "
+                "Strategy(..., of_sums=True)"
             )
         if job is not None and job.local.drop_last:
             raise UsageError(
@@ -165,7 +175,18 @@ class RoundsOf:
                 f"sampling {job.sampling.name!r} counts updates by factors or takes the first that come, and a sum of "
                 "masked updates can do neither; use Fraction, Fixed without over, Between, Poisson or RoundRobin"
             )
-        return SecureRounds(how, self._roster(how).roster, self._members, self._numbering, self._clock)
+        roster = self._roster(how).roster
+        self._check_reach(how, roster, job)
+        return SecureRounds(how, roster, self._members, self._numbering, self._clock)
+
+    def _check_reach(self, how: SecureAggregation, roster: Roster, job: Job | None) -> None:
+        """Raise `UsageError` where no round could have a sum, though nobody were missing; statistics ask everybody."""
+        able = tuple(name for name in self._members.expected if name in roster.keys)
+        most, quorum = len(able), majority(len(self._members.connected))
+        if job is not None:
+            most = max(len(job.chosen(number, able).workers) for number in range(1, job.rounds + 1))
+            quorum = job.quorum
+        check_reach(how, most, len(roster.keys), quorum)
 
     def _roster(self, how: SecureAggregation) -> SignedRoster:
         given = how.signed_roster()

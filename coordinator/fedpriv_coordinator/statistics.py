@@ -17,6 +17,7 @@ from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import AskStatistics, DatasetDescription, Statistics
 from fedpriv_coordinator.inspection import why_unusable_statistics
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.secure_aggregation import majority
 from fedpriv_coordinator.secure_rounds import Asked, SecureRounds, total_statistics
 
 KINDS = ("count", "sum", "sum-of-squares")
@@ -68,8 +69,8 @@ async def ask_for_sum(
         return connection
 
     order = AskStatistics(0, schema.name, KINDS, purpose)
-    quorum = len(members.connected) // 2 + 1
-    summed = await secure.ask(Asked(order, (), quorum, timeout_seconds), ready)
+    asked = Asked(order, (), majority(len(members.connected)), timeout_seconds)
+    summed = await secure.ask(asked, ready)
     if summed.sum is None:
         reasons = "; ".join(f"{worker}: {part.reason}" for worker, part in summed.parts.items() if part.reason)
         raise RoundAbandoned(f"there are no statistics: {summed.reason}: {reasons}")

@@ -164,5 +164,5 @@ def test_a_strategy_that_needs_every_update_is_refused_with_the_reason(fleet: Fl
 
 def test_two_workers_are_too_few(make_fleet: MakeFleet) -> None:
     fleet = make_fleet(held(NAMES[:2], ("sums",)))
-    with pytest.raises(fp.RoundAbandoned, match="2 workers of the roster are connected, 3 are needed in the sum"):
+    with pytest.raises(fp.UsageError, match=r"minimum_workers is 3, and a round asks at most 2 workers .* have more"):
         fit(fleet, "sums", secure_aggregation=fleet.secure())
