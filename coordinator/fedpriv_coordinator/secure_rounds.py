@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedpriv.clock import Clock
-from fedpriv.errors import UsageError
+from fedpriv.errors import UsageError, counted
 from fedpriv.ids import WorkerName
 from fedpriv.learning.strategies import Strategy
 from fedpriv.privacy.modes import DistributedDP
@@ -74,6 +74,10 @@ class SecureRounds:
         self._clock = clock
         self._offenders: frozenset[WorkerName] = frozenset()
 
+    def least(self, quorum: int) -> int:
+        """Return how many workers a round has to begin with, where an order needs `quorum`."""
+        return max(self._how.minimum_workers, quorum)
+
     async def ask(self, asked: Asked, ready: Callable[[WorkerName], Awaitable[Connection]]) -> Summed:
         """Run one round for an order and return how it ended; `ready` returns a connection that knows its plan.
 
@@ -93,11 +97,12 @@ class SecureRounds:
         able, strangers = self._invited()
         workers = asked.sampled(tuple(able))
         parts = {each.worker: Part("refused", reason=each.explanation) for each in strangers}
-        least = max(self._how.minimum_workers, asked.quorum)
+        least = self.least(asked.quorum)
         if len(workers) < least:
-            reason = f"{len(able)} workers of the roster are connected, {least} are needed in the sum"
+            reason = f"nobody was asked: {counted(len(able), 'worker')} of the roster connected"
             if len(workers) < len(able):
-                reason = f"{len(workers)} of {len(able)} workers were drawn, {least} are needed in the sum"
+                reason = f"nobody was asked: {len(workers)} of {counted(len(able), 'worker')} drawn"
+            reason = f"{reason}, and {least} are needed in the sum"
             return Summed(parts, reason=reason, findings=strangers)
         order = asked.order
         private = order.privacy if isinstance(order, Train) else None

@@ -134,8 +134,10 @@ def test_ledgers_show_nothing_of_a_worker_but_masked_words_and_what_the_protocol
 
 def test_a_rule_for_more_workers_than_are_in_the_sum_lets_nothing_out(fleet: Fleet) -> None:
     began = len(fleet.kinds("alice"))
-    with pytest.raises(fp.RoundAbandoned, match="no rule of the owner lets this result leave"):
+    said = r"minimum_workers of the rule secure-sum.*; raise minimum_workers.* \(here 4 of 5 workers have to be in it\)"
+    with pytest.raises(fp.RoundAbandoned, match=said) as refused:
         fit(fleet, "of-five", secure_aggregation=fleet.secure())
+    assert str(refused.value).count("alice, bob, carol, dave, erin: refused: its owner lets this out in a sum") == 1
     assert not {kind for kind in since(fleet, "alice", began) if kind.startswith("secagg")}
     fit(fleet, "of-five", secure_aggregation=fleet.secure(minimum_workers=5))
     assert since(fleet, "alice", began).count("secagg-masked") == 1
