@@ -176,3 +176,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the valid name closest to `name`, or "" when none is close."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def counted(number: int, noun: str, many: str = "") -> str:
+    """Return a number with its noun: 1 worker, 3 workers."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"

@@ -69,6 +69,8 @@ class Coordinator:
         self._strategy = strategy
         self._clock = clock
         self._secure = secure
+        self.needed = job.quorum if secure is None else secure.least(job.quorum)
+        """How many workers have to be there before a round can begin."""
         settled = job.settled
         self._noising = None if settled is None else noising_of(settled, job.changed, SystemEntropy())
         self._offered: set[tuple[Connection, PlanDigest]] = set()

@@ -50,7 +50,7 @@ Return = Callable[[WorkerName], Coroutine[Any, Any, None]]
 class Part:
     """One worker's part in a round, as far as it is known; `code` is the error code of one that refused."""
 
-    status: WorkerStatus = "late"
+    status: WorkerStatus = "unused"
     weight: float = 0.0
     loss: float | None = None
     seconds: float = 0.0

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from fedpriv_coordinator.evidence import Evidence
     from fedpriv_coordinator.privacy_report import PrivacyReport
 
-WorkerStatus: TypeAlias = Literal["folded", "lost", "refused", "rejected", "late"]
+WorkerStatus: TypeAlias = Literal["folded", "lost", "refused", "rejected", "late", "unused"]
+"""What became of a worker's part; "unused" says that it was asked, and the round was over before its part counted."""
 Outcome: TypeAlias = Literal["complete", "abandoned"]
-Summands: TypeAlias = Literal["updates", "metrics"]
+Summands: TypeAlias = Literal["updates", "metrics", "statistics"]
 
 HISTORY, CURVES, MODEL, REPORT = "history.json", "curves.png", "model.safetensors", "report.html"
 _RECORD_COLUMNS = ("loss", "seconds", "bytes_in", "bytes_out")
@@ -57,9 +58,10 @@ class WorkerRound:
 
 @dataclass(frozen=True, slots=True)
 class RoundFinding:
-    """Why a worker did not count in a round of secure aggregation; one that stopped itself signed that.
+    """Why a worker did not stay to the end of a sum, of what `summands`; one that stopped itself signed that.
 
-    `sid`, `phase`, `reason`, `subject` and `signature` (hexadecimal) are what it signed; "" and -1 where nothing was.
+    Its part may be in the sum all the same. `sid`, `phase`, `reason`, `subject` and `signature` (hexadecimal) are what
+    it signed; "" and -1 where nothing was.
     """
 
     worker: str
@@ -69,6 +71,7 @@ class RoundFinding:
     subject: str = ""
     phase: int = -1
     signature: str = ""
+    summands: Summands = "updates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,9 @@ class SumRecord:
 class RoundRecord:
     """One round: the weighted training loss, the coordinator's own evaluation, and the workers' weighted mean.
 
-    Under secure aggregation no worker's own weight and metrics are known; `sums` say who was in each sum, `findings`
-    who was left out and why, and `saturated` how many numbers in the sum were out of bounds, and so were clipped.
+    `reason` says why it was abandoned, "" if it was not. Under secure aggregation no worker's own weight and metrics
+    are known; `sums` say who was in each sum, `findings` who did not stay to its end and why, and `saturated` how many
+    numbers in the sum were out of bounds, and so were clipped.
     """
 
     number: int
@@ -109,6 +113,7 @@ class RoundRecord:
     findings: tuple[RoundFinding, ...] = ()
     saturated: int = 0
     sums: tuple[SumRecord, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +161,14 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Every round in order, and what training on all rows in one place would have reached, where that is known."""
+    """Every round in order, and what training on all rows in one place would have reached, where that is known.
+
+    `before` are the sums of statistics that whoever ran it was shown before the run.
+    """
 
     rounds: tuple[RoundRecord, ...] = ()
     baseline: Mapping[str, float] | None = None
+    before: tuple[SumRecord, ...] = ()
 
     def column(self, name: str) -> tuple[float | None, ...]:
         """Return one value per round, None where a round has none.

@@ -21,7 +21,7 @@ from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.learning.sampling import Sampling
-from fedpriv.learning.strategies import FedAvg, Strategy
+from fedpriv.learning.strategies import Strategy, checked_strategy
 from fedpriv.privacy.modes import Mode
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.reach import Reachable
@@ -30,16 +30,16 @@ from fedpriv.transport.runtime import Running, runtime
 from fedpriv.wire.messages import Announcement
 from fedpriv_coordinator.coordinator import Coordinator
 from fedpriv_coordinator.evidence import OnMessage, evidence_of
-from fedpriv_coordinator.experiment import Egress, JobFacts, Result, RoundRecord
+from fedpriv_coordinator.experiment import Egress, JobFacts, Result, RoundRecord, SumRecord
 from fedpriv_coordinator.foretelling import foretell
 from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, made_private, prepare
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
-from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.membership import Membership, Received
 from fedpriv_coordinator.privacy_report import privacy_of
 from fedpriv_coordinator.private_job import Settled
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
-from fedpriv_coordinator.secure_aggregation import SecureAggregation
+from fedpriv_coordinator.secure_aggregation import SecureAggregation, asked_for
 from fedpriv_coordinator.secure_rounds import RoundsOf
 from fedpriv_coordinator.starting import fresh_start, setting_of
 from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, ask_for_sum, combined
@@ -53,6 +53,7 @@ class Federation:
         self._clock = SystemClock()
         self._members = Membership([worker.name for worker in workers])
         self._rounds = RoundsOf(self._members, tuple(workers), self._clock)
+        self._summed: tuple[SumRecord, ...] = ()
         self._lobby: Lobby | None = None
         self._looking: Running[None] | None = None
         connections = [runtime.run(worker.reach(PeerName(name))) for worker in workers]
@@ -96,7 +97,7 @@ class Federation:
         self._evidence = evidence_of(state, credentials.peer.name, self._clock, note)
         if on_message is not None:
             self._evidence.tell_of_messages(on_message)
-        self._lobby = self._looking = None
+        self._lobby, self._looking, self._summed = None, None, ()
         try:
             self._lobby = lobby = Lobby(address, credentials, self._members, note, self._evidence)
             if on_listening is not None:
@@ -141,9 +142,9 @@ class Federation:
         `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
         here. A round asks whom `sampling` draws (default: all) and needs `quorum` updates (default: a majority) within
         `deadline_seconds`. `secure_aggregation` shows sums alone, `privacy` makes what is learned private, `on_note`
-        hears of budgets that will not last. With `run`, rounds are saved; `resume` goes on from them.
+        hears of budgets that will not last and of waits. `run` is a new folder for the rounds; `resume` goes on there.
         """
-        chosen, secure, announced = strategy or FedAvg(), secure_aggregation, self._announced()
+        chosen, secure, announced = checked_strategy(strategy), asked_for(secure_aggregation), self._announced()
         job = prepare(
             model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, quorum=quorum, sampling=sampling,
             local=chosen.prepare(local or LocalTraining()), deadline_seconds=deadline_seconds, privacy=privacy,
@@ -151,12 +152,12 @@ class Federation:
         )  # fmt: skip  # one line of terms
         job = made_private(job, privacy, announced, chosen, secure, _instance(run), resume=resume)
         setting, sums = setting_of(job, chosen, announced), self._rounds.of(secure, chosen, job)
-        watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
-        start = begin(watch.folder, fresh_start(job, chosen, setting, model), resume=resume)
-        coordinator = Coordinator(job, self._members, chosen, self._clock, sums)
-        foretell(job, self._members, on_note or _silent)
+        watch = Watch(copy.deepcopy(model), evaluate, on_round, _folder(run), on_note or _silent)
+        start = begin(watch.folder, fresh_start(job, chosen, setting, model, self._summed), resume=resume)
+        coordinator, before = Coordinator(job, self._members, chosen, self._clock, sums), self._members.received()
+        foretell(job, self._members, watch.note)
         reached = train(coordinator, self._members, job, setting, start, watch, self._after_round)
-        return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan), job.settled)
+        return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan), job.settled, before)
 
     def statistics(
         self,
@@ -171,18 +172,16 @@ class Federation:
         With `secure_aggregation` this process sees the sums over all workers that answer, and nothing of one.
         """
         schema = agreed_schema(DatasetName(dataset), self._announced())
-        if (secure := self._rounds.of(secure_aggregation)) is not None:
-            return combined([runtime.run(ask_for_sum(secure, self._members, schema, purpose, timeout_seconds))])
+        if (secure := self._rounds.of(asked_for(secure_aggregation))) is not None:
+            asked = ask_for_sum(secure, self._members, schema, purpose, timeout_seconds)
+            total, sums = runtime.run(asked)
+            self._summed += sums
+            return combined([total])
         return combined(runtime.run(ask_all(self._members, schema, purpose, timeout_seconds)))
 
     def egress(self) -> tuple[Egress, ...]:
-        """Return what was received from each worker so far, by kind of message."""
-        received = self._members.received()
-        return tuple(
-            Egress(worker, kind, messages, size)
-            for worker, kinds in received.items()
-            for kind, (messages, size) in sorted(kinds.items())
-        )
+        """Return what was received from each worker so far, by kind of message; a result has that of its run alone."""
+        return _egress(self._members.received(), {})
 
     def close(self) -> None:
         """Cosign the workers' ledgers once more, say goodbye to every one, and stop listening."""
@@ -202,13 +201,15 @@ class Federation:
     ) -> None:
         self.close()
 
-    def _result(self, watch: Watch, reached: Saved, facts: JobFacts, settled: Settled | None) -> Result:
+    def _result(
+        self, watch: Watch, reached: Saved, facts: JobFacts, settled: Settled | None, before: Received
+    ) -> Result:
         load_tensors(watch.model, reached.model)
         run = None if watch.folder is None else watch.folder.folder
         return Result(
             watch.model,
             reached.history,
-            self.egress(),
+            _egress(self._members.received(), before),
             privacy=None if settled is None else privacy_of(settled, facts.dataset, reached.history),
             run=run,
             lost=reached.history.lost,
@@ -244,6 +245,22 @@ class Federation:
         await self._members.close()
         if self._lobby is not None:
             await self._lobby.close()
+
+
+def _folder(run: str | Path | None) -> RunFolder | None:
+    return None if run is None else RunFolder(Path(run))
+
+
+def _egress(received: Received, before: Received) -> tuple[Egress, ...]:
+    """Return what was received from each worker, by kind, less what had been `before`."""
+    counted = (
+        (worker, kind, now, before.get(worker, {}).get(kind, (0, 0)))
+        for worker, kinds in received.items()
+        for kind, now in sorted(kinds.items())
+    )
+    return tuple(
+        Egress(worker, kind, now[0] - then[0], now[1] - then[1]) for worker, kind, now, then in counted if now != then
+    )
 
 
 def _instance(run: str | Path | None) -> str:

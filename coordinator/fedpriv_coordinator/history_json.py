@@ -31,6 +31,7 @@ def written(history: History) -> str:
     """Return the history as JSON text; a number that is not finite is written as a string."""
     document = {
         "format": FORMAT,
+        "before": [_document(record) for record in history.before],
         "rounds": [_document(record) for record in history.rounds],
         "baseline": None if history.baseline is None else _document(history.baseline),
     }
@@ -43,13 +44,14 @@ def read(text: str) -> History:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the history is not JSON: {error}") from None
-    top = reading.keys(document, {"format", "rounds", "baseline"}, "history")
+    top = reading.keys(document, {"format", "before", "rounds", "baseline"}, "history")
     if top["format"] != FORMAT:
         raise UsageError(f"history.format is {top['format']!r}, but this version reads {FORMAT!r}")
     baseline = top["baseline"]
     return History(
         tuple(_round(item, f"rounds[{at}]") for at, item in reading.items(top["rounds"], "rounds")),
         None if baseline is None else reading.metrics(baseline, "baseline"),
+        tuple(_sum(item, f"before[{at}]") for at, item in reading.items(top["before"], "before")),
     )
 
 
@@ -86,6 +88,7 @@ def _round(document: object, where: str) -> RoundRecord:
         ),
         saturated=reading.integer(found["saturated"], f"{where}.saturated"),
         sums=tuple(_sum(item, f"{where}.sums[{at}]") for at, item in reading.items(found["sums"], f"{where}.sums")),
+        reason=reading.text(found["reason"], f"{where}.reason"),
     )
 
 
@@ -109,9 +112,10 @@ def _names(document: object, where: str) -> tuple[str, ...]:
 
 def _finding(document: object, where: str) -> RoundFinding:
     found = reading.keys(document, {each.name for each in fields(RoundFinding)}, where)
-    phase = found.pop("phase")
+    phase, summands = found.pop("phase"), found.pop("summands")
+    summed = reading.one_of(summands, get_args(Summands), f"{where}.summands")
     texts = {name: reading.text(value, f"{where}.{name}") for name, value in found.items()}
-    return RoundFinding(**texts, phase=-1 if phase == -1 else reading.integer(phase, f"{where}.phase"))
+    return RoundFinding(**texts, phase=-1 if phase == -1 else reading.integer(phase, f"{where}.phase"), summands=summed)
 
 
 def _worker(document: object, where: str) -> WorkerRound:

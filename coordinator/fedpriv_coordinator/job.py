@@ -26,7 +26,7 @@ from fedpriv.wire.fields import MAXIMUM_PURPOSE_BYTES
 from fedpriv.wire.messages import Announcement, DatasetDescription
 from fedpriv_coordinator.fitting import check_code, disagreement, explained
 from fedpriv_coordinator.private_job import Setting, Settled, check_private, settle
-from fedpriv_coordinator.secure_aggregation import SecureAggregation
+from fedpriv_coordinator.secure_aggregation import SecureAggregation, majority
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 METRICS: Mapping[str, Loss] = {"accuracy": accuracy}
@@ -124,7 +124,7 @@ def prepare(
         rounds=rounds,
         seed=seed,
         local=local,
-        quorum=asked // 2 + 1 if quorum is None else quorum,
+        quorum=majority(asked) if quorum is None else quorum,
         deadline_seconds=deadline_seconds,
         training=training,
         evaluation=evaluation,

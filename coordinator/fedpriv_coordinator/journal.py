@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from fedpriv.errors import UsageError
 from fedpriv.updates import TensorSet
-from fedpriv_coordinator.experiment import History
+from fedpriv_coordinator.experiment import HISTORY, History
 
 POINTER = "round.json"
+FINISHED, UNFINISHED = "that is finished", "that is not finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,13 @@ class RunFolder:
     """One run on disk; `folder` belongs to this run alone."""
 
     folder: Path
+
+    @property
+    def holds(self) -> str:
+        """Whether it holds a run that is finished or one that is not, in words; "" for neither."""
+        if (self.folder / POINTER).exists():
+            return UNFINISHED
+        return FINISHED if (self.folder / HISTORY).exists() else ""
 
     def save(self, saved: Saved) -> None:
         """Make the state after a round durable, then forget the one before."""
@@ -60,7 +68,8 @@ class RunFolder:
         """Return the last whole round; raise `UsageError` when this folder holds none."""
         pointer_path = self.folder / POINTER
         if not pointer_path.is_file():
-            raise UsageError(f"{self.folder} holds no run to resume: it has no {POINTER}; start without --resume")
+            why = "the run there is finished" if self.holds == FINISHED else f"it has no {POINTER}"
+            raise UsageError(f"{self.folder} holds no run to resume: {why}; start a run without resuming")
         pointer = json.loads(pointer_path.read_text())
         history = History.from_json((self.folder / pointer["history"]).read_text())
         model, memory = (TensorSet(load_file(self.folder / pointer[each])) for each in ("model", "memory"))

@@ -18,6 +18,9 @@ from fedpriv.wire.messages import Goodbye, Parting
 
 TELL_SECONDS = 2.0
 
+Received = Mapping[WorkerName, Mapping[str, tuple[int, int]]]
+"""Messages and bytes from each worker, by kind."""
+
 
 class NotAdmitted(UsageError):
     """A worker cannot take part under its name; `parting` is the code that it is told."""
@@ -156,7 +159,7 @@ class Membership:
             totals[name] = sum(each.bytes_in for each in connections), sum(each.bytes_out for each in connections)
         return totals
 
-    def received(self) -> dict[WorkerName, dict[str, tuple[int, int]]]:
+    def received(self) -> Received:
         """Return messages and bytes received from each worker so far, by kind, over all its connections."""
         totals: dict[WorkerName, dict[str, tuple[int, int]]] = {}
         for name in self.expected:

@@ -26,6 +26,7 @@ from fedpriv_coordinator.experiment import (
     size_text,
 )
 from fedpriv_coordinator.privacy_report import PrivacyReport
+from fedpriv_coordinator.telling import MORE_CLIP
 
 __all__ = ["Egress", "JobFacts", "LedgerSummary", "ReportInput", "page"]
 
@@ -135,7 +136,8 @@ def _figures(report: ReportInput) -> Iterator[tuple[str, str, str]]:
                 yield f"{name.capitalize()} at workers", _number(value), "mean over their own validation rows"
         if last.loss is not None and not (last.metrics or last.worker_metrics):
             yield "Training loss", _number(last.loss), "on the rows that it was trained on; nothing was evaluated"
-    sizes = sorted(len(each.members) for record in rounds for each in record.sums if each.members)
+    sums = (*report.history.before, *(each for record in rounds for each in record.sums))
+    sizes = sorted(len(each.members) for each in sums if each.members)
     if sizes:
         least, most = sizes[0], sizes[-1]
         yield "The coordinator saw", "sums only", f"of {least if least == most else f'{least} to {most}'} workers each"
@@ -216,7 +218,7 @@ def _lost(lost: Sequence[LostWorker]) -> Iterator[str]:
 
 def _sums(history: History) -> Iterator[str]:
     """Yield that the coordinator saw sums alone, what each needed, and who was in which; nothing of a run in clear."""
-    if not any(record.sums for record in history.rounds):
+    if not (history.before or any(record.sums for record in history.rounds)):
         return
     yield "<h2>Secure aggregation</h2>"
     yield (
@@ -226,7 +228,7 @@ def _sums(history: History) -> Iterator[str]:
     )
     rows = [
         (
-            _range(numbers),
+            _range(numbers) or "before",
             each.summands,
             f"{len(each.members)}: {', '.join(each.members)}" if each.members else f"no sum: {each.reason}",
             ", ".join(name for name in each.invited if name not in each.members) or "-",
@@ -240,8 +242,11 @@ def _sums(history: History) -> Iterator[str]:
 
 
 def _alike(history: History) -> list[tuple[list[int], SumRecord]]:
-    """Return sums that differ in their session alone together, with the numbers of their rounds, in order."""
-    found: dict[SumRecord, list[int]] = {}
+    """Return sums that differ in their session alone together, with the numbers of their rounds, in order.
+
+    One that came before the rounds has none.
+    """
+    found: dict[SumRecord, list[int]] = {replace(each, sid=""): [] for each in history.before}
     for record in history.rounds:
         for each in record.sums:
             found.setdefault(replace(each, sid=""), []).append(record.number)
@@ -260,19 +265,35 @@ def _range(numbers: Sequence[int]) -> str:
 
 
 def _findings(history: History) -> Iterator[str]:
-    """Yield who was left out of sums and why; what a worker signed stands in history.json beside this page."""
-    found = [(record.number, finding) for record in history.rounds for finding in record.findings]
+    """Yield who did not stay to the end of sums and why, and whether its part is in them all the same.
+
+    What a worker signed stands in history.json beside this page.
+    """
+    found = [(record, finding) for record in history.rounds for finding in record.findings]
     clipped = sum(record.saturated for record in history.rounds)
     if clipped:
-        yield (
-            f'<p class="bad">{clipped:,} numbers were out of bounds in sums, and so were clipped: raise clip in '
-            "secure aggregation, or scale what is trained.</p>"
-        )
+        yield (f'<p class="bad">{clipped:,} numbers were out of bounds in sums, and so were clipped: {MORE_CLIP}.</p>')
     if not found:
         return
-    yield "<h2>Who was left out of sums</h2>"
-    rows = [(each.worker, str(number), each.explanation, _signed(each)) for number, each in found]
-    yield _table(("Worker", "Round", "Why", "Signed by the worker"), rows, numbers={1})
+    yield "<h2>Who did not stay to the end of a sum</h2>"
+    yield (
+        "<p>Whose masked words had arrived by then is in the sum all the same; the masks of the others were taken off "
+        "with shares that those who stayed held.</p>"
+    )
+    rows = [
+        (each.worker, str(record.number), each.summands, _part(record, each), each.explanation, _signed(each))
+        for record, each in found
+    ]
+    headers = ("Worker", "Round", "Sum of", "Its part", "Why", "Signed by the worker")
+    yield _table(headers, rows, numbers={1})
+
+
+def _part(record: RoundRecord, finding: RoundFinding) -> str:
+    """Return whether the worker's part is in the sum that it did not stay in to the end."""
+    members = [each.members for each in record.sums if each.summands == finding.summands and each.members]
+    if not members:
+        return "there is no sum"
+    return "is in it" if any(finding.worker in each for each in members) else "is not in it"
 
 
 def _signed(finding: RoundFinding) -> str:
@@ -298,6 +319,9 @@ def _rounds(history: History) -> Iterator[str]:
         for at, record in enumerate(history.rounds)
     ]
     yield _table(headers, rows, numbers=set(range(len(headers))))
+    for record in history.rounds:
+        if record.outcome == "abandoned":
+            yield f"<p>Round {record.number} was abandoned: {escape(record.reason or 'no reason given')}.</p>"
 
 
 def _header(metric: str) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from fedpriv.errors import counted
 from fedpriv.ids import WorkerName
 
 Cause: TypeAlias = Literal["lost", "refused", "rejected", "late"]
@@ -172,7 +173,9 @@ def _while_selecting(state: Selecting, event: Event) -> Step:
         case Begin(workers, now):
             chosen = sorted(set(workers))
             if len(chosen) < state.terms.quorum:
-                reason = f"{len(chosen)} workers are connected, the quorum is {state.terms.quorum}"
+                reason = (
+                    f"nobody was asked: {counted(len(chosen), 'worker')} there, and the quorum is {state.terms.quorum}"
+                )
                 return Abandoned(state.terms, reason), ()
             deadline = now + state.terms.deadline_seconds
             return Collecting(state.terms, deadline, frozenset(chosen)), tuple(Ask(worker) for worker in chosen)
@@ -210,7 +213,9 @@ def _settle(state: Collecting) -> Step:
     reachable = len(state.waiting) + len(state.lost) + usable
     if reachable < state.terms.quorum:
         asked = reachable + len(state.left)
-        reason = f"{len(state.left)} of {asked} workers did not contribute; the quorum is {state.terms.quorum}"
+        reason = (
+            f"{len(state.left)} of {counted(asked, 'worker')} did not contribute; the quorum is {state.terms.quorum}"
+        )
         return Abandoned(state.terms, reason), ()
     enough = state.terms.enough is not None and usable >= max(state.terms.enough, state.terms.quorum)
     if enough and (late := state.waiting | state.lost):

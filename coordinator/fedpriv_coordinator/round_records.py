@@ -76,8 +76,7 @@ def record_of(
     workers = []
     for worker, part in sorted(gathered.parts.items()):
         received, sent = (now - then for now, then in zip(after[worker], before[worker], strict=True))
-        found = measured.evaluations.get(worker, "")
-        metrics, unmeasured = ({}, found) if isinstance(found, str) else (found.metrics, "")
+        metrics, unmeasured = _measured(measured.evaluations.get(worker, ""))
         workers.append(
             WorkerRound(
                 worker,
@@ -87,30 +86,45 @@ def record_of(
                 sent,
                 part.seconds,
                 metrics,
-                part.reason or ("" if worker in present else "it went away once its part was in"),
+                part.reason or ("" if worker in present else _went(part)),
                 unmeasured,
                 gone=worker not in present,
             )
         )
-    folded = [part for part in gathered.parts.values() if part.status == "folded"]
+    folded = (part for part in gathered.parts.values() if part.status == "folded")
     losses = [(part.weight, part.loss) for part in folded if part.loss is not None]
     return RoundRecord(
-        number=number,
-        outcome="abandoned" if gathered.reason else "complete",
-        seconds=seconds,
+        number,
+        "abandoned" if gathered.reason else "complete",
+        seconds,
         loss=_mean(losses) if gathered.loss is None else gathered.loss,
         metrics={},
         worker_metrics=measured.means or _means(measured.evaluations),
         bytes_in=sum(each.bytes_in for each in workers),
         bytes_out=sum(each.bytes_out for each in workers),
         workers=tuple(workers),
-        findings=tuple(map(_finding, (*gathered.findings, *measured.findings))),
+        findings=_findings(gathered, measured),
         saturated=gathered.saturated,
         sums=(*gathered.sums, *measured.sums),
+        reason=gathered.reason,
     )
 
 
-def _finding(finding: Finding) -> RoundFinding:
+def _went(part: Part) -> str:
+    return "it went away once its part was in" if part.status == "folded" else "it went away"
+
+
+def _measured(found: Evaluation | str) -> tuple[Mapping[str, float], str]:
+    """Return a worker's metrics, or why it gave none."""
+    return ({}, found) if isinstance(found, str) else (found.metrics, "")
+
+
+def _findings(gathered: Gathered, measured: Measured) -> tuple[RoundFinding, ...]:
+    updates = (_finding(each, "updates") for each in gathered.findings)
+    return (*updates, *(_finding(each, "metrics") for each in measured.findings))
+
+
+def _finding(finding: Finding, summands: Summands) -> RoundFinding:
     abort = finding.abort
     return RoundFinding(
         worker=finding.worker,
@@ -120,6 +134,7 @@ def _finding(finding: Finding) -> RoundFinding:
         subject="" if abort is None else abort.subject,
         phase=-1 if abort is None else abort.round,
         signature="" if abort is None else abort.signature.hex(),
+        summands=summands,
     )
 
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from fedpriv.errors import PeerLost, RoundAbandoned, RoundRefused, UsageError
+from fedpriv.errors import PeerLost, RoundAbandoned, RoundRefused, UsageError, counted
 from fedpriv.learning.strategies import Setting, Standing
 from fedpriv.transport.runtime import runtime
 from fedpriv_coordinator.coordinator import Concluded, Coordinator
-from fedpriv_coordinator.experiment import History, RoundRecord
+from fedpriv_coordinator.experiment import RoundRecord
 from fedpriv_coordinator.job import Job, load_tensors
-from fedpriv_coordinator.journal import RunFolder, Saved
+from fedpriv_coordinator.journal import FINISHED, RunFolder, Saved
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.telling import why_each
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 MAXIMUM_ABANDONED = 3
@@ -27,12 +28,13 @@ MAXIMUM_ABANDONED = 3
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What happens here after each round: the caller's evaluation and observer, and the run's folder."""
+    """What happens here after each round: the caller's evaluation and observer, the run's folder, notes for people."""
 
     model: nn.Module = field(repr=False)
     evaluate: Evaluate | None
     on_round: Callable[[RoundRecord], object] | None
     folder: RunFolder | None
+    note: Callable[[str], None]
 
     def measure(self, concluded: Concluded) -> dict[str, float]:
         """Return what the caller's evaluation says of the model after the round."""
@@ -53,8 +55,16 @@ class Watch:
 
 
 def begin(folder: RunFolder | None, fresh: Saved, *, resume: bool) -> Saved:
-    """Return where to begin: `fresh`, or what the run folder had reached under the same plan and strategy."""
+    """Return where to begin: `fresh`, or what the run folder had reached under the same plan and strategy.
+
+    Raise `UsageError` for a folder that holds another run, or none to resume.
+    """
     if not resume:
+        if folder is not None and (holds := folder.holds):
+            raise UsageError(
+                f"{folder.folder} holds a run {holds}; name another folder with run="
+                + ("" if holds == FINISHED else ", or go on with that run: resume=True")
+            )
         return fresh
     if folder is None:
         raise UsageError("resume needs the folder of the run: pass run=... (or --resume RUN)")
@@ -69,7 +79,7 @@ def begin(folder: RunFolder | None, fresh: Saved, *, resume: bool) -> Saved:
             f"{folder.folder} was trained by {saved.strategy}, this job by {fresh.strategy}; resume with what the "
             "run was started with"
         )
-    return saved
+    return replace(saved, history=replace(saved.history, before=saved.history.before + fresh.history.before))
 
 
 def train(
@@ -86,9 +96,10 @@ def train(
         runtime.run(coordinator.close_round(done))  # whoever saved it may have ended before saying so
     for number in range(done + 1, job.rounds + 1):
         standing = Standing(setting, reached.model, reached.memory)
-        concluded = _round(coordinator, members, number, reached, standing, job)
+        _assemble(coordinator.needed, members, number, job, watch.note)
+        concluded = _round(coordinator, number, reached, standing, job)
         record = replace(concluded.record, metrics=watch.measure(concluded))
-        history = History((*reached.history.rounds, record))
+        history = replace(reached.history, rounds=(*reached.history.rounds, record))
         reached = replace(reached, history=history, model=concluded.standing.model, memory=concluded.standing.memory)
         watch.save(reached)
         runtime.run(coordinator.close_round(number))
@@ -97,15 +108,26 @@ def train(
     return reached
 
 
-def _round(
-    coordinator: Coordinator, members: Membership, number: int, course: Saved, standing: Standing, job: Job
-) -> Concluded:
-    """Run one round, waiting for lost workers to come back where the quorum needs them."""
-    if len(members.connected) < job.quorum:
-        try:
-            runtime.run(members.wait_for(job.quorum, job.deadline_seconds))
-        except PeerLost as loss:
-            raise RoundAbandoned(f"round {number} cannot begin: {loss}") from None
+def _assemble(needed: int, members: Membership, number: int, job: Job, note: Callable[[str], None]) -> None:
+    """Wait for lost workers to come back where a round needs them; raise `RoundAbandoned` where they do not."""
+    here = len(members.connected)
+    if here >= needed:
+        return
+    lacking = f"{here} of {counted(len(members.expected), 'worker')} connected, and {needed} are needed"
+    if not members.returning:
+        raise RoundAbandoned(
+            f"round {number} cannot begin: {lacking}; missing: {members.absent}, which nobody waits for, as they do "
+            "not dial in; reach them with a new Federation and go on with resume=True, or lower the quorum"
+        )
+    note(f"round {number} waits, {job.deadline_seconds:g} s at most: {lacking}; missing: {members.absent}")
+    try:
+        runtime.run(members.wait_for(needed, job.deadline_seconds))
+    except PeerLost as loss:
+        raise RoundAbandoned(f"round {number} cannot begin: {loss}") from None
+
+
+def _round(coordinator: Coordinator, number: int, course: Saved, standing: Standing, job: Job) -> Concluded:
+    """Run one round and return how it ended; raise where it was abandoned and no other would be better."""
     concluded = runtime.run(coordinator.run_round(number, standing))
     if concluded.abandoned:
         _end_if_hopeless((*course.history.rounds, concluded.record), concluded, job)
@@ -115,8 +137,8 @@ def _round(
 def _end_if_hopeless(rounds: Sequence[RoundRecord], concluded: Concluded, job: Job) -> None:
     """Raise after an abandoned round that too many refused, that followed too many others, or that was the last."""
     last, recent = rounds[-1], rounds[-MAXIMUM_ABANDONED:]
-    why = "; ".join((*_awaited(concluded), *_reasons(last, concluded.pending)))
-    message = f"the run ends with round {last.number}: {concluded.abandoned}: {why}"
+    abandoned = f"the run ends with round {last.number}: {concluded.abandoned}"
+    message = "; ".join((abandoned, *_awaited(concluded), *_reasons(last, concluded.pending)))
     willing = sum(part.status != "refused" for part in last.workers)
     if last.workers and willing < job.quorum:
         # owners decided, or have to; asking again does not change that
@@ -140,7 +162,5 @@ def _awaited(concluded: Concluded) -> Iterator[str]:
 
 
 def _reasons(record: RoundRecord, said: Collection[str]) -> Iterator[str]:
-    """Yield why each worker did not contribute, but for those of whom that was said."""
-    for part in record.workers:
-        if part.reason and part.worker not in said:
-            yield f"{part.worker}: {part.reason}"
+    """Return why each worker did not contribute, but for those of whom that was said."""
+    return why_each((part.worker, part.reason) for part in record.workers if part.worker not in said)

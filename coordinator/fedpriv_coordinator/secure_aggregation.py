@@ -6,21 +6,22 @@ here can only be more than an owner insists on. It sends nothing; `summing` does
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from fedpriv.clock import Clock
-from fedpriv.errors import UsageError
+from fedpriv.errors import UsageError, counted
 from fedpriv.secagg import harary
 from fedpriv.secagg.checks import Terms
 from fedpriv.secagg.descriptor import Descriptor
 from fedpriv.secagg.graph import COMPLETE, DEFAULT_LOST, GraphKind, GraphSpec
 from fedpriv.secagg.ring import ring_for
 from fedpriv.secagg.roster import Roster
-from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, LEAST_WORKERS, colluding, least_threshold
+from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, HONEST, LEAST_WORKERS, colluding, least_threshold
 from fedpriv.secagg.vector import VectorSpec
 from fedpriv.storage.rosters import SignedRoster, load_roster
 
@@ -29,6 +30,27 @@ ROUNDING = 10
 """Announced row counts are rounded down to tens."""
 _DENOMINATOR = 1_000_000
 _MESSAGES_SECONDS = 60.0
+_SHARE = "a share of at least 0 and below 1"
+_OPTIONS: tuple[tuple[str, tuple[type, ...], Callable[[Any], bool], str], ...] = (
+    (
+        "minimum_workers",
+        (int,),
+        lambda value: value >= LEAST_WORKERS,
+        f"a whole number, {LEAST_WORKERS} or more: in a sum of two, each can subtract its own",
+    ),
+    (
+        "maximum_weight",
+        (int, type(None)),
+        lambda value: value is None or value >= 1,
+        "a whole number, 1 or more, or leave it out",
+    ),
+    ("fraction_bits", (int,), lambda value: 1 <= value <= 32, "a whole number, 1 to 32"),
+    ("clip", (int, float), lambda value: 0 < value <= 1 << 20, "a number above 0, up to 2**20"),
+    ("colluding", (int, float, Fraction), lambda value: 0 <= value < 1, _SHARE),
+    ("lost", (int, float, Fraction), lambda value: 0 <= value < 1, _SHARE),
+    ("roster", (str, Path, SignedRoster, type(None)), lambda _: True, "the file that the administrator signed"),
+)
+"""Name, types, bounds and what is possible in words, of each option that is no choice of words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +74,20 @@ class SecureAggregation:
     roster: str | Path | SignedRoster | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.minimum_workers < LEAST_WORKERS:
+        for name, kinds, fits, what in _OPTIONS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise UsageError(f"{name} is {value!r}, a {type(value).__name__}; use {what}")
+            if not fits(value):
+                raise UsageError(f"{name} is {value:g}; use {what}")
+        if self.graph not in tuple(GraphKind):
+            raise UsageError(f"graph is {self.graph!r}; use 'complete' or 'harary'")
+        if self.weights not in ("rows", "uniform"):
+            raise UsageError(f"weights is {self.weights!r}; use 'rows' or 'uniform'")
+        if self.clip < (step := 2.0**-self.fraction_bits):
             raise UsageError(
-                f"minimum_workers is {self.minimum_workers}; use {LEAST_WORKERS} or more: in a sum of two, each can "
-                "subtract its own"
-            )
-        if self.graph not in tuple(GraphKind) or self.weights not in ("rows", "uniform"):
-            raise UsageError(
-                f"graph is {self.graph!r} and weights {self.weights!r}; use 'complete' or 'harary', 'rows' or 'uniform'"
-            )
-        if self.maximum_weight is not None and self.maximum_weight < 1:
-            raise UsageError(f"maximum_weight is {self.maximum_weight}; use 1 or more, or leave it out")
-        if not (0 < self.clip <= 1 << 20 and 1 <= self.fraction_bits <= 32):
-            raise UsageError(
-                f"clip is {self.clip:g} and fraction_bits {self.fraction_bits}; use a clip above 0 and up to 2**20, "
-                "and 1 to 32 bits"
-            )
-        if not (0 <= self.colluding < 1 and 0 <= self.lost < 1):
-            raise UsageError(
-                f"colluding is {self.colluding:g} and lost {self.lost:g}; use shares of at least 0 and below 1"
+                f"clip is {self.clip:g}, less than the smallest number of fraction_bits={self.fraction_bits}, "
+                f"{step:g}: updates would be rounded away; raise clip or fraction_bits"
             )
 
     @property
@@ -132,6 +149,56 @@ def least_in_sum(asked: SecureAggregation, count: int, enrolled: int, quorum: in
     graph, threshold = _graph(asked, count, enrolled)
     connected = count - graph.lost if graph.kind is GraphKind.HARARY else 0
     return max(threshold, asked.minimum_workers, quorum, connected)
+
+
+def majority(count: int) -> int:
+    """Return how many of `count` workers are more than half: the quorum where none is stated."""
+    return count // 2 + 1
+
+
+def asked_for(given: object) -> SecureAggregation | None:
+    """Return how sums are asked for, None where they are not; raise `UsageError` for anything else."""
+    if given is None or isinstance(given, SecureAggregation):
+        return given
+    raise UsageError(
+        f"secure_aggregation is {given!r}; use fp.SecureAggregation(), whose options say how, or leave it out"
+    )
+
+
+def check_reach(asked: SecureAggregation, count: int, enrolled: int, quorum: int) -> None:
+    """Raise `UsageError` where not even a round that loses none of its `count` workers could have a sum."""
+    least = max(asked.minimum_workers, quorum)
+    if count < least:
+        name, value = (
+            ("minimum_workers", asked.minimum_workers) if asked.minimum_workers >= quorum else ("quorum", quorum)
+        )
+        raise UsageError(
+            f"{name} is {value}, and a round asks at most {counted(count, 'worker')} that are on the roster, so no "
+            f"sum could be; {_lower(name, count)}have more workers take part"
+        )
+    hostile = colluding(enrolled, asked.colluding_share)
+    if count < hostile + HONEST:
+        raise UsageError(
+            f"colluding is {asked.colluding:g}: of {enrolled} workers on the roster {hostile} may then work with the "
+            f"coordinator, and a round of {counted(count, 'worker')} has fewer than {HONEST} besides them; "
+            f"{_less_colluding(count, enrolled)}have more workers take part"
+        )
+    if (summed := least_in_sum(asked, count, enrolled, quorum)) < hostile + HONEST:
+        raise UsageError(
+            f"a sum of {summed} could be of {hostile} workers that collude and fewer than {HONEST} others (colluding "
+            f"is {asked.colluding:g}, lost is {asked.lost:g}); use minimum_workers={hostile + HONEST}"
+        )
+
+
+def _lower(name: str, count: int) -> str:
+    """Return what to lower `name` to, where that is possible, as the beginning of a remedy."""
+    return f"use {name}={count} or less, or " if count >= LEAST_WORKERS else ""
+
+
+def _less_colluding(count: int, enrolled: int) -> str:
+    """Return which share may collude in a round of `count`, where one may, as the beginning of a remedy."""
+    share = math.floor((count - 1) / enrolled * 1000) / 1000
+    return f"use colluding={share:g} or less, or " if count >= LEAST_WORKERS else ""
 
 
 def describe(

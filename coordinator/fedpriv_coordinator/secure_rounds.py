@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedpriv.clock import Clock
-from fedpriv.errors import UsageError
+from fedpriv.errors import UsageError, counted
 from fedpriv.ids import WorkerName
 from fedpriv.learning.strategies import Strategy
 from fedpriv.privacy.modes import DistributedDP
@@ -35,7 +35,15 @@ from fedpriv_coordinator.course import Part
 from fedpriv_coordinator.job import Job
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.offenders import offenders
-from fedpriv_coordinator.secure_aggregation import Numbering, SecureAggregation, Subject, describe, least_in_sum
+from fedpriv_coordinator.secure_aggregation import (
+    Numbering,
+    SecureAggregation,
+    Subject,
+    check_reach,
+    describe,
+    least_in_sum,
+    majority,
+)
 from fedpriv_coordinator.summing import Summed, Summing
 
 
@@ -66,6 +74,10 @@ class SecureRounds:
         self._clock = clock
         self._offenders: frozenset[WorkerName] = frozenset()
 
+    def least(self, quorum: int) -> int:
+        """Return how many workers a round has to begin with, where an order needs `quorum`."""
+        return max(self._how.minimum_workers, quorum)
+
     async def ask(self, asked: Asked, ready: Callable[[WorkerName], Awaitable[Connection]]) -> Summed:
         """Run one round for an order and return how it ended; `ready` returns a connection that knows its plan.
 
@@ -85,11 +97,12 @@ class SecureRounds:
         able, strangers = self._invited()
         workers = asked.sampled(tuple(able))
         parts = {each.worker: Part("refused", reason=each.explanation) for each in strangers}
-        least = max(self._how.minimum_workers, asked.quorum)
+        least = self.least(asked.quorum)
         if len(workers) < least:
-            reason = f"{len(able)} workers of the roster are connected, {least} are needed in the sum"
+            reason = f"nobody was asked: {counted(len(able), 'worker')} of the roster connected"
             if len(workers) < len(able):
-                reason = f"{len(workers)} of {len(able)} workers were drawn, {least} are needed in the sum"
+                reason = f"nobody was asked: {len(workers)} of {counted(len(able), 'worker')} drawn"
+            reason = f"{reason}, and {least} are needed in the sum"
             return Summed(parts, reason=reason, findings=strangers)
         order = asked.order
         private = order.privacy if isinstance(order, Train) else None
@@ -153,7 +166,9 @@ class RoundsOf:
         if strategy is not None and not strategy.of_sums:
             raise UsageError(
                 f"strategy {strategy.name!r} needs every worker's own update, and under secure aggregation nobody sees "
-                "one; use one that needs their mean alone, such as FedAvg, or train without secure_aggregation"
+                "one; use one that needs their mean alone, such as FedAvg, or train without secure_aggregation. One of "
+                "your own whose fold and conclude come to the same when the mean is folded once says so: "
+                "Strategy(..., of_sums=True)"
             )
         if job is not None and job.local.drop_last:
             raise UsageError(
@@ -165,7 +180,18 @@ class RoundsOf:
                 f"sampling {job.sampling.name!r} counts updates by factors or takes the first that come, and a sum of "
                 "masked updates can do neither; use Fraction, Fixed without over, Between, Poisson or RoundRobin"
             )
-        return SecureRounds(how, self._roster(how).roster, self._members, self._numbering, self._clock)
+        roster = self._roster(how).roster
+        self._check_reach(how, roster, job)
+        return SecureRounds(how, roster, self._members, self._numbering, self._clock)
+
+    def _check_reach(self, how: SecureAggregation, roster: Roster, job: Job | None) -> None:
+        """Raise `UsageError` where no round could have a sum, though nobody were missing; statistics ask everybody."""
+        able = tuple(name for name in self._members.expected if name in roster.keys)
+        most, quorum = len(able), majority(len(self._members.connected))
+        if job is not None:
+            most = max(len(job.chosen(number, able).workers) for number in range(1, job.rounds + 1))
+            quorum = job.quorum
+        check_reach(how, most, len(roster.keys), quorum)
 
     def _roster(self, how: SecureAggregation) -> SignedRoster:
         given = how.signed_roster()

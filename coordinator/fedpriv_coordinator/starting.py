@@ -11,7 +11,7 @@ from fedpriv.ids import WorkerName
 from fedpriv.learning.strategies import Setting, Strategy
 from fedpriv.plans.plan import InputRole
 from fedpriv.wire.messages import Announcement
-from fedpriv_coordinator.experiment import History
+from fedpriv_coordinator.experiment import History, SumRecord
 from fedpriv_coordinator.job import Job, model_tensors
 from fedpriv_coordinator.journal import Saved
 
@@ -30,8 +30,10 @@ def setting_of(job: Job, strategy: Strategy, announced: Mapping[WorkerName, Anno
     return setting
 
 
-def fresh_start(job: Job, strategy: Strategy, setting: Setting, model: nn.Module) -> Saved:
-    """Return a run of no round yet, from the weights of `model`."""
+def fresh_start(
+    job: Job, strategy: Strategy, setting: Setting, model: nn.Module, before: tuple[SumRecord, ...]
+) -> Saved:
+    """Return a run of no round yet, from the weights of `model`; `before` are the sums that were shown before it."""
     tensors = model_tensors(model, job.training)
     memory = strategy.initialise(setting, tensors)
-    return Saved(History(), job.training.digest.hex(), strategy.name, tensors, memory)
+    return Saved(History(before=before), job.training.digest.hex(), strategy.name, tensors, memory)

@@ -15,9 +15,13 @@ from fedpriv.ids import WorkerName
 from fedpriv.remote.connection import Connection
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import AskStatistics, DatasetDescription, Statistics
+from fedpriv_coordinator.experiment import SumRecord
 from fedpriv_coordinator.inspection import why_unusable_statistics
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.round_records import sums_of
+from fedpriv_coordinator.secure_aggregation import majority
 from fedpriv_coordinator.secure_rounds import Asked, SecureRounds, total_statistics
+from fedpriv_coordinator.telling import why_each
 
 KINDS = ("count", "sum", "sum-of-squares")
 
@@ -58,8 +62,8 @@ async def ask_all(
 
 async def ask_for_sum(
     secure: SecureRounds, members: Membership, schema: DatasetDescription, purpose: str, timeout_seconds: float
-) -> TensorSet:
-    """Return the sums over all workers that answer, and nothing of one; raise `RoundAbandoned` where too few do."""
+) -> tuple[TensorSet, tuple[SumRecord, ...]]:
+    """Return the sums over all workers that answer, and who is in them; raise `RoundAbandoned` where too few do."""
 
     async def ready(worker: WorkerName) -> Connection:
         connection = members.connected.get(worker)
@@ -68,9 +72,9 @@ async def ask_for_sum(
         return connection
 
     order = AskStatistics(0, schema.name, KINDS, purpose)
-    quorum = len(members.connected) // 2 + 1
-    summed = await secure.ask(Asked(order, (), quorum, timeout_seconds), ready)
+    asked = Asked(order, (), majority(len(members.connected)), timeout_seconds)
+    summed = await secure.ask(asked, ready)
     if summed.sum is None:
-        reasons = "; ".join(f"{worker}: {part.reason}" for worker, part in summed.parts.items() if part.reason)
-        raise RoundAbandoned(f"there are no statistics: {summed.reason}: {reasons}")
-    return total_statistics(summed.sum, KINDS)
+        reasons = why_each((worker, part.reason) for worker, part in summed.parts.items())
+        raise RoundAbandoned("; ".join((f"there are no statistics: {summed.reason}", *reasons)))
+    return total_statistics(summed.sum, KINDS), sums_of("statistics", summed)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from fedpriv.clock import Clock
-from fedpriv.errors import PeerLost, VerificationFailed, WireError, WorkerRefused
+from fedpriv.errors import PeerLost, VerificationFailed, WireError, WorkerRefused, counted
 from fedpriv.ids import WorkerName
 from fedpriv.remote.connection import Connection
 from fedpriv.secagg import server
@@ -21,6 +21,7 @@ from fedpriv.secagg.reasons import Refused
 from fedpriv.secagg.roster import Roster
 from fedpriv.secagg.server_states import Abandoned, Complete, Finding
 from fedpriv.secagg.vector import Sum
+from fedpriv.wire.messages import ErrorCode
 from fedpriv.wire.rounds import Summable
 from fedpriv_coordinator.course import Part
 from fedpriv_coordinator.masked_round import Collecting, Event, Gone, Heard, Send, Tick, advance, begin
@@ -71,7 +72,7 @@ class Summing:
         try:
             turn = server.begin(self.descriptor, self.roster, workers, self.asked.terms)
         except Refused as refusal:
-            return Summed(self.parts, reason=str(refusal))
+            return Summed({}, reason=f"nobody was asked: {refusal}")
         state, sends = begin(turn, self.clock.monotonic())
         try:
             while True:
@@ -118,12 +119,20 @@ class Summing:
         match event:
             case WorkerRefused():
                 self.parts[worker].code = event.code
-                self._leave(worker, "refused", str(event))
+                self._leave(worker, "refused", f"{event}{self._in_a_sum(event.code)}")
             case PeerLost():
                 self._leave(worker, "lost", str(event))
             case _:
                 self.parts[worker].seconds = self.clock.monotonic() - self._started
                 self._events.put_nowait(Heard(worker, event))
+
+    def _in_a_sum(self, code: str) -> str:
+        """Return what a refusal means for a sum, where that is more than its own words."""
+        if code == ErrorCode.SUM_TOO_SMALL.name:
+            return f" (here {self.descriptor.least} of {counted(self.descriptor.workers, 'worker')} have to be in it)"
+        if code == ErrorCode.RELEASE_DENIED.name:
+            return " (what is summed leaves under the rule secure-sum, for this recipient and this purpose)"
+        return ""
 
     def _leave(self, worker: WorkerName, cause: Cause, reason: str) -> None:
         part = self.parts[worker]
@@ -140,6 +149,8 @@ class Summing:
                 part.reason = finding.explanation
                 if finding.reason is not None and finding.holder is None:
                     part.status = "rejected" if finding.abort is None else "refused"
+                elif finding.reason is None:
+                    part.status = "late"
         without = Summed(self.parts, findings=findings, descriptor=self.descriptor, invited=tuple(self.parts))
         if isinstance(state, Abandoned):
             return replace(without, reason=state.explanation)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from fedpriv.errors import counted
 from fedpriv_coordinator.experiment import Result, size_text
 
+OF_THIS_RUN = "handshakes, announcements and statistics come before it"
 OUTSIDE_ROUNDS = "handshakes, announcements, statistics and the last checkpoint come outside of rounds"
+MORE_CLIP = "raise clip in secure aggregation, or scale what is trained"
 AFTER_THE_RUN = "a worker's ledger can have more: its checkpoint as the run ends, and what never arrived"
+
+
+def why_each(reasons: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield each reason once, after the workers that it holds for; "" is none."""
+    found: dict[str, list[str]] = {}
+    for worker, reason in reasons:
+        if reason:
+            found.setdefault(reason.removeprefix(f"worker {worker!r} "), []).append(worker)
+    for reason, workers in found.items():
+        yield f"{', '.join(workers)}: {reason}"
 
 
 def summary(result: Result) -> Iterator[str]:
@@ -15,7 +28,7 @@ def summary(result: Result) -> Iterator[str]:
     rounds = result.history.rounds
     complete = sum(record.outcome == "complete" for record in rounds)
     abandoned = f", {len(rounds) - complete} abandoned" if complete < len(rounds) else ""
-    yield f"{complete} rounds complete{abandoned} in {sum(record.seconds for record in rounds):.1f} s"
+    yield f"{counted(complete, 'round')} complete{abandoned} in {sum(record.seconds for record in rounds):.1f} s"
     losses = [loss for loss in result.history.column("loss") if loss is not None]
     if losses:
         yield f"  training loss {losses[0]:.4f} -> {losses[-1]:.4f}"
@@ -25,6 +38,7 @@ def summary(result: Result) -> Iterator[str]:
         yield f"  {name} {value:.4f}{beside}"
     for name, value in rounds[-1].worker_metrics.items() if rounds else ():
         yield f"  {name} {value:.4f} on the workers' own validation rows"
+    yield from _clipped(result)
     yield from _unmeasured(result)
     if result.privacy is not None:
         yield f"  {result.privacy.words}"
@@ -37,8 +51,18 @@ def summary(result: Result) -> Iterator[str]:
         kinds = ", ".join(f"{row.messages} x {row.kind}" for row in rows)
         yield f"  left {worker}: {size_text(sum(row.bytes for row in rows))} in {kinds}"
     if result.egress:
-        yield f"  ({OUTSIDE_ROUNDS}, which add up to less;"
+        yield f"  (what came in this run: {OF_THIS_RUN}, and checkpoints outside of rounds;"
         yield f"  {AFTER_THE_RUN})"
+
+
+def _clipped(result: Result) -> Iterator[str]:
+    """Say how many numbers were out of bounds in sums, and what to do."""
+    clipped = [record.saturated for record in result.history.rounds if record.saturated]
+    if clipped:
+        yield (
+            f"  {counted(sum(clipped), 'number')} of the workers' out of bounds, and so clipped, in {len(clipped)} of "
+            f"{counted(len(result.history.rounds), 'round')}: {MORE_CLIP}"
+        )
 
 
 def _unmeasured(result: Result) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """The `fedpriv` command: which sub-command does what, and what a failure looks like.
 
 Data goes to stdout, diagnostics to stderr. Exit codes: 0 ok, 2 usage, 3 verification failed, 4 denied, 5 peer
-lost, 130 interrupted. A sub-command is imported when it runs, so that help and `audit` answer without torch.
-No traceback reaches a terminal unless it is asked for: an exception's text can quote a value.
+lost, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM). A sub-command is imported when it runs, so that help and
+`audit` answer without torch. No traceback reaches a terminal unless it is asked for: an exception's text can quote a
+value.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from fedpriv.cli.stopping import TERMINATED, Terminated, terminable
 from fedpriv.cli.terminal import harmless
 from fedpriv.errors import FedprivError
 
@@ -43,11 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if verbose:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
     try:
-        app(args=[word for word in words if word != "--verbose"], prog_name="fedpriv")
+        with terminable():
+            app(args=[word for word in words if word != "--verbose"], prog_name="fedpriv")
     except FedprivError as error:
         _fail(str(error), error.exit_code, traced=verbose)
     except KeyboardInterrupt:
         _fail("interrupted", 130, traced=verbose)
+    except Terminated:
+        _fail("terminated", TERMINATED, traced=verbose)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains again at its exit
         sys.exit(1)

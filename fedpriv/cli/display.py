@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedpriv_coordinator.experiment import LedgerSummary, RoundRecord, size_text
+from fedpriv_coordinator.telling import MORE_CLIP
 
 _HEADERS = ("round", "training loss", "accuracy", "left workers", "sent", "seconds")
 _WIDTHS = (9, 15, 10, 14, 11, 9)
@@ -33,7 +34,7 @@ class RoundDisplay:
         self._rounds = rounds
         self._lost: set[str] = set()
         self._unmeasured: dict[str, str] = {}
-        self._hinted = False
+        self._hinted = self._clipped = False
         self._console = Console(file=stream, highlight=False, width=None if stream.isatty() else _PLAIN_WIDTH)
         self._live = Progress(
             TextColumn("{task.description}"),
@@ -65,11 +66,15 @@ class RoundDisplay:
             self._print(Text(_plain(record, self._rounds)))
         else:
             cells = (f"{record.number}/{self._rounds}", *_numbers(record))
-            self._print(Text(_row(cells), style="yellow" if record.outcome == "abandoned" else ""))
+            style = "yellow" if record.outcome == "abandoned" or record.saturated else ""
+            self._print(Text(f"{_row(cells)}{_clipped(record)}", style=style))
             self._live.update(self._task, completed=record.number)
         if not self._hinted and _is_blind(record):
             self._hinted = True
             self.note(_BLIND)
+        if record.saturated and not self._clipped:
+            self._clipped = True
+            self.note(f"{record.saturated:,} numbers were out of bounds in the sum, and so were clipped: {MORE_CLIP}")
 
     def note(self, text: str) -> None:
         """Show one line about the run as a whole."""
@@ -90,7 +95,7 @@ class RoundDisplay:
                 yield f"no metrics from {part.worker} in round {record.number}: {part.unmeasured}"
             self._unmeasured[part.worker] = part.unmeasured
         if record.outcome == "abandoned":
-            yield f"round {record.number} abandoned: too few updates arrived"
+            yield f"round {record.number} abandoned: {record.reason or 'no reason given'}"
 
     def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)
@@ -136,8 +141,13 @@ def _plain(record: RoundRecord, rounds: int) -> str:
     loss, accuracy, received, sent, seconds = _numbers(record)
     return (
         f"round {record.number}/{rounds}  training loss {loss}  accuracy {accuracy}  "
-        f"left workers {received}  sent {sent}  {seconds} s"
+        f"left workers {received}  sent {sent}  {seconds} s{_clipped(record)}"
     )
+
+
+def _clipped(record: RoundRecord) -> str:
+    """Return how many numbers were out of bounds in the round's sum, "" where none was."""
+    return f"  {record.saturated:,} clipped" if record.saturated else ""
 
 
 def _is_blind(record: RoundRecord) -> bool:

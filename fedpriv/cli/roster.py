@@ -58,7 +58,10 @@ def accept(
     *,
     config: Config = Path("worker.toml"),
 ) -> None:
-    """Accept a roster: check its signature, that it is newer than the last, and that this worker is on it."""
+    """Accept a roster: check its signature, that it is newer than the last, and that this worker is on it.
+
+    Exit code 3 if the pinned administrator did not sign it, 4 if it is no newer or this worker is not on it.
+    """
     settings = load_config(config)
     section = _section(settings, config)
     identity = own_identity(settings.worker.state, SystemEntropy())

@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedpriv.cli.display import RoundDisplay
+from fedpriv.cli.stopping import TERMINATED, Terminated
 from fedpriv.clock import Clock, SystemClock
 from fedpriv.errors import FedprivError, UsageError
 from fedpriv.transport.credentials import Credentials
 from fedpriv_coordinator.config import Code, JobConfig, load_code, load_job
-from fedpriv_coordinator.experiment import HISTORY, Result, RoundRecord
+from fedpriv_coordinator.experiment import Result, RoundRecord
 from fedpriv_coordinator.federation import Federation
-from fedpriv_coordinator.journal import POINTER, RunFolder
+from fedpriv_coordinator.journal import FINISHED, RunFolder
 
 REMIND_SECONDS = 15.0
 INTERRUPTED = 130
@@ -28,9 +29,11 @@ _CONNECTED = ("worker ", " is connected")
 
 
 class Interrupted(FedprivError):
-    """Somebody pressed Ctrl-C; says how to go on."""
+    """Somebody pressed Ctrl-C, or sent SIGTERM; says what was saved and how to go on."""
 
-    exit_code = INTERRUPTED
+    def __init__(self, message: str, exit_code: int = INTERRUPTED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Missing:
@@ -104,7 +107,9 @@ def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 
         try:
             result = _train(config, code, credentials, folder, display, progress, resuming=resume is not None)
         except KeyboardInterrupt:
-            raise Interrupted(_how_to_go_on(job, folder, progress.reached)) from None
+            raise Interrupted(f"interrupted {_how_to_go_on(job, folder, progress.reached)}") from None
+        except Terminated:
+            raise Interrupted(f"terminated {_how_to_go_on(job, folder, progress.reached)}", TERMINATED) from None
     result.save(folder)
     RunFolder(folder).finish()
     _report(result, folder, as_json=as_json)
@@ -114,14 +119,14 @@ def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 
 
 def _checked(folder: Path, job: Path, *, resuming: bool) -> int:
     """Return how many rounds `folder` holds; raise `UsageError` when this run cannot be kept there."""
+    kept = RunFolder(folder)
     if resuming:
-        if (folder / HISTORY).exists() and not (folder / POINTER).exists():
+        if kept.holds == FINISHED:
             raise UsageError(f"{folder}: this run is finished; start another with fedpriv run {job}")
-        return len(RunFolder(folder).load().history.rounds)
-    if (folder / HISTORY).exists():
-        raise UsageError(f"{folder} holds a finished run; choose another folder with run = in {job}")
-    if (folder / POINTER).exists():
-        raise UsageError(f"{folder} holds a run that is not finished; {_resumption(job, folder)}, or choose another")
+        return len(kept.load().history.rounds)
+    if holds := kept.holds:
+        go_on = "" if holds == FINISHED else f"{_resumption(job, folder)}, or "
+        raise UsageError(f"{folder} holds a run {holds}; {go_on}choose another folder with run = in {job}")
     return 0
 
 
@@ -172,8 +177,11 @@ def _train(
 
 def _how_to_go_on(job: Path, folder: Path, reached: int) -> str:
     if reached == 0:
-        return f"interrupted before the first round was whole; start again with: fedpriv run {shlex.quote(str(job))}"
-    return f"interrupted after round {reached}; {_resumption(job, folder)}"
+        return (
+            "before the first round was whole, so nothing was saved; start again with: "
+            f"fedpriv run {shlex.quote(str(job))}"
+        )
+    return f"after round {reached}: model and history up to there are saved in {folder}; {_resumption(job, folder)}"
 
 
 def _resumption(job: Path, folder: Path) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from fedpriv.errors import UsageError
 from fedpriv.learning.local import LocalTraining
 from fedpriv.updates import TensorSet
 
@@ -135,6 +136,23 @@ class Strategy:
     prepare: Callable[[LocalTraining], LocalTraining] = _unchanged
     of_sums: bool = False
     needs_loss: bool = False
+
+
+def checked_strategy(given: object) -> Strategy:
+    """Return `given`, federated averaging for None; raise `UsageError` for what is no strategy, saying what one is."""
+    if given is None:
+        return FedAvg()
+    if isinstance(given, Strategy):
+        return given
+    if callable(given):
+        name = getattr(given, "__name__", type(given).__name__)
+        raise UsageError(f"strategy is {name} itself; pass what it returns: strategy={name}(...)")
+    raise UsageError(
+        f"strategy is a {type(given).__name__}, no Strategy; one of your own is fedpriv.learning.strategies.Strategy("
+        '"name", fold, conclude): fold(gathering, contribution) adds one update, conclude(standing, gathering) returns '
+        "the next Standing. Under secure aggregation it says of_sums=True, where folding the workers' mean once comes "
+        "to the same as folding every update, as with fold=add_weighted"
+    )
 
 
 def FedAvg() -> Strategy:  # noqa: N802 - a public name that the field spells as a class

@@ -9,7 +9,7 @@ owner: a peer receives a code.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
@@ -123,12 +123,14 @@ class Deny:
     """The value may not leave; one reason for every rule that was tried, at least one in all.
 
     `approval` is the rule under which it could leave as soon as the owner approves the request, None when no approval
-    would help. `by_owner` says that the owner denied this very request.
+    would help. `by_owner` says that the owner denied this very request, `too_small` that a sum over more workers is all
+    that a rule for this recipient and purpose misses.
     """
 
     reasons: tuple[str, ...]
     approval: Approval | None = None
     by_owner: bool = False
+    too_small: bool = False
 
     @property
     def pending(self) -> bool:
@@ -150,13 +152,15 @@ def decide(ask: Ask, rules: Mapping[DatasetName, Sequence[Rule]], standing: Stan
         return Deny((f"data set {names[0]!r} has no rule, so nothing leaves it",))
     reasons: list[str] = []
     missing: Approval | None = None
+    too_small = False
     for rule in own:
         tried = _try(ask, rule, standing)
         if isinstance(tried, Permit):
             return tried
         reasons += tried.reasons
         missing = missing or tried.approval
-    return Deny(tuple(reasons), missing)
+        too_small = too_small or tried.too_small
+    return Deny(tuple(reasons), missing, too_small=too_small)
 
 
 def may_receive(recipient: Recipient, rules: Mapping[DatasetName, Sequence[Rule]]) -> bool:
@@ -192,11 +196,19 @@ def _try(ask: Ask, rule: Rule, standing: Standing) -> Permit | Deny:
     """Return what one rule says."""
     failed = "; ".join(_failed(ask, rule, standing))
     if failed:
-        return Deny((f"{rule.name}: {failed}",))
+        return Deny((f"{rule.name}: {failed}",), too_small=_misses_workers(ask, rule, standing))
     if not isinstance(rule, Approval):
         return Permit(rule)
     found = _grant(ask, rule, standing)
     return Permit(rule, found) if isinstance(found, Grant) else Deny((f"{rule.name}: {found}",), rule)
+
+
+def _misses_workers(ask: Ask, rule: Rule, standing: Standing) -> bool:
+    """Return whether `rule` would permit `ask` in a sum over as many workers as it names, and so in no smaller one."""
+    if not isinstance(rule, SecureSum) or not 0 < ask.protection.masked_among < rule.minimum_workers:
+        return False
+    enough = replace(ask, protection=replace(ask.protection, masked_among=rule.minimum_workers))
+    return not any(_failed(enough, rule, standing))
 
 
 def _failed(ask: Ask, rule: Rule, standing: Standing) -> Iterator[str]:

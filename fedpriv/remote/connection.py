@@ -105,6 +105,8 @@ _ADVICE: Mapping[ErrorCode, str] = {
     "(fedpriv worker roster accept); its log says what is missing",
     ErrorCode.BUDGET_EXCEEDED: "the privacy budget of its data set has not enough left for this round; its owner can "
     "raise it, or go on without this worker",
+    ErrorCode.SUM_TOO_SMALL: "its owner lets this out in a sum over more workers than this one is sure to have "
+    "(minimum_workers of the rule secure-sum in its worker.toml); raise minimum_workers, or ask the owner how many",
     ErrorCode.RELEASE_LOST: "it made this result once and lost it in a crash, and makes it never again; go on without",
 }
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from fedpriv.errors import counted
 from fedpriv.ids import WorkerName
 from fedpriv.secagg import harary, statements
 from fedpriv.secagg.descriptor import PROTOCOL, Descriptor
+from fedpriv.secagg.explaining import ROSTER_VERSION
 from fedpriv.secagg.graph import GraphKind
 from fedpriv.secagg.keys import check_agreement_key, check_signature, key_text
 from fedpriv.secagg.messages import Advertise, Named
@@ -64,11 +66,14 @@ def check_descriptor(descriptor: Descriptor, expected: Expectation) -> None:
     }
     for name, value in mine.items():
         if getattr(descriptor, name) != value:
+            version = expected.roster.version if name == "roster" else None
+            which = "" if version is None else f" (version {version})"
             message = (
-                f"the coordinator's {name} of round {descriptor.round} is not what this worker has; "
+                f"the coordinator's {name} of round {descriptor.round} is not what this worker has{which}; "
                 "both sides need the same federation, roster, model and plan"
             )
-            raise Refused(Reason.DESCRIPTOR_DIFFERS, message, subject=name)
+            subject = name if version is None else f"{ROSTER_VERSION}{version}"
+            raise Refused(Reason.DESCRIPTOR_DIFFERS, message, subject=subject)
 
 
 def check_round(descriptor: Descriptor, terms: Terms) -> None:
@@ -109,7 +114,8 @@ def check_threshold(descriptor: Descriptor, roster: Roster, terms: Terms) -> Non
     if not least <= descriptor.threshold <= descriptor.workers:
         message = (
             f"threshold {descriptor.threshold} of {descriptor.workers} workers; "
-            f"this worker accepts {least} to {descriptor.workers}"
+            f"this worker accepts {least} to {descriptor.workers}, as {hostile} of {len(roster.keys)} on the roster "
+            f"may collude; the job needs colluding = {float(terms.colluding):g}, or its owner a smaller share"
         )
         raise Refused(Reason.THRESHOLD_TOO_LOW, message, subject="threshold")
 
@@ -123,16 +129,25 @@ def check_graph(descriptor: Descriptor, members: int, roster: Roster, terms: Ter
     if spec.degree > members - 2 or not harary.connected(population, spec.degree):
         message = (
             f"degree {spec.degree} does not keep {members} workers connected when {population.hostile} are hostile "
-            f"and {population.lost} lost; use a higher degree, or the complete graph"
+            f"and {population.lost} lost; {_degrees(population)}, which takes colluding = {float(terms.colluding):g} "
+            "in the job, or the complete graph"
         )
         raise Refused(Reason.GRAPH_TOO_THIN, message, subject="graph")
     least = harary.least_safe_threshold(population, spec.degree)
     if not least <= descriptor.threshold <= spec.degree:
         message = (
             f"threshold {descriptor.threshold} of {spec.degree} neighbours; "
-            f"this worker accepts {least} to {spec.degree}"
+            f"this worker accepts {least} to {spec.degree}, as {population.hostile} of {members} may be hostile; the "
+            f"job needs colluding = {float(terms.colluding):g}, or its owner a smaller share"
         )
         raise Refused(Reason.THRESHOLD_TOO_LOW, message, subject="threshold")
+
+
+def _degrees(population: harary.Population) -> str:
+    """Return which degrees would keep `population` connected, in words."""
+    degrees = range(2, population.workers - 1, 2)
+    least = next((each for each in degrees if harary.connected(population, each)), None)
+    return "none does among so few" if least is None else f"this worker accepts {least} or more"
 
 
 def check_modulus(descriptor: Descriptor) -> None:
@@ -157,7 +172,9 @@ def check_own_key(roster: Roster, me: WorkerName, public: bytes) -> None:
 def check_size(count: int, descriptor: Descriptor) -> None:
     """Refuse to go on with fewer workers than the larger of the threshold and the minimum cohort."""
     if count < descriptor.least:
-        message = f"{count} workers are left, the round needs {descriptor.least}; begin a new round"
+        message = (
+            f"{counted(count, 'worker')} left of {descriptor.workers}, and {descriptor.least} are needed in the sum"
+        )
         raise Refused(Reason.TOO_FEW_MEMBERS, message)
 
 
@@ -240,9 +257,8 @@ def check_agreement(
                 continue  # a worker may have signed nonsense; what counts is how many signed this
             valid += 1
     if valid < threshold:
-        message = (
-            f"{valid} workers signed the same survivors, {threshold} are needed; the coordinator may have told others"
-        )
+        signed = f"{counted(valid, 'worker')} signed the same survivors"
+        message = f"{signed}, {threshold} have to; the coordinator may have told others"
         raise Refused(Reason.NOT_AGREED, message)
 
 

@@ -19,9 +19,9 @@ from itertools import islice
 
 import numpy as np
 
-from fedpriv.errors import UsageError
+from fedpriv.errors import UsageError, counted
 from fedpriv.ids import WorkerName
-from fedpriv.secagg import checks, rolls, statements
+from fedpriv.secagg import checks, explaining, rolls, statements
 from fedpriv.secagg.checks import Terms
 from fedpriv.secagg.descriptor import Descriptor
 from fedpriv.secagg.keys import check_signature
@@ -210,8 +210,7 @@ def _hear_abort(state: Running, sender: WorkerName, abort: Abort) -> Turn:
     if sender not in state.round.roster.keys:
         raise _out_of_turn(state, sender, abort)
     _check(state, sender, abort.signature, statements.aborted(sender, abort))
-    subject = f" ({abort.subject})" if abort.subject else ""
-    text = f"worker {sender!r} stopped in round {abort.round}: {abort.reason.value}{subject}"
+    text = explaining.stopped(sender, abort, state.round.descriptor, state.round.roster)
     return _lose(state, Finding(sender, abort.reason, text, abort))
 
 
@@ -323,7 +322,8 @@ def _sent(state: Running, outgoing: tuple[tuple[WorkerName, Survivors | Agreemen
 
 def _check_enough(count: int, descriptor: Descriptor) -> None:
     if count < descriptor.threshold:
-        text = f"{count} workers answered, {descriptor.threshold} are needed to unmask; begin a new round"
+        answered = f"{counted(count, 'worker')} answered of {descriptor.workers}"
+        text = f"{answered}, and {descriptor.threshold} are needed to take the masks off"
         raise Refused(Reason.TOO_FEW_MEMBERS, text)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+from fedpriv.errors import counted
+
 LEAST_WORKERS = 3
 HONEST = 2
 """Workers of a sum who do not collude, at least: with one alone, the others know what it put in."""
@@ -32,7 +34,8 @@ def least_threshold(workers: int, hostile: int) -> int:
 def advice(workers: int) -> str:
     """Return what to tell an owner about a cohort of this size, "" where there is nothing to say."""
     if workers < LEAST_WORKERS:
-        return f"{workers} workers are too few: each could work out the others' sum; use {LEAST_WORKERS} or more"
+        few = f"a sum over {counted(workers, 'worker')} hides nobody"
+        return f"{few}: each could work out the others' part; use {LEAST_WORKERS} or more"
     if workers < ADVISED_WORKERS:
         return (
             f"with {workers} workers the round survives the loss of one, and only after its vector arrived; "

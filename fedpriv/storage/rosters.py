@@ -26,15 +26,19 @@ IDENTITY_KEY = "identity-key"
 
 @dataclass(frozen=True, slots=True)
 class SignedRoster:
-    """A roster with its administrator's signature, which is not checked here."""
+    """A roster with its administrator's signature, which is not checked here.
+
+    `administrator` is the key that says to have signed, for people to compare: what counts is the one that was pinned.
+    """
 
     roster: Roster
     signature: bytes = field(repr=False)
+    administrator: bytes | None = field(default=None, compare=False)
 
     @classmethod
     def sign(cls, roster: Roster, administrator: Identity) -> SignedRoster:
         """Return `roster` with a signature of `administrator`."""
-        return cls(roster, roster.signed(administrator))
+        return cls(roster, roster.signed(administrator), administrator.public)
 
     def save(self, path: Path) -> None:
         """Write the roster to `path`, whole or not at all."""
@@ -54,13 +58,20 @@ class _File:
     version: int
     signature: str
     workers: tuple[_Member, ...] = field(metadata=settings.key("worker"))
+    administrator: str | None = None
 
 
 def to_text(signed: SignedRoster) -> str:
     """Return the roster as the TOML text that `load_roster` reads."""
     roster = signed.roster
-    lines = [
-        "# Who may take part in secure aggregation. The signature covers every line below it but comments.",
+    lines = ["# Who may take part in secure aggregation."]
+    if signed.administrator is not None:
+        lines += [
+            "# Who says to have signed it. What counts is the administrator that an owner pinned in worker.toml.",
+            f'administrator = "{key_text(signed.administrator)}"',
+        ]
+    lines += [
+        "# The signature covers every line below but comments.",
         f'federation = "{roster.federation}"',
         f"version = {roster.version}",
         f'signature = "{key_text(signed.signature)}"',
@@ -82,7 +93,8 @@ def load_roster(path: Path) -> SignedRoster:
         roster = Roster(checked_name("federation", file.federation), file.version, members)
     except UsageError as error:
         raise ConfigError(f"{path.name}: {error}") from None
-    return SignedRoster(roster, key_of(file.signature, f"{path.name} signature", SIGNATURE_BYTES))
+    named = None if file.administrator is None else key_of(file.administrator, f"{path.name} administrator")
+    return SignedRoster(roster, key_of(file.signature, f"{path.name} signature", SIGNATURE_BYTES), named)
 
 
 def key_of(text: str, where: str, length: int = KEY_BYTES) -> bytes:

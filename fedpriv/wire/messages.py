@@ -47,6 +47,7 @@ class ErrorCode(Enum):
     OVER_STEPS = 19
     NOT_ENROLLED = 20
     BUDGET_EXCEEDED = 21
+    SUM_TOO_SMALL = 22
 
 
 class Parting(Enum):

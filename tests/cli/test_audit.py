@@ -109,8 +109,10 @@ def test_verify_says_ok_for_each_ledger(run):
     assert verified.exit_code == 0
     lines = verified.stdout.splitlines()
     assert lines[0].startswith("fedpriv.ledger/alice: ok: 4 entries, 38,035 bytes, root ")
-    alone = "nobody else is known to hold a checkpoint of this ledger: without one, a rollback would not show"
-    assert lines[1::2] == [f"fedpriv.ledger/{name}: {alone}" for name in ("alice", "bob")]
+    alone = "no witness: nobody but its owner is known to keep a signed checkpoint of this ledger, so one that was put"
+    for line, name in zip(lines[1::2], ("alice", "bob"), strict=True):
+        assert line.startswith(f"fedpriv.ledger/{name}: {alone}")
+        assert "give that to the next verification with --holds" in line
     assert "verified with the key beside the ledger" in verified.stderr
     assert "proves nothing of who signed: ask its owner for the line in ledger/vkey" in verified.stderr
     assert f"--key {signer('alice').verifier}" not in verified.stderr
@@ -207,7 +209,7 @@ def test_a_run_is_held_to_the_checkpoints_that_its_coordinator_cosigned(run):
     (run / "witness" / "bob.checkpoint").write_bytes(note)
     verified = audit("verify", run, "--witness", hub)
     assert "fedpriv.ledger/bob: witnessed by fedpriv.witness/hub at 2026-01-01 00:00:00 UTC: 3 " in verified.stdout
-    assert "fedpriv.ledger/alice: nobody else is known to hold a checkpoint" in verified.stdout
+    assert "fedpriv.ledger/alice: no witness: nobody but its owner" in verified.stdout
     assert isinstance(verified.exception, VerificationFailed)
     assert "alice: no cosignature of the witness fedpriv.witness/hub" in str(verified.exception)
     assert "/bob: no cosignature" not in str(verified.exception)

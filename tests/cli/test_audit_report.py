@@ -95,7 +95,7 @@ def test_the_page_states_what_left_to_whom_under_which_rules_and_for_what(tmp_pa
         "2 releases derived from data, under 1 rule of the owner.",
         "to be filled in: name and contact details of the controller",
         "2026-01-03 coordinator-2 1 update derived from notes; 12.3 kB bones",
-        "Nobody else is known to hold a checkpoint of this ledger: without one, a rollback would not show.",
+        "No witness: nobody but its owner is known to keep a signed checkpoint of this ledger,",
         vkey,
     ):
         assert expected in page.text

@@ -19,10 +19,10 @@ def part(worker, status="folded", reason=""):
     return WorkerRound(worker, status, 1.0, 4000, 3900, 0.1, {}, reason)
 
 
-def record(number, *parts, outcome="complete", loss=0.5, metrics=None, blind=False):
+def record(number, *parts, outcome="complete", loss=0.5, metrics=None, blind=False, **more):
     own = {} if blind else {"accuracy": 0.875}
     loss = None if blind else loss
-    return RoundRecord(number, outcome, 0.25, loss, metrics or {}, own, 12_600, 11_900, parts)
+    return RoundRecord(number, outcome, 0.25, loss, metrics or {}, own, 12_600, 11_900, parts, **more)
 
 
 def shown(*records):
@@ -80,9 +80,23 @@ def test_metrics_that_were_not_given_are_told_once_for_each_reason_and_are_not_c
 
 
 def test_refusals_and_abandoned_rounds_are_told():
-    lines = shown(record(1, part("bob", "rejected", "not finite"), outcome="abandoned"))
+    few = "nobody was asked: 2 workers there, and the quorum is 3"
+    lines = shown(record(1, part("bob", "rejected", "not finite"), outcome="abandoned", reason=few))
     assert lines[0] == "bob rejected in round 1: not finite"
-    assert lines[1] == "round 1 abandoned: too few updates arrived"
+    assert lines[1] == f"round 1 abandoned: {few}"
+
+
+def test_what_was_clipped_is_in_the_line_of_each_round_and_what_to_do_is_said_once():
+    lines = shown(record(1, part("alice"), saturated=1250), record(2, part("alice"), saturated=3), record(3))
+    assert [line.partition(" s  ")[2] for line in lines if line.startswith("round ")] == [
+        "1,250 clipped",
+        "3 clipped",
+        "",
+    ]
+    assert [line for line in lines if "raise clip" in line] == [
+        "1,250 numbers were out of bounds in the sum, and so were clipped: raise clip in secure aggregation, or scale "
+        "what is trained"
+    ]
 
 
 def test_text_from_outside_is_never_markup():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from typer.testing import CliRunner
 from fedpriv.cli import certs, roster
 from fedpriv.errors import ConfigError, CredentialsError, FedprivError, UsageError, VerificationFailed
 from fedpriv.secagg.reasons import Refused
-from fedpriv.storage.rosters import load_roster
+from fedpriv.storage.rosters import SignedRoster, load_identity, load_roster
+from fedpriv_worker.enrolment import NotAccepted
 from fedpriv_worker.rosters import AcceptedRoster
 
 
@@ -85,9 +88,16 @@ def test_versions_rise_and_none_before_is_accepted_again(federation: Federation)
     federation.sign(*lines[:2])
     assert load_roster(federation.roster).roster.version == 2
     federation.accept("alice")
-    with pytest.raises(VerificationFailed, match="version 1 does not follow version 2"):
+    with pytest.raises(NotAccepted, match="version 1 does not follow version 2") as older:
         federation.accept("alice", first)
+    assert older.value.exit_code == 4
     federation.accept("alice")  # the same again changes nothing
+    accepted = load_roster(federation.roster).roster
+    administrator = load_identity(federation.home / "administrator" / certs.ADMINISTRATOR_KEY)
+    other = SignedRoster.sign(replace(accepted, members=accepted.members[:1]), administrator)
+    other.save(federation.home / "other.toml")
+    with pytest.raises(NotAccepted, match="another one of version 2 than that of version 2, which was accepted"):
+        federation.accept("alice", federation.home / "other.toml")
 
 
 def test_a_roster_put_back_behind_the_worker_is_not_used(federation: Federation) -> None:
@@ -120,16 +130,31 @@ def test_another_key_than_the_one_that_the_owner_pinned_signs_nothing(federation
     other = Federation(tmp_path / "other")
     federation.sign(federation.line("alice"), federation.line("bob"))
     federation.worker("alice", other.key)
-    with pytest.raises(Refused, match="a signature of 'administrator' does not verify"):
+    with pytest.raises(VerificationFailed) as refused:
         federation.accept("alice")
+    assert refused.value.exit_code == 3
+    said = str(refused.value)
+    assert f"is signed by {federation.key}, and the key {other.key}, which worker.toml pins as administrator" in said
 
 
 def test_a_changed_roster_is_not_the_signed_one(federation: Federation) -> None:
     federation.sign(federation.line("alice"), federation.line("bob"))
     text = federation.roster.read_text()
     federation.roster.write_text(text.replace('name = "bob"', 'name = "bot"'))
-    with pytest.raises(Refused, match="does not verify"):
+    with pytest.raises(VerificationFailed, match=rf"does not verify: the key {re.escape(federation.key)}, which"):
         federation.accept("alice")
+
+
+def test_a_roster_that_names_another_key_than_the_one_that_signed_it_convinces_nobody(federation: Federation) -> None:
+    """Whoever alters the file cannot have the owner told that it is signed by a key of their choice."""
+    federation.sign(federation.line("alice"), federation.line("bob"))
+    text, theirs = federation.roster.read_text(), federation.line("bob").partition("=")[2]
+    federation.roster.write_text(text.replace(f'administrator = "{federation.key}"', f'administrator = "{theirs}"'))
+    federation.accept("alice")  # the line is for people alone
+    federation.roster.write_text(federation.roster.read_text().replace('name = "bob"', 'name = "bot"'))
+    with pytest.raises(VerificationFailed) as refused:
+        federation.accept("alice")
+    assert theirs not in str(refused.value)
 
 
 def test_a_worker_that_is_not_on_it_or_with_another_key_does_not_accept_it(federation: Federation) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,7 @@ import torch
 
 import fedpriv as fp
 from fedpriv.cli.run import Interrupted, Missing, run
+from fedpriv.cli.stopping import Terminated, terminable
 from fedpriv.clock import ManualClock, SystemClock
 from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import UsageError
@@ -24,6 +28,7 @@ from fedpriv.transport.hello import Side
 from fedpriv.transport.runtime import runtime
 from fedpriv.wire.messages import Role
 from fedpriv_coordinator.config import load_job
+from fedpriv_coordinator.journal import RunFolder
 from fedpriv_worker.datasets import Dataset
 from fedpriv_worker.executor import InProcessExecutor
 from fedpriv_worker.journal import Journal
@@ -104,7 +109,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path, capsys: p
         with pytest.raises(Interrupted) as interrupted:
             run(job, None, as_json=True)
         assert interrupted.value.exit_code == 130
-        assert str(interrupted.value) == (f"interrupted after round 1; go on with: fedpriv run {job} --resume {kept}")
+        saved = f"model and history up to there are saved in {kept}"
+        assert str(interrupted.value) == (
+            f"interrupted after round 1: {saved}; go on with: fedpriv run {job} --resume {kept}"
+        )
         assert f"the run is kept in {kept}" in capsys.readouterr().err
         with pytest.raises(UsageError, match="not finished; go on with"):
             run(job, None, as_json=True)
@@ -124,6 +132,47 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tmp_path: Path, capsys: p
     assert json.loads(said.out)["rounds"] == 3
     with pytest.raises(UsageError, match="this run is finished"):
         run(job, kept, as_json=True)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_sent_sigterm_ends_in_order_and_says_what_was_saved(tmp_path: Path) -> None:
+    authority, address = Authority.create(), free_address()
+    job, kept = job_file(tmp_path, authority, address), tmp_path / "kept"
+    job.write_text(
+        job.read_text().replace("rounds = 3", "rounds = 100000").replace('evaluate = "model.py:evaluate"\n', "")
+    )
+    command = [sys.executable, "-m", "fedpriv.cli.app", "run", str(job)]
+    with (
+        dialling_worker(authority, address),
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stderr is not None
+        seen = next((line for line in process.stderr if line.startswith("round 2/")), "it ended before")
+        assert seen.startswith("round 2/")
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (143, "")
+    reached = len(RunFolder(kept).load().history.rounds)
+    assert reached >= 2
+    assert err.splitlines()[-1].startswith("fedpriv: error: terminated after round ")
+    assert f": model and history up to there are saved in {kept}; go on with: fedpriv run {job} --resume" in err
+    assert "Traceback" not in err
+
+
+def test_sigterm_ends_what_is_open_and_is_what_it_was_before_afterwards() -> None:
+    before, closed = signal.getsignal(signal.SIGTERM), list[str]()
+
+    def open_and_told_to_end() -> None:
+        with terminable():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                closed.append("closed")
+
+    with pytest.raises(Terminated) as ended:
+        open_and_told_to_end()
+    assert (ended.value.code, closed) == (143, ["closed"])
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_folder_without_a_run_is_refused_before_anything_listens(tmp_path: Path) -> None:

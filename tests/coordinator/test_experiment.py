@@ -185,7 +185,7 @@ def test_printing_a_result_says_what_happened_and_what_left():
     assert "lost carol in round 2: no answer in 5 s" in text
     assert "left alice: 16.0 kB in 4 x update" in text
     assert "rounds: received 24.0 kB from the workers" in text
-    assert "come outside of rounds, which add up to less;\n  a worker's ledger can have more" in text
+    assert "come before it, and checkpoints outside of rounds;\n  a worker's ledger can have more" in text
     assert "Linear" not in text
     assert "accuracy 0.9500 (all rows in one place: 0.9700)" in str(
         result(History(HISTORY.rounds[:4], {"accuracy": 0.97}))

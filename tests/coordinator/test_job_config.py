@@ -176,11 +176,15 @@ def test_the_optimizer_is_named_and_its_options_stand_beside_it(tmp_path, sectio
         (
             "[tls]",
             '[secure_aggregation]\nroster = "r.toml"\nminimum_workers = 2\n[tls]',
-            "minimum_workers is 2; use 3 or more",
+            "minimum_workers is 2; use a whole number, 3 or more",
         ),
         ("[tls]", '[secure_aggregation]\nroster = "r.toml"\ngraph = "ring"\n[tls]', "graph must be one of"),
-        ("[tls]", '[secure_aggregation]\nroster = "r.toml"\nclip = 0\n[tls]', "clip is 0 and fraction_bits 16"),
-        ("[tls]", '[secure_aggregation]\nroster = "r.toml"\ncolluding = 1\n[tls]', "colluding is 1 and lost 0.05"),
+        ("[tls]", '[secure_aggregation]\nroster = "r.toml"\nclip = 0\n[tls]', "clip is 0; use a number above 0, up to"),
+        (
+            "[tls]",
+            '[secure_aggregation]\nroster = "r.toml"\ncolluding = 1\n[tls]',
+            "colluding is 1; use a share",
+        ),
     ],
 )
 def test_what_is_written_wrongly_is_refused_with_the_place_and_the_remedy(tmp_path, old, new, message):

@@ -181,13 +181,41 @@ def test_who_was_left_out_of_a_sum_is_said_with_what_they_signed_and_clipping_is
     finding = RoundFinding("bob", "cohort-too-small", "worker 'bob' stopped <here>", "ab" * 32, "x", 0, "cd" * 64)
     summed = RoundRecord(1, "complete", 1.0, None, {}, {}, 0, 0, (), (finding,), 7)
     text = page(history=History((summed,)))
-    assert "Who was left out of sums" in text
+    assert "Who did not stay to the end of a sum" in text
     assert "session abababababababab" in text
     assert "stopped &lt;here&gt;" in text
     assert "7 numbers were out of bounds" in text
     quiet = page(history=History((replace(summed, findings=(), saturated=0),)))
-    assert "left out of sums" not in quiet
+    assert "did not stay" not in quiet
     assert "out of bounds" not in quiet
+
+
+def test_whose_part_is_in_a_sum_though_it_went_away_and_whose_is_not_is_told_apart():
+    four = ("alice", "bob", "carol", "dave")
+    sums = (
+        SumRecord("updates", "ab" * 32, "complete", 4, 3, FIVE, four),
+        SumRecord("metrics", "cd" * 32, "complete", 4, 3, FIVE, (), "too few"),
+    )
+    findings = (
+        RoundFinding("dave", "", "went away while signatures were awaited"),
+        RoundFinding("erin", "", "went away while masked vectors were awaited"),
+        RoundFinding("dave", "", "did not come back", summands="metrics"),
+    )
+    record = RoundRecord(3, "complete", 1.0, None, {}, {}, 0, 0, (), findings, sums=sums)
+    text = " ".join(" ".join(Elements(page(history=History((record,)))).words).split())
+    assert "dave 3 updates is in it went away while signatures" in text
+    assert "erin 3 updates is not in it went away while masked" in text
+    assert "dave 3 metrics there is no sum did not come back" in text
+
+
+def test_the_sum_of_statistics_before_a_run_and_why_rounds_were_abandoned_are_in_the_page():
+    before = SumRecord("statistics", "ab" * 32, "complete", 4, 3, FIVE, FIVE)
+    abandoned = RoundRecord(1, "abandoned", 1.0, None, {}, {}, 0, 0, (), reason="2 workers <left> of 5")
+    history = History((abandoned, summed(2, FIVE)), before=(before, replace(before, sid="cd" * 32)))
+    text = " ".join(" ".join(Elements(page(history=history)).words).split())
+    assert text.count("before statistics 5: alice, bob, carol, dave, erin - 4 of 5 to the end, 3 in the sum") == 1
+    assert "Round 1 was abandoned: 2 workers <left> of 5." in text
+    assert History.from_json(history.to_json()) == history
 
 
 FIVE = ("alice", "bob", "carol", "dave", "erin")

@@ -36,7 +36,6 @@ VICTIM = "bob"
         ({"clip": 1024.0, "modulus_bits": 32}, ("modulus-too-small", "modulus_bits")),
         ({"federation": "another"}, ("descriptor-differs", "federation")),
         ({"privacy": "skellam"}, ("descriptor-differs", "privacy")),
-        ({"roster": bytes(32)}, ("descriptor-differs", "roster")),
         ({"model": bytes(32)}, ("descriptor-differs", "model")),
         ({"round": 1 << 62}, ("descriptor-differs", "round")),
     ],
@@ -68,6 +67,12 @@ def test_an_owner_is_told_what_was_asked_and_what_would_do(cheat: Cheat, caplog,
     with caplog.at_level(logging.WARNING, "fedpriv.worker"):
         cheat.ask_one(VICTIM, replace(order, invite=Invite(cheat.descriptor(order, **changes))))
     assert said in caplog.text
+
+
+def test_another_roster_is_answered_with_the_version_that_this_worker_has(cheat: Cheat) -> None:
+    order, roster = cheat.order(), enrolment_of(cheat).roster()
+    (abort,) = cheat.ask_one(VICTIM, replace(order, invite=Invite(cheat.descriptor(order, roster=bytes(32)))))
+    assert (abort.reason.value, abort.subject) == ("descriptor-differs", f"roster version {roster.version}")
 
 
 def test_a_vector_with_a_part_that_the_order_does_not_have_is_refused(cheat: Cheat) -> None:

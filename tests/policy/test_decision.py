@@ -119,11 +119,26 @@ def test_a_sum_leaves_when_enough_workers_are_in_it(release):
     ask = replace(UPDATE, release=release, protection=masked(5))
     assert decide(ask, rules) == Permit(SecureSum(5))
     assert decide(replace(ask, protection=masked(4)), rules) == Deny(
-        ("secure-sum: it would leave in a sum over 4 workers, and 5 is the least",)
+        ("secure-sum: it would leave in a sum over 4 workers, and 5 is the least",), too_small=True
     )
     assert decide(replace(ask, protection=Protection()), rules) == Deny(
         ("secure-sum: it would leave in clear, and 5 is the least",)
     )
+
+
+def test_only_whom_a_rule_would_let_have_a_larger_sum_is_told_that_this_one_is_too_small():
+    """The reason itself stays with the owner: for anybody else the rule might as well not be there."""
+    ask = replace(UPDATE, protection=masked(4))
+    named = SecureSum(5, recipients=(ask.recipient.name,), purpose=ask.purpose)
+    assert decide(ask, {ROWS: [named]}).too_small
+    assert decide(ask, {ROWS: [SecureSum(9, recipients=("another",)), named]}).too_small
+    for rule in (
+        SecureSum(5, recipients=("another",)),
+        SecureSum(5, purpose="another"),
+        SecureSum(5, maximum_epsilon=1.0),
+        PlainUpdate(recipients=(ask.recipient.name,)),
+    ):
+        assert not decide(ask, {ROWS: [rule]}).too_small
 
 
 def test_a_sum_with_a_limit_on_its_loss_has_to_be_noised_too():

@@ -156,7 +156,7 @@ def test_a_roster_that_the_coordinator_extended_is_another_roster():
     extra = Member("zz-sybil", identity("zz-sybil").public)
     extended = Roster("clinics", 1, (*party.roster.members, extra))
     step = party.begin(VICTIM, roster=extended.digest)
-    assert (step.message.reason, step.message.subject) == (Reason.DESCRIPTOR_DIFFERS, "roster")
+    assert (step.message.reason, step.message.subject) == (Reason.DESCRIPTOR_DIFFERS, "roster version 1")
     signature = extended.signed(identity("coordinator"))
     with pytest.raises(client.Refused) as refused:
         extended.check(signature, identity("administrator").public)

@@ -30,7 +30,6 @@ def test_an_honest_invitation_is_accepted():
     [
         ("protocol", "fedpriv-secagg/2"),
         ("federation", "banks"),
-        ("roster", bytes(32)),
         ("round", 2),
         ("model", bytes(32)),
         ("plan", bytes(32)),
@@ -43,6 +42,12 @@ def test_a_descriptor_of_something_else_is_refused_by_the_field_that_differs(fie
     step = party.begin(ME, **{field: value})
     assert refusal(step) == (Reason.DESCRIPTOR_DIFFERS, field)
     check_signed(party, ME, step.message)
+
+
+def test_another_roster_is_refused_by_the_version_that_this_worker_has():
+    step = cast(5).begin(ME, roster=bytes(32))
+    assert refusal(step) == (Reason.DESCRIPTOR_DIFFERS, "roster version 1")
+    assert "is not what this worker has (version 1)" in step.state.explanation
 
 
 def test_the_first_field_that_differs_is_named():

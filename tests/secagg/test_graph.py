@@ -103,7 +103,16 @@ def test_a_graph_that_cannot_be_connected_is_not():
     assert harary.connected(Population(20, 2, 2), 6)
 
 
-@pytest.mark.parametrize(("workers", "says"), [(2, "too few"), (3, "loss of one"), (4, "loss of one"), (5, "")])
+@pytest.mark.parametrize(
+    ("workers", "says"),
+    [
+        (1, "over 1 worker hides nobody"),
+        (2, "over 2 workers hides nobody"),
+        (3, "loss of one"),
+        (4, "loss of one"),
+        (5, ""),
+    ],
+)
 def test_small_cohorts_are_advised_against(workers, says):
     assert says in advice(workers)
     assert bool(advice(workers)) == bool(says)

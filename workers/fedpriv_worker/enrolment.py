@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from fedpriv.errors import UsageError, VerificationFailed
+from fedpriv.errors import FedprivError, UsageError, VerificationFailed
 from fedpriv.privacy.noises import DistributedNoise, Noise
 from fedpriv.secagg.checks import Expectation, Terms
-from fedpriv.secagg.keys import Identity
+from fedpriv.secagg.keys import Identity, key_text
+from fedpriv.secagg.reasons import Refused
 from fedpriv.secagg.roster import Roster
 from fedpriv.secagg.thresholds import DEFAULT_COLLUDING, LEAST_WORKERS
 from fedpriv.storage.rosters import SignedRoster
@@ -29,6 +30,12 @@ FUTURE_MILLISECONDS = 600_000
 
 Until then whoever may give orders can keep this worker out of every other round, by beginning one of that number.
 """
+
+
+class NotAccepted(FedprivError):
+    """A roster is the administrator's, and not later than the one that was accepted."""
+
+    exit_code = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +128,14 @@ def expected(
 
 
 def check_next(signed: SignedRoster, administrator: bytes, before: SignedRoster | None) -> None:
-    """Raise unless the administrator signed `signed`, for the same federation and later than what was accepted."""
-    signed.roster.check(signed.signature, administrator)
+    """Raise unless the administrator signed `signed`, for the same federation and later than what was accepted.
+
+    `VerificationFailed` says that the key `administrator` did not sign it, `NotAccepted` that it is not later.
+    """
+    try:
+        signed.roster.check(signed.signature, administrator)
+    except Refused:
+        raise VerificationFailed(_signed_by_another(signed, key_text(administrator))) from None
     if before is None or before == signed:
         return
     if before.roster.federation != signed.roster.federation:
@@ -130,8 +143,33 @@ def check_next(signed: SignedRoster, administrator: bytes, before: SignedRoster 
             f"the roster is of federation {signed.roster.federation!r}, this worker is in "
             f"{before.roster.federation!r}; use another state folder for another federation"
         )
-    if signed.roster.version <= before.roster.version:
-        raise VerificationFailed(
-            f"roster version {signed.roster.version} does not follow version {before.roster.version}, which was "
-            "accepted already; an older one could bring back a worker that was taken off"
+    offered, accepted = signed.roster.version, before.roster.version
+    if offered == accepted:
+        raise NotAccepted(
+            f"the roster is another one of version {offered} than that of version {accepted}, which was accepted "
+            "already; have the administrator sign it with a higher version"
         )
+    if offered < accepted:
+        raise NotAccepted(
+            f"roster version {offered} does not follow version {accepted}, which was accepted already; an older one "
+            "could bring back a worker that was taken off: ask the administrator for the latest"
+        )
+
+
+def _signed_by_another(signed: SignedRoster, pinned: str) -> str:
+    """Return what to do about a roster that the pinned key did not sign."""
+    failed = f"the key {pinned}, which worker.toml pins as administrator under [secure_aggregation], did not sign it"
+    if signed.administrator is None or not _is_signed_by(signed, signed.administrator):
+        return f"the roster does not verify: {failed}; it was altered, or is another's: get it from the administrator"
+    return (
+        f"the roster is signed by {key_text(signed.administrator)}, and {failed}; only if the administrator tells you "
+        "in person that theirs is the other key, write it to worker.toml in place of this one"
+    )
+
+
+def _is_signed_by(signed: SignedRoster, key: bytes) -> bool:
+    try:
+        signed.roster.check(signed.signature, key)
+    except Refused:
+        return False
+    return True

@@ -36,6 +36,7 @@ class Publisher:
         self._publishing = asyncio.Lock()
         self._published = -PUBLISH_SECONDS
         self._next: asyncio.Task[None] | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def begin(self) -> None:
         """Publish, and let every witness speak before anything leaves; raise `RolledBack` if one holds more than we."""
@@ -46,6 +47,8 @@ class Publisher:
         """Publish as soon as that is due, once for all who ask before; return the task that does it."""
         if self._next is None or self._next.done():
             self._next = asyncio.create_task(self._publish())
+            self._under_way.add(self._next)
+            self._next.add_done_callback(self._ended)
         return self._next
 
     async def show(self, request: AskCheckpoint) -> Checkpoint:
@@ -64,11 +67,20 @@ class Publisher:
             log.warning("the cosignature of %s is not kept: %s", peer.name, error)
 
     async def close(self) -> None:
-        """Stop waiting for the next checkpoint and for witnesses; the journal publishes when it closes."""
+        """Stop waiting for the next checkpoint and for witnesses; the journal publishes when it closes.
+
+        One that is being published is let end first.
+        """
         await self._witnesses.close()
         if self._next is not None:
             self._next.cancel()
-            await asyncio.gather(self._next, return_exceptions=True)
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Take what a publication raised, for which nobody may have waited: when a process ends, no thread is left."""
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the ledger's checkpoint is not published: %s", type(error).__name__)
 
     async def _publish(self) -> None:
         loop = asyncio.get_running_loop()

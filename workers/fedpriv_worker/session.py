@@ -255,7 +255,8 @@ def _ordered(session: Session, order: Order, standing: Standing) -> Step:
     if any(denial.by_owner for denial in denials):
         return _refuse(session, order, ErrorCode.APPROVAL_DENIED)
     if denials and not all(denial.pending for denial in denials):
-        return _refuse(session, order, ErrorCode.RELEASE_DENIED)
+        too_small = all(denial.too_small or denial.pending for denial in denials)
+        return _refuse(session, order, ErrorCode.SUM_TOO_SMALL if too_small else ErrorCode.RELEASE_DENIED)
     session, noted = _noted(session, request, plan, foreseen, decisions)
     if denials:
         session, actions = _refuse(session, order, ErrorCode.APPROVAL_PENDING)

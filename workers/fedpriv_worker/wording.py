@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from fedpriv import legible
+from fedpriv.errors import counted
 from fedpriv.plans.plan import InputRole, Plan
 from fedpriv.policy.requests import Grant, ReleaseRequest
 from fedpriv.policy.rules import Approval, in_words
@@ -71,11 +72,6 @@ def moment(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def count(number: int, noun: str, many: str = "") -> str:
-    """Return a number with its noun."""
-    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
-
-
 def _asked(explanation: Explanation) -> Iterator[str]:
     recorded, request = explanation.recorded, explanation.recorded.request
     yield f"Request {request.id}: {_headline(explanation)}."
@@ -84,7 +80,7 @@ def _asked(explanation: Explanation) -> Iterator[str]:
     yield f"{who} asks for {_parts(explanation)} of the data set {quoted(request.dataset)}."
     stated = f"for the purpose {quoted(request.purpose)}" if request.purpose else "without stating a purpose"
     yield f"It asks {stated}; nobody has checked that."
-    often = count(recorded.times, "time")
+    often = counted(recorded.times, "time")
     yield f"It asked {often}, first on {moment(recorded.first)}, last on {moment(recorded.last)}."
 
 
@@ -96,7 +92,7 @@ def _headline(explanation: Explanation) -> str:
     if grant.expires <= explanation.now:
         return f"your approval expired on {moment(grant.expires)}; nothing more leaves"
     if explanation.used >= grant.releases:
-        used = count(grant.releases, "release")
+        used = counted(grant.releases, "release")
         return f"your approval is used up ({used}); nothing more leaves"
     return _HEADLINES["waiting"]  # approved under a rule that has changed since
 
@@ -113,7 +109,7 @@ def _parts(explanation: Explanation) -> str:
     }
     parts = " and ".join(names.get(each, quoted(each)) for each in sorted(request.releases, reverse=True))
     among = request.masked_among
-    return f"{parts}, masked, in a sum over at least {count(among, 'worker')}," if among else parts
+    return f"{parts}, masked, in a sum over at least {counted(among, 'worker')}," if among else parts
 
 
 def _computed(explanation: Explanation) -> Iterator[str]:
@@ -130,7 +126,7 @@ def _computed(explanation: Explanation) -> Iterator[str]:
         yield from _steps(plan)
         return
     if "update" in request.releases:
-        passes = count(request.epochs, "pass", "passes")
+        passes = counted(request.epochs, "pass", "passes")
         yield f"  Training: {passes} over all rows, {request.batch_size:,} rows at once."
         yield from _privacy(request)
     else:
@@ -143,7 +139,7 @@ def _privacy(request: ReleaseRequest) -> Iterator[str]:
     if not request.privacy:
         return
     said = json.loads(request.privacy)
-    rounds, clip, multiplier = count(said["rounds"], "round"), said["clip"], said["noise_multiplier"]
+    rounds, clip, multiplier = counted(said["rounds"], "round"), said["clip"], said["noise_multiplier"]
     yield f"  Private, as {said['mode']}, for {rounds}: clipped to {clip:g}, noise multiplier {multiplier:.4g}."
     if request.epsilon is None:
         yield "  This worker clips, and no more: the noise is the recipient's promise, and bounds nothing here."
@@ -160,12 +156,12 @@ def _steps(plan: Plan) -> Iterator[str]:
     if len(own) > MOST_TENSORS:
         yield f"  and {len(own) - MOST_TENSORS:,} more of the caller's own, which --steps names"
     if len(plan.steps) <= MOST_STEPS:
-        yield f"  in {count(len(plan.steps), 'step')}; the numbers 0 to {len(plan.inputs) - 1} are the inputs above:"
+        yield f"  in {counted(len(plan.steps), 'step')}; the numbers 0 to {len(plan.inputs) - 1} are the inputs above:"
     else:
         yield f"  in {len(plan.steps):,} steps, of which these are the first and the last:"
     yield from _cut(plan)
     for slot, used in plans_in(plan).items():
-        steps = count(len(used.steps), "step")
+        steps = counted(len(used.steps), "step")
         yield f"  Plan #{slot} is a function of the caller's, of {steps}; it gives {results_of(used)}. In it,"
         yield f"  {in_order(used)}:"
         yield from _cut(used)
@@ -184,15 +180,15 @@ def _cut(plan: Plan) -> Iterator[str]:
 
 def _plan(plan: Plan) -> Iterator[str]:
     numbers, tensors, rest = parameters_of(plan)
-    further = f", and {count(rest, 'further number')}" if rest else ""
-    yield f"  The model has {count(numbers, 'trained number')} in {count(tensors, 'tensor')}{further}."
+    further = f", and {counted(rest, 'further number')}" if rest else ""
+    yield f"  The model has {counted(numbers, 'trained number')} in {counted(tensors, 'tensor')}{further}."
     if kept := sum(math.prod(each.shape) for each in plan.inputs_of(InputRole.KEPT)):
-        yield f"  This worker keeps {count(kept, 'number')} of its own for the job's next round; they do not leave."
+        yield f"  This worker keeps {counted(kept, 'number')} of its own for the job's next round; they do not leave."
     for each in plan.inputs_of(InputRole.FEATURES, InputRole.TARGET):
         of = f" of {' x '.join(map(str, each.shape[1:]))}" if each.shape[1:] else ""
         yield f"  It reads the {each.role.value} of each row ({each.dtype}{of})."
     often = ", ".join(f"{short(name)} ({times})" for name, times in most_frequent(plan.steps, MOST_OPERATIONS))
-    yield f"  It is a list of {count(len(plan.steps), 'operation')}, no program; most often: {often}."
+    yield f"  It is a list of {counted(len(plan.steps), 'operation')}, no program; most often: {often}."
 
 
 def _leaving(explanation: Explanation) -> Iterator[str]:
@@ -202,12 +198,13 @@ def _leaving(explanation: Explanation) -> Iterator[str]:
         return
     tensors = foreseen.tensors
     if foreseen.kind == MASKED:
-        most = count(foreseen.payload_bytes // WORD_BYTES, "number")
+        most = counted(foreseen.payload_bytes // WORD_BYTES, "number")
         yield f"  One vector of at most {most}, masked: updates, metrics, its weight, and how many were clipped."
         yield "  Beside it public keys, sealed shares of fresh secrets, signatures, and, at the end, the shares that"
         yield "  unmask the sum; each is an entry of the ledger."
     elif tensors:
-        yield f"  One message with {count(len(tensors), 'tensor')}, {count(foreseen.payload_bytes, 'byte')} of numbers:"
+        size = counted(foreseen.payload_bytes, "byte")
+        yield f"  One message with {counted(len(tensors), 'tensor')}, {size} of numbers:"
         yield from _tensors(foreseen)
     if foreseen.metrics and foreseen.kind != MASKED:
         named = ", ".join(map(quoted, foreseen.metrics))
@@ -217,10 +214,10 @@ def _leaving(explanation: Explanation) -> Iterator[str]:
     elif foreseen.kind == "evaluation" and explanation.holding is not None:
         hidden = explanation.holding.told == "hidden"
         yield f"  It goes {_WEIGHTS['uniform' if hidden else 'rounded']}."
-    yield f"  At most {count(foreseen.most_bytes, 'byte')} on the wire in all; the door stops whatever is larger."
+    yield f"  At most {counted(foreseen.most_bytes, 'byte')} on the wire in all; the door stops whatever is larger."
     private = sum(not label.is_public for label in foreseen.labels.values())
     if private:
-        yield f"  {private} of the plan's {count(len(foreseen.labels), 'result')} derive from your rows."
+        yield f"  {private} of the plan's {counted(len(foreseen.labels), 'result')} derive from your rows."
 
 
 def _tensors(foreseen: Forecast) -> Iterator[str]:
@@ -268,7 +265,7 @@ def _said(verdict: Verdict) -> tuple[str, ...]:
 def _approval(grant: Grant, used: int, now: float) -> str:
     expires = "expired" if grant.expires <= now else "expires"
     return (
-        f"Your approval {grant.digest[:16]} is for {count(grant.releases, 'release')}, of which {used:,} are used; "
+        f"Your approval {grant.digest[:16]} is for {counted(grant.releases, 'release')}, of which {used:,} are used; "
         f"it {expires} on {moment(grant.expires)}."
     )
 
@@ -313,10 +310,10 @@ def _left(explanation: Explanation) -> Iterator[str]:
         yield "  Nothing."
         return
     again = f", {left.again} of them sent again" if left.again else ""
-    messages = count(left.messages, "message")
+    messages = counted(left.messages, "message")
     yield f"  The ledger has {messages} to {request.recipient.name}, {left.bytes:,} bytes{again}."
     if left.outside:
-        yield f"  {count(len(left.outside), 'entry', 'entries')} of them are NOT what was foreseen:"
+        yield f"  {counted(len(left.outside), 'entry', 'entries')} of them are NOT what was foreseen:"
         yield from (f"    entry {entry} {why}" for entry, why in left.outside[:MOST_MISFITS])
         if len(left.outside) > MOST_MISFITS:
             yield f"    and {len(left.outside) - MOST_MISFITS} more"

@@ -58,7 +58,9 @@ class Verified:
             found.append(f"it extends the checkpoint of {self.kept_size:,} entries in {self.kept.path}")
         found += [f"cosigned by {name}, not verified: pass its key with --witness" for name in self.unverified]
         return found or [
-            "nobody else is known to hold a checkpoint of this ledger: without one, a rollback would not show"
+            "no witness: nobody but its owner is known to keep a signed checkpoint of this ledger, so one that was put "
+            "back to an older state would verify too; keep its file named checkpoint and give that to the next "
+            "verification with --holds, or have its owner name a [[witness]] in worker.toml"
         ]
 
 

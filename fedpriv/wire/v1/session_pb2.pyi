@@ -33,6 +33,7 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CODE_OVER_STEPS: _ClassVar[ErrorCode]
     ERROR_CODE_NOT_ENROLLED: _ClassVar[ErrorCode]
     ERROR_CODE_BUDGET_EXCEEDED: _ClassVar[ErrorCode]
+    ERROR_CODE_SUM_TOO_SMALL: _ClassVar[ErrorCode]
 
 class GoodbyeReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -62,6 +63,7 @@ ERROR_CODE_OVER_REQUESTS: ErrorCode
 ERROR_CODE_OVER_STEPS: ErrorCode
 ERROR_CODE_NOT_ENROLLED: ErrorCode
 ERROR_CODE_BUDGET_EXCEEDED: ErrorCode
+ERROR_CODE_SUM_TOO_SMALL: ErrorCode
 GOODBYE_REASON_UNSPECIFIED: GoodbyeReason
 GOODBYE_REASON_NOT_EXPECTED: GoodbyeReason
 GOODBYE_REASON_NAME_TAKEN: GoodbyeReason
