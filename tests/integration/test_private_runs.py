@@ -12,6 +12,7 @@ from fleets import RESEARCHER, Fleet, MakeFleet, virtual_fleet
 from torch import nn
 
 import fedpriv as fp
+from fedpriv.ids import DatasetName
 from fedpriv.learning.strategies import Strategy
 from fedpriv.ledger.entries import Entry
 from fedpriv.privacy.accountants import cost_of, epsilon_by_rdp
@@ -297,3 +298,22 @@ def test_a_budget_is_shown_to_whom_a_rule_of_its_data_set_names_and_to_nobody_el
         fit(fleet, fp.LocalDP(noise_multiplier=1.5), on_note=notes.append)
     assert notes == []
     assert "budget-left" not in fleet.kinds("alice")
+
+
+def test_a_loss_that_fails_on_every_row_is_refused_without_a_charge_and_bars_nobody(
+    virtual: Callable[..., Fleet],
+) -> None:
+    """Class weights cannot be mapped over rows; that it fails has nothing to do with them."""
+    data = {}
+    for at, name in enumerate(NAMES[:3]):
+        features, target = rows(at)
+        data[name] = [fp.Dataset("toy", features, target.long(), release=[PLAIN], budget=WIDE)]
+    fleet, model = virtual(data), nn.Linear(4, 2)
+    terms = {"dataset": "toy", "local": LOCAL, "rounds": 1, "privacy": fp.ExampleDP(noise_multiplier=2.0)}
+    with pytest.raises(fp.RoundAbandoned, match="its own validation does not accept the plan"):
+        fleet.federation.fit(
+            model, loss=lambda out, label: F.cross_entropy(out, label, weight=torch.tensor([1.0, 2.0])), **terms
+        )
+    assert not any(fleet.journals["alice"].holds.spent(DatasetName("toy")))
+    fleet.federation.fit(model, loss=F.cross_entropy, **terms)
+    assert any(fleet.journals["alice"].holds.spent(DatasetName("toy")))
