@@ -19,7 +19,7 @@ from fedpriv.privacy.accountants import times_left
 from fedpriv.privacy.budget import WORKER, Account
 from fedpriv.privacy.calibration import gaussian_noise
 from fedpriv.privacy.mechanisms import Single, parts_of
-from fedpriv.privacy.modes import CentralDP, DistributedDP, ExampleDP, LocalDP, Mode, TreeDP
+from fedpriv.privacy.modes import CentralDP, DistributedDP, ExampleDP, LocalDP, Mode, TreeDP, check_clip
 from fedpriv.privacy.noises import Noise, check_drawn
 from fedpriv.privacy.relations import Relation
 from fedpriv.secagg.thresholds import colluding
@@ -144,6 +144,7 @@ def _check_term(mode: Mode, strategy: Strategy, local: LocalTraining) -> None:
 def settle(mode: Mode, setting: Setting) -> Settled:
     """Return `mode` with the noise multiplier that it comes to; raise `UsageError` where there is none."""
     mode = replace(mode, clip=float(mode.clip), delta=float(mode.delta))
+    check_clip(mode.clip)
     count = len(setting.rows)
     match mode:
         case CentralDP():

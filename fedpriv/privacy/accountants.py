@@ -16,12 +16,23 @@ from importlib import metadata
 from fedpriv.errors import UsageError
 from fedpriv.privacy.budget import ROW, Account, Cost, epsilon_of
 from fedpriv.privacy.events import accounting, dp_event, from_json, to_json
-from fedpriv.privacy.mechanisms import Mechanism, Repeated, Single, is_number, name_of
+from fedpriv.privacy.mechanisms import (
+    Gaussian,
+    Mechanism,
+    PoissonSampled,
+    Repeated,
+    Single,
+    is_number,
+    name_of,
+    parts_of,
+)
 from fedpriv.privacy.relations import Relation
 from fedpriv.privacy.renyi import rdp_of
 
 RDP, PLD = "RDP", "PLD"
 MAXIMUM_TIMES = 10**9
+LEAST_DISTRIBUTED, LARGEST_DISTRIBUTED = 0.05, 50.0
+"""Least noise multiplier and largest epsilon (by RDP) of a privacy loss distribution: it has 10^4 values for each 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +86,15 @@ def epsilon_by_rdp(mechanism: Mechanism, delta: float, relation: Relation = Rela
 def epsilon_by_pld(mechanism: Mechanism, delta: float, relation: Relation = Relation.ADD_OR_REMOVE_ONE) -> float:
     """Return the epsilon at `delta` by privacy loss distributions (Koskela et al. 2020; dp-accounting).
 
-    Raise `UsageError` where dp-accounting has none: for Skellam and discrete Gaussian noise.
+    Raise `UsageError` where dp-accounting has none, for Skellam and discrete Gaussian noise, and for losses so large
+    that their distribution in steps of 10^-4 would not fit into memory.
     """
     check_delta(delta)
     event = dp_event(mechanism)
     if event is None:
         raise UsageError(f"{name_of(mechanism)} noise has no privacy loss distribution here; report it by RDP")
-    rdp_of(mechanism, relation)  # raises where no bound is known under this relation
+    if (reason := _why_no_distribution(mechanism, epsilon_by_rdp(mechanism, delta, relation))) is not None:
+        raise UsageError(reason)
     dp = accounting()
     accountant = dp.pld.PLDAccountant(dp.NeighboringRelation[_EQUIVALENT[relation].value])
     accountant.compose(event)
@@ -111,13 +124,30 @@ def guarantee_of(
     if rest <= 0:
         raise UsageError(f"the noise is {total_variation:g} from the ideal one, which delta {delta:g} cannot cover")
     by_rdp = epsilon_by_rdp(mechanism, rest, relation)
-    if dp_event(mechanism) is None:
+    if dp_event(mechanism) is None or _why_no_distribution(mechanism, by_rdp) is not None:
         return Guarantee(by_rdp, delta, relation, unit, RDP)
     by_pld = epsilon_by_pld(mechanism, rest, relation)
     # the discretisation of a PLD errs upwards, and for a very small loss by more than the loss
     return Guarantee(
         *((by_pld, delta, relation, unit, PLD) if by_pld <= by_rdp else (by_rdp, delta, relation, unit, RDP))
     )
+
+
+def _why_no_distribution(mechanism: Mechanism, by_rdp: float) -> str | None:
+    """Return why the losses of `mechanism` are too large for a distribution, or None; `by_rdp` is its epsilon."""
+    singles = (single.mechanism if isinstance(single, PoissonSampled) else single for single, _ in parts_of(mechanism))
+    least = min((each.noise_multiplier for each in singles if isinstance(each, Gaussian)), default=math.inf)
+    if least < LEAST_DISTRIBUTED:
+        return (
+            f"noise multiplier {least:g} is below {LEAST_DISTRIBUTED:g}, the least that a privacy loss distribution is "
+            "made for; use more noise, or report by RDP"
+        )
+    if not by_rdp <= LARGEST_DISTRIBUTED:
+        return (
+            f"epsilon {by_rdp:.4g} is above {LARGEST_DISTRIBUTED:g}, the most that a privacy loss distribution is made "
+            "for; use more noise, or report by RDP"
+        )
+    return None
 
 
 def times_left(account: Account, mechanism: Single, relation: Relation) -> int:

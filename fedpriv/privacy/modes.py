@@ -25,6 +25,10 @@ from fedpriv.privacy.rounding import Rounding
 
 DEFAULT_EPSILON = 3.0
 """What a mode aims at where neither epsilon nor a noise multiplier is given."""
+LEAST_MULTIPLIER, LARGEST_MULTIPLIER = 1e-3, 1e4
+"""Between these, noise can be drawn and its bill is a number; less than the least protects nobody."""
+LEAST_CLIP, LARGEST_CLIP = 1e-6, 1e6
+"""Between these, float32 holds a clipped update and its noise with all their digits."""
 LEAST_UNITS = 1024.0
 """Integer units in a clip at least, so that rounding hardly shows beside the noise."""
 LEAST_DEVIATION = 3.0
@@ -62,9 +66,10 @@ class _Aimed:
 
     def multiplier(self, times: int) -> float:
         """Return the noise multiplier that was given, or that of Gaussian noise drawn `times` times in all."""
-        if self.noise_multiplier is not None:
-            return self.noise_multiplier
-        return gaussian_noise(epsilon=self.target, delta=self.delta, times=times, relation=self.relation)
+        found = self.noise_multiplier
+        if found is None:
+            found = gaussian_noise(epsilon=self.target, delta=self.delta, times=times, relation=self.relation)
+        return checked_multiplier(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,7 @@ class DistributedDP(_Aimed):
                 relation=self.relation,
                 least=max(LEAST, math.sqrt(honest) / (rounding.clip * rounding.scale)),
             )
-        noise = self._noise(rounding, multiplier, honest, workers)
+        noise = self._noise(rounding, checked_multiplier(multiplier), honest, workers)
         if self.mechanism == "discrete-gaussian" and noise.local_variance < LEAST_DEVIATION**2:
             raise UsageError(
                 f"discrete Gaussian noise of deviation {math.sqrt(noise.local_variance):.3g} in integer units at each "
@@ -213,7 +218,7 @@ class ExampleDP(_Aimed):
         multiplier = self.noise_multiplier
         if multiplier is None:
             multiplier = gaussian_noise(epsilon=self.target, delta=self.delta, times=rounds * steps, rate=rate)
-        return ExampleNoise(self.clip, multiplier, rate, batch_size, steps)
+        return ExampleNoise(self.clip, checked_multiplier(multiplier), rate, batch_size, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +252,22 @@ class TreeDP(_Aimed):
         design: Design = Tree(rounds) if self.bands is None else Banded(rounds, self.bands)
         moved = sensitivity(design, rounds if self.participations is None else self.participations, self.separation)
         return TreeNoise(self.clip, self.multiplier(1), design, moved, workers)
+
+
+def checked_multiplier(multiplier: float) -> float:
+    """Return a noise multiplier that can be executed; raise `UsageError` for another."""
+    if not LEAST_MULTIPLIER <= multiplier <= LARGEST_MULTIPLIER:
+        raise UsageError(
+            f"noise multiplier {multiplier:g} cannot be drawn or billed; use one from {LEAST_MULTIPLIER:g} to "
+            f"{LARGEST_MULTIPLIER:g}, or ask for {'less' if multiplier < LEAST_MULTIPLIER else 'a larger'} epsilon"
+        )
+    return multiplier
+
+
+def check_clip(clip: float) -> None:
+    """Raise `UsageError` for a clip with which no job runs."""
+    if not LEAST_CLIP <= clip <= LARGEST_CLIP:
+        raise UsageError(f"a clip of {clip:g}; use one from {LEAST_CLIP:g} to {LARGEST_CLIP:g}")
 
 
 Mode = CentralDP | DistributedDP | LocalDP | ExampleDP | TreeDP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from fleets import RESEARCHER, Fleet, MakeFleet, virtual_fleet
 from torch import nn
 
 import fedpriv as fp
+from fedpriv.ids import DatasetName
 from fedpriv.learning.strategies import Strategy
 from fedpriv.ledger.entries import Entry
+from fedpriv.privacy import accountants, renyi, tables
 from fedpriv.privacy.accountants import cost_of, epsilon_by_rdp
 from fedpriv.privacy.events import from_json
 from fedpriv.privacy.mechanisms import DiscreteGaussian, Gaussian, PoissonSampled, Repeated, Skellam
@@ -213,7 +216,9 @@ def test_a_result_of_distributed_noise_is_by_rdp_and_of_a_promise_says_so(virtua
             "batch_size is 64 and worker 'alice' anno",
         ),
         (fp.ExampleDP(), {"local": fp.LocalTraining(drop_last=True)}, "each private step draws a Poisson sample"),
-        (fp.LocalDP(epsilon=1e-4), {}, "the most that is drawn; use less noise, or ask for a larger epsilon"),
+        (fp.LocalDP(epsilon=1e-4), {}, r"use one from 0\.001 to 10000, or ask for a larger epsilon"),
+        (fp.LocalDP(clip=1e7), {}, r"a clip of 1e\+07; use one from 1e-06 to 1e\+06"),
+        (fp.LocalDP(noise_multiplier=1e5), {}, "noise multiplier 100000 cannot be drawn or billed"),
         ("example", {}, "privacy is a str; use fp.ExampleDP"),
         (fp.LocalDP(), {"strategy": fp.Median()}, "'median' needs every worker's own update, and LocalDP"),
         (fp.LocalDP(), {"strategy": fp.Scaffold()}, "'scaffold' has each worker keep what it made of its rows"),
@@ -297,3 +302,45 @@ def test_a_budget_is_shown_to_whom_a_rule_of_its_data_set_names_and_to_nobody_el
         fit(fleet, fp.LocalDP(noise_multiplier=1.5), on_note=notes.append)
     assert notes == []
     assert "budget-left" not in fleet.kinds("alice")
+
+
+def test_a_loss_that_fails_on_every_row_is_refused_without_a_charge_and_bars_nobody(
+    virtual: Callable[..., Fleet],
+) -> None:
+    """Class weights cannot be mapped over rows; that it fails has nothing to do with them."""
+    data = {}
+    for at, name in enumerate(NAMES[:3]):
+        features, target = rows(at)
+        data[name] = [fp.Dataset("toy", features, target.long(), release=[PLAIN], budget=WIDE)]
+    fleet, model = virtual(data), nn.Linear(4, 2)
+    terms = {"dataset": "toy", "local": LOCAL, "rounds": 1, "privacy": fp.ExampleDP(noise_multiplier=2.0)}
+    with pytest.raises(fp.RoundAbandoned, match="its own validation does not accept the plan"):
+        fleet.federation.fit(
+            model, loss=lambda out, label: F.cross_entropy(out, label, weight=torch.tensor([1.0, 2.0])), **terms
+        )
+    assert not any(fleet.journals["alice"].holds.spent(DatasetName("toy")))
+    fleet.federation.fit(model, loss=F.cross_entropy, **terms)
+    assert any(fleet.journals["alice"].holds.spent(DatasetName("toy")))
+
+
+@pytest.mark.parametrize("mode", [fp.LocalDP(noise_multiplier=2.0), fp.ExampleDP(noise_multiplier=2.0)], ids=repr)
+def test_no_price_is_found_on_a_loop_that_others_wait_for(
+    virtual: Callable[..., Fleet], mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accountants take from milliseconds to minutes, and one loop serves every link of its process."""
+    where: list[bool] = []
+
+    def noted(known: Callable[..., object]) -> Callable[..., object]:
+        def called(*given: object, **named: object) -> object:
+            where.append(asyncio._get_running_loop() is not None)
+            return known(*given, **named)
+
+        return called
+
+    monkeypatch.setattr(renyi, "_single", noted(renyi._single))
+    monkeypatch.setattr(accountants, "epsilon_by_pld", noted(accountants.epsilon_by_pld))
+    monkeypatch.setattr(tables, "discrete_gaussian", noted(tables.discrete_gaussian))
+    result = fit(virtual(held(PLAIN, names=NAMES[:2])), mode)
+    assert result.privacy is not None
+    assert len(where) > 10
+    assert not any(where)

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from fedpriv.errors import QuotaExceeded, StorageFailed
 from fedpriv.ids import DatasetName
-from fedpriv.policy.decision import NOTHING_STANDS, Recipient, Standing
+from fedpriv.policy.decision import NOTHING_STANDS, Recipient
 from fedpriv.privacy.budget import Account
 from fedpriv.sealed import Sealed
 from fedpriv.transport.link import SealedLink
@@ -177,7 +177,7 @@ class Conversation:
                         return
                     if isinstance(message, Goodbye):
                         self._turned_away(message.reason)
-                    session, actions = handle(self._worker.with_bars(session), message, await self._standing(message))
+                    session, actions = await self._handled(session, message)
                     session, actions = await self._put_before_owner(session, actions)
                     await self._perform(actions)
                     receiving = asyncio.create_task(self._receive())
@@ -309,11 +309,18 @@ class Conversation:
         await self._worker.paces.keep(self._recipient.name, pace)
         return message
 
-    async def _standing(self, message: Message) -> Standing:
-        """Return what the owner's rules are judged by; only orders are."""
-        if not isinstance(message, Train | Evaluate | AskStatistics | AskMock):
-            return NOTHING_STANDS
-        return await self._worker.aside(lambda: self._worker.journal.standing(message.dataset))
+    async def _handled(self, session: Session, message: Message) -> tuple[Session, tuple[Action, ...]]:
+        """Return what `session` makes of a message, by what the owner's rules are judged by at this moment.
+
+        In a thread where a price has to be found, which can take a while.
+        """
+        worker, standing = self._worker, NOTHING_STANDS
+        if isinstance(message, Train | Evaluate | AskStatistics | AskMock):
+            standing = await worker.aside(lambda: worker.journal.standing(message.dataset))
+        known = worker.with_bars(session)
+        if isinstance(message, Train) and message.privacy is not None:
+            return await asyncio.to_thread(handle, known, message, standing)
+        return handle(known, message, standing)
 
     def _nobody_waits(self) -> bool:
         """Whether what is being computed has lost its recipient; read from the training thread."""

@@ -9,7 +9,7 @@ zero. No noise is added here, and nothing that is returned may leave a worker.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from fedpriv.plans.plan import InputRole, OutputRole, Plan, Step
 from fedpriv.plans.validation import CheckedPlan, Quota
 from fedpriv_worker.flattening import Flat
 from fedpriv_worker.picking import picked
+from fedpriv_worker.pieces import Piece, Whole, piece_of
 from fedpriv_worker.taps import Tap, cut_open, untapped
 
 CHUNK_ROWS = 128
@@ -127,10 +128,34 @@ class ExampleGradients:
             registers[tap.register] = value
         return tuple(self._engine.run(registers))
 
+    def each_row(self, given: Mapping[str, Tensor], features: Tensor, target: Tensor) -> Iterator[tuple[float, Tensor]]:
+        """Yield, for each row, the squared norm that its clip goes by, and its gradient as it is added to others'.
+
+        Shape (dimension,), float32, zeros where it is no finite number. For `rehearsal`, on no private rows.
+        """
+        held = self._held(given)
+        for start in range(0, len(features), self._rows):
+            rows = slice(start, start + self._rows)
+            count = len(features[rows])
+            pieces = self._pieces(held, features[rows], target[rows])
+            squares = _squares(pieces)
+            _zeroed(pieces, ~torch.isfinite(squares))
+            for row in range(count):
+                factors = torch.zeros(len(squares))
+                factors[row] = 1.0
+                yield float(squares[row]), self._added(pieces, factors)
+
     def _chunk(self, held: list[Any], features: Tensor, target: Tensor, clip: float) -> tuple[Tensor, int]:
         rows = len(features)
         if not rows:
             return torch.zeros(self.dimension), 0
+        pieces = self._pieces(held, features, target)
+        with torch.inference_mode():
+            return self._summed(pieces, clip, rows)
+
+    def _pieces(self, held: list[Any], features: Tensor, target: Tensor) -> list[Piece]:
+        """Return the gradients of all rows, which are filled up with rows of zeros to a size that is kept ready."""
+        rows = len(features)
         size = -(-rows // self._padding) * self._padding
         if size != rows:
             features, target = (_padded(each, size) for each in (features, target))
@@ -145,12 +170,11 @@ class ExampleGradients:
             raise StepFailed(step=-1, operation="") from None
         count = len(self.taps)
         with torch.inference_mode():
-            pieces: list[_Outer | _Whole] = [
-                _piece(tap, operand, slope)
+            pieces: list[Piece] = [
+                piece_of(tap, operand, slope)
                 for tap, operand, slope in zip(self.taps, found[:count], found[count:], strict=False)
             ]
-            pieces += [_Whole(at, slope) for at, slope in zip(self._rest, found[2 * count :], strict=True)]
-            return self._summed(pieces, clip, rows)
+            return pieces + [Whole(at, slope) for at, slope in zip(self._rest, found[2 * count :], strict=True)]
 
     def _slopes(self, features: Tensor, target: Tensor, *given: Tensor) -> list[Tensor]:
         """Return the operands of all taps, their slopes, and the slopes of other parameters, each for each row."""
@@ -164,10 +188,8 @@ class ExampleGradients:
             slopes = torch.autograd.grad(losses.sum(), [*taps, *rest], allow_unused=True, materialize_grads=True)
         return [*operands, *slopes]
 
-    def _summed(self, pieces: list[_Outer | _Whole], clip: float, rows: int) -> tuple[Tensor, int]:
-        squares = pieces[0].squares()
-        for each in pieces[1:]:
-            squares = squares + each.squares()
+    def _summed(self, pieces: list[Piece], clip: float, rows: int) -> tuple[Tensor, int]:
+        squares = _squares(pieces)
         factors = (clip * squares.rsqrt()).clamp_(max=1.0).float()  # a norm of 0 is that of zeros, exactly
         factors[rows:] = 0.0
         finite = torch.isfinite(squares)
@@ -175,74 +197,28 @@ class ExampleGradients:
         if not bool(finite.all()):
             ignored = int((~finite[:rows]).sum())
             factors = torch.where(finite, factors, 0.0)
-            for each in pieces:
-                each.zero(~finite)
+            _zeroed(pieces, ~finite)
+        return self._added(pieces, factors), ignored
+
+    def _added(self, pieces: list[Piece], factors: Tensor) -> Tensor:
+        """Return the sum over rows of factor times gradient, shape (dimension,)."""
         flat = torch.empty(self.dimension)
         for each in pieces:
             each.add_into(flat, self._offsets, factors)
-        return flat, ignored
+        return flat
 
 
-@dataclass(slots=True)
-class _Outer:
-    """Gradients that are sums of outer products of slopes (rows, n, out) and operands (rows, n, in)."""
-
-    tap: Tap
-    operand: Tensor
-    slope: Tensor
-    whole: Tensor | None = None
-    """The products themselves, shape (rows, out, in), where several were added up for each row."""
-
-    def squares(self) -> Tensor:
-        """Return the squared norm of each row's gradient, weight and bias together."""
-        if self.operand.shape[1] == 1:
-            product = _squared(self.operand)
-            return _squared(self.slope) * (product if self.tap.bias is None else product.add_(1.0))
-        self.whole = torch.bmm(self.slope.mT, self.operand)
-        found = _squared(self.whole)
-        return found if self.tap.bias is None else found + _squared(self.slope.sum(1))
-
-    def zero(self, rows: Tensor) -> None:
-        """Make the gradient of `rows` zero, whatever is in it."""
-        self.slope = self.slope.masked_fill(rows[:, None, None], 0.0)
-        self.operand = self.operand.masked_fill(rows[:, None, None], 0.0)
-        if self.whole is not None:
-            self.whole = self.whole.masked_fill(rows[:, None, None], 0.0)
-
-    def add_into(self, flat: Tensor, offsets: Mapping[int, tuple[int, int]], factors: Tensor) -> None:
-        """Write the sum over rows of factor times gradient to its place in `flat`."""
-        start, end = offsets[self.tap.weight]
-        if self.whole is None:
-            slopes = self.slope[:, 0] * factors[:, None]
-            torch.mm(slopes.t(), self.operand[:, 0], out=flat[start:end].view(slopes.shape[1], -1))
-            bias = slopes.sum(0)
-        else:
-            torch.mv(self.whole.flatten(1).t(), factors, out=flat[start:end])
-            bias = factors @ self.slope.sum(1)
-        if self.tap.bias is not None:
-            start, end = offsets[self.tap.bias]
-            flat[start:end] = bias
+def _squares(pieces: Sequence[Piece]) -> Tensor:
+    """Return the squared norm of each row's whole gradient, float64."""
+    squares = pieces[0].squares()
+    for each in pieces[1:]:
+        squares = squares + each.squares()
+    return squares
 
 
-@dataclass(slots=True)
-class _Whole:
-    """Gradients of one parameter for each row, as they are."""
-
-    at: int
-    slope: Tensor
-
-    def squares(self) -> Tensor:
-        """Return the squared norm of each row's gradient."""
-        return _squared(self.slope)
-
-    def zero(self, rows: Tensor) -> None:
-        """Make the gradient of `rows` zero, whatever is in it."""
-        self.slope = self.slope.masked_fill(rows.view(-1, *[1] * (self.slope.dim() - 1)), 0.0)
-
-    def add_into(self, flat: Tensor, offsets: Mapping[int, tuple[int, int]], factors: Tensor) -> None:
-        """Write the sum over rows of factor times gradient to its place in `flat`."""
-        start, end = offsets[self.at]
-        torch.mv(self.slope.flatten(1).t(), factors, out=flat[start:end])
+def _zeroed(pieces: Sequence[Piece], rows: Tensor) -> None:
+    for each in pieces:
+        each.zero(rows)
 
 
 def _row_bytes(block: Block, plan: Plan, taps: Sequence[Tap], rest: Sequence[int]) -> int:
@@ -268,39 +244,10 @@ def _rows_at_once(row_bytes: int, quota: Quota) -> int:
     return fitting if fitting < _PADDING else fitting // _PADDING * _PADDING
 
 
-def _squared(values: Tensor) -> Tensor:
-    """Return the squared L2 norm of each row, in float64: no square or product of two of float32 is lost there.
-
-    In float32 a norm below 1e-22 would be 0, its row would not be clipped, and a loss can be scaled so that it is.
-    """
-    flat = values.flatten(1).double()
-    found: Tensor = torch.linalg.vecdot(flat, flat)
-    return found
-
-
 def _padded(values: Tensor, size: int) -> Tensor:
     full = values.new_zeros(size, *values.shape[1:])
     full[: len(values)] = values
     return full
-
-
-def _piece(tap: Tap, operand: Tensor, slope: Tensor) -> _Outer:
-    """Return what a tap found, a convolution as a linear step on its patches."""
-    if tap.convolution is None:
-        return _Outer(tap, operand.flatten(1, -2) if operand.dim() > 3 else operand, slope)
-    return _Outer(tap, _patches(operand[:, 0], *tap.convolution), slope[:, 0].flatten(2).mT)
-
-
-def _patches(
-    images: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> Tensor:
-    """Return what each place of a convolution sees of `images` (rows, channels, high, wide): (rows, places, values)."""
-    images = torch.nn.functional.pad(images, (padding[1], padding[1], padding[0], padding[0]))
-    for axis in (0, 1):
-        reach = dilation[axis] * (kernel[axis] - 1) + 1
-        images = images.unfold(2 + axis, reach, stride[axis])[..., :: dilation[axis]]
-    rows, channels, high, wide = images.shape[:4]
-    return images.permute(0, 2, 3, 1, 4, 5).reshape(rows, high * wide, channels * kernel[0] * kernel[1])
 
 
 def _skips(step: Step) -> bool:

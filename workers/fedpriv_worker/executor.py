@@ -40,6 +40,7 @@ from fedpriv_worker.example_gradients import ExampleGradients
 from fedpriv_worker.keeping import Keeping
 from fedpriv_worker.orders import Order, masked_among
 from fedpriv_worker.pricing import Price
+from fedpriv_worker.rehearsal import rehearsed
 
 log = logging.getLogger("fedpriv.worker")
 
@@ -97,11 +98,11 @@ class Programs:
             return self._programs[plan.digest]
 
     def by_rows(self, plan: Plan) -> ExampleGradients:
-        """Return what differentiates single rows of a loss plan; raise `PlanRefused` where nothing does."""
+        """Return what differentiates single rows of a loss plan, rehearsed; raise `PlanRefused` where nothing does."""
         program = self.of(plan)
         with self._lock:
             if plan.digest not in self._by_rows:
-                self._by_rows[plan.digest] = ExampleGradients(program.checked)
+                self._by_rows[plan.digest] = rehearsed(program.checked)
                 while len(self._by_rows) > MAXIMUM_BY_ROWS:
                     self._by_rows.popitem(last=False)
             self._by_rows.move_to_end(plan.digest)

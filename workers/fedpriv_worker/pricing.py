@@ -17,16 +17,13 @@ from fedpriv.learning.local import LocalTraining, Optimizer
 from fedpriv.privacy.accountants import cost_of, epsilon_by_rdp
 from fedpriv.privacy.budget import WORKER, Budget, Cost
 from fedpriv.privacy.mechanisms import over_rounds
-from fedpriv.privacy.modes import CentralDP, DistributedDP, ExampleDP, LocalDP, Mode, TreeDP
+from fedpriv.privacy.modes import CentralDP, DistributedDP, ExampleDP, LocalDP, Mode, TreeDP, check_clip
 from fedpriv.privacy.noises import Noise, TreeNoise, check_drawn
 from fedpriv.privacy.relations import Relation
 from fedpriv.secagg.thresholds import colluding
 from fedpriv.updates import DTYPES, TensorSpec
 from fedpriv.wire.messages import DatasetDescription, Train
 from fedpriv.wire.private import Private
-
-LEAST_CLIP, LARGEST_CLIP = 1e-6, 1e6
-"""Between these, float32 holds a clipped update and its noise with all their digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +127,7 @@ def _check(order: Train, private: Private, changed: Sequence[TensorSpec]) -> Non
     """Raise `UsageError` for what is no part of a private order, whatever its noise."""
     if order.metrics:
         raise UsageError(f"{', '.join(order.metrics)} of private training would leave without noise")
-    if not LEAST_CLIP <= private.mode.clip <= LARGEST_CLIP:
-        raise UsageError(f"a clip of {private.mode.clip:g}; use one from {LEAST_CLIP:g} to {LARGEST_CLIP:g}")
+    check_clip(private.mode.clip)
     if not 1 <= order.round <= private.rounds:
         raise UsageError(f"round {order.round} of a job of {private.rounds}")
     if order.epochs < 1 or order.batch_size < 1:
