@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         VerificationFailed,
         WorkerRefused,
     )
+    from fedpriv.learning.buffered import FedBuff
     from fedpriv.learning.drift import FedDyn, FedProx, Scaffold
     from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
     from fedpriv.learning.reweighted import FedNova, QFedAvg
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from fedpriv.remote.pointer import RemoteTensor
     from fedpriv.remote.ticket import Ticket
     from fedpriv.remote.worker import RemoteWorker, connect
+    from fedpriv.simulation.devices import Device, SimulatedDevices
     from fedpriv.simulation.virtual import VirtualWorker
     from fedpriv.transport.credentials import Credentials
     from fedpriv_coordinator.experiment import History, Result
@@ -93,6 +95,7 @@ _HOMES = {
         "VerificationFailed",
         "WorkerRefused",
     ),
+    "fedpriv.learning.buffered": ("FedBuff",),
     "fedpriv.learning.drift": ("FedDyn", "FedProx", "Scaffold"),
     "fedpriv.learning.local": ("SGD", "Adam", "AdamW", "LocalTraining"),
     "fedpriv.learning.reweighted": ("FedNova", "QFedAvg"),
@@ -136,6 +139,7 @@ _HOMES = {
     "fedpriv.remote.pointer": ("RemoteTensor",),
     "fedpriv.remote.ticket": ("Ticket",),
     "fedpriv.remote.worker": ("RemoteWorker", "connect"),
+    "fedpriv.simulation.devices": ("Device", "SimulatedDevices"),
     "fedpriv.simulation.virtual": ("VirtualWorker",),
     "fedpriv.transport.credentials": ("Credentials",),
     "fedpriv_coordinator.experiment": ("History", "Result"),

@@ -22,11 +22,14 @@ from fedpriv.plans.plan import Plan
 from fedpriv.remote.connection import Connection
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import CloseRound, ErrorCode, Evaluate, Evaluation, OfferPlan, Train, Update
-from fedpriv_coordinator.course import Course, Part
+from fedpriv_coordinator.asking import Asking, Part
+from fedpriv_coordinator.buffered_rounds import BufferedRounds
+from fedpriv_coordinator.course import Course
 from fedpriv_coordinator.experiment import RoundRecord
 from fedpriv_coordinator.inspection import why_unusable, why_unusable_evaluation
 from fedpriv_coordinator.job import Job, taken_by
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.pacing import AsItComes, BySimulatedDevices, Pacing, SimulatedTime
 from fedpriv_coordinator.private_rounds import noising_of
 from fedpriv_coordinator.round import Complete, Terms
 from fedpriv_coordinator.round_records import Gathered, Measured, record_of, sums_of
@@ -62,8 +65,15 @@ class Coordinator:
         strategy: Strategy,
         clock: Clock,
         secure: SecureRounds | None = None,
+        *,
+        simulated: SimulatedTime | None = None,
+        steps: int = 0,
     ) -> None:
-        """Run `job` over `members`; with `secure`, what they answer is seen in sums alone."""
+        """Run `job` over `members`; with `secure`, what they answer is seen in sums alone.
+
+        With `simulated`, updates count when simulated devices would give them. `steps` are those that the model took
+        before.
+        """
         self._job = job
         self._members = members
         self._strategy = strategy
@@ -74,10 +84,13 @@ class Coordinator:
         self._offered: set[tuple[Connection, PlanDigest]] = set()
         self._asked: dict[WorkerName, Connection] = {}
         self._left: tuple[WorkerName, ...] = ()  # who was here when the last round ended
+        self._simulated = simulated
+        self._buffered = self._buffers(steps)
 
     async def run_round(self, number: int, standing: Standing) -> Concluded:
         """Run round `number` from where the run stands and return how it ended."""
         started, before = self._clock.monotonic(), self._members.traffic()
+        simulated = None if self._simulated is None else self._simulated.clock.monotonic()
         missed = {name: _GONE for name in self._left if name not in self._members.connected}
         secure = self._secure
         sent = standing.model
@@ -94,21 +107,23 @@ class Coordinator:
         present = self._left = tuple(self._members.connected)
         gathered = replace(gathered, parts={**missed, **gathered.parts})
         record = record_of(number, gathered, measured, before, self._members.traffic(), seconds, present)
+        if self._simulated is not None and simulated is not None:
+            record = replace(record, simulated_seconds=self._simulated.clock.monotonic() - simulated)
         pending = tuple(name for name, part in sorted(gathered.parts.items()) if part.code == _PENDING)
         return Concluded(record, gathered.reason, standing, pending)
 
     async def _gather(self, number: int, model: TensorSet) -> Gathered:
         """Collect the sampled workers' updates in clear."""
-        job, returning = self._job, self._members.returning
+        job, returning, workers = self._job, self._members.returning, tuple(self._members.connected)
+        if self._buffered is not None:
+            return await self._buffered.gather(number, model, workers)
         course = Course(
             Terms(number, job.quorum, job.deadline_seconds, returning=returning, enough=job.sampling.enough),
             contribute=lambda worker: self._contribute(worker, number, model),
-            inspect=lambda worker, update: why_unusable(
-                update, job.changed, job.training_metrics, self._announced_rows(worker)
-            ),
+            asking=self._asking(),
             fold=self._strategy.fold if self._noising is None else self._noising.fold,
-            factors=(chosen := job.chosen(number, tuple(self._members.connected))).factors,
-            clock=self._clock,
+            factors=(chosen := job.chosen(number, workers)).factors,
+            pacing=self._pacing(),
             back=self._back,
         )
         state = await course.run(chosen.workers)
@@ -144,8 +159,43 @@ class Coordinator:
 
         Call it only once the round is as durable as it will be: a worker may forget what it released for it.
         """
-        told = (self._tell(connection, number) for connection in self._members.connected.values())
+        connected = self._members.connected
+        over = dict.fromkeys(connected, number) if self._buffered is None else self._buffered.closing()
+        told = (self._tell(connected[worker], of) for worker, of in over.items() if worker in connected)
         await asyncio.gather(*told)
+
+    async def end(self) -> None:
+        """Give up what is still under way when the run ends."""
+        if self._buffered is not None:
+            await self._buffered.stop()
+
+    def _buffers(self, steps: int) -> BufferedRounds | None:
+        """Return what runs the steps of an asynchronous strategy, None for one of rounds."""
+        strategy, job = self._strategy, self._job
+        if strategy.buffered is None:
+            return None
+        return BufferedRounds(
+            strategy.buffered,
+            deadline_seconds=job.deadline_seconds,
+            contribute=self._contribute,
+            asking=self._asking(),
+            fold=strategy.fold,
+            pacing=self._pacing(),
+            back=self._back if self._members.returning else None,
+            steps=steps,
+        )
+
+    def _asking(self) -> Asking:
+        job = self._job
+        return Asking(
+            lambda worker, update: why_unusable(
+                update, job.changed, job.training_metrics, self._announced_rows(worker)
+            ),
+            self._clock,
+        )
+
+    def _pacing(self) -> Pacing:
+        return AsItComes(self._clock) if self._simulated is None else BySimulatedDevices(self._simulated)
 
     async def _contribute(self, worker: WorkerName, number: int, model: TensorSet) -> Update:
         job = self._job

@@ -36,6 +36,7 @@ from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, made_priv
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.pacing import Devices, simulated_time
 from fedpriv_coordinator.privacy_report import privacy_of
 from fedpriv_coordinator.private_job import Settled
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
@@ -48,9 +49,12 @@ from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, ask_for
 class Federation:
     """The workers of one coordinator, as this process: connect, `fit`, `statistics`, `close`."""
 
-    def __init__(self, workers: Sequence[Reachable], *, name: str = "me") -> None:
-        """Reach every one of `workers` as `name`; raise `PeerLost`, or `LedgerRefused` for a rewritten ledger."""
-        self._clock = SystemClock()
+    def __init__(self, workers: Sequence[Reachable], *, name: str = "me", devices: Devices | None = None) -> None:
+        """Reach every one of `workers` as `name`; raise `PeerLost`, or `LedgerRefused` for a rewritten ledger.
+
+        With `devices`, updates count at the simulated times at which these would give them: see `SimulatedDevices`.
+        """
+        self._clock, self._devices = SystemClock(), devices
         self._members = Membership([worker.name for worker in workers])
         self._rounds = RoundsOf(self._members, tuple(workers), self._clock)
         self._lobby: Lobby | None = None
@@ -89,7 +93,7 @@ class Federation:
         folder in use, `PeerLost` naming the workers that did not come.
         """
         self = cls.__new__(cls)
-        self._clock = SystemClock()
+        self._clock, self._devices = SystemClock(), None
         self._members = Membership([WorkerName(name) for name in workers], returning=True)
         self._rounds = RoundsOf(self._members, (), self._clock)
         note = on_note or _silent
@@ -144,6 +148,9 @@ class Federation:
         hears of budgets that will not last. With `run`, rounds are saved; `resume` goes on from them.
         """
         chosen, secure, announced = strategy or FedAvg(), secure_aggregation, self._announced()
+        if quorum is None and chosen.buffered is not None:
+            quorum = min(chosen.buffered.size, len(announced))
+        simulated = simulated_time(self._devices, secure)
         job = prepare(
             model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, quorum=quorum, sampling=sampling,
             local=chosen.prepare(local or LocalTraining()), deadline_seconds=deadline_seconds, privacy=privacy,
@@ -153,7 +160,8 @@ class Federation:
         setting, sums = setting_of(job, chosen, announced), self._rounds.of(secure, chosen, job)
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
         start = begin(watch.folder, fresh_start(job, chosen, setting, model), resume=resume)
-        coordinator = Coordinator(job, self._members, chosen, self._clock, sums)
+        steps = len(start.history.arrivals)
+        coordinator = Coordinator(job, self._members, chosen, self._clock, sums, simulated=simulated, steps=steps)
         foretell(job, self._members, on_note or _silent)
         reached = train(coordinator, self._members, job, setting, start, watch, self._after_round)
         return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan), job.settled)

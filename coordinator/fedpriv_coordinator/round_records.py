@@ -9,7 +9,7 @@ from fedpriv.ids import WorkerName
 from fedpriv.learning.strategies import Gathering
 from fedpriv.secagg.server_states import Finding
 from fedpriv.wire.messages import Evaluation
-from fedpriv_coordinator.course import Part
+from fedpriv_coordinator.asking import Part
 from fedpriv_coordinator.experiment import RoundFinding, RoundRecord, Summands, SumRecord, WorkerRound
 from fedpriv_coordinator.summing import Summed
 
@@ -90,6 +90,7 @@ def record_of(
                 part.reason or ("" if worker in present else "it went away once its part was in"),
                 unmeasured,
                 gone=worker not in present,
+                staleness=part.staleness,
             )
         )
     folded = [part for part in gathered.parts.values() if part.status == "folded"]

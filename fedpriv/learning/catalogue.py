@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from fedpriv.learning.buffered import FedBuff
 from fedpriv.learning.drift import FedDyn, FedProx, Scaffold
 from fedpriv.learning.reweighted import FedNova, QFedAvg
 from fedpriv.learning.robust import Bulyan, GeometricMedian, Krum, Median, MultiKrum, NormBound, TrimmedMean
@@ -26,6 +27,7 @@ STRATEGIES: Mapping[str, Callable[..., Strategy]] = {
     "fedyogi": FedYogi,
     "fednova": FedNova,
     "qfedavg": QFedAvg,
+    "fedbuff": FedBuff,
     "median": Median,
     "trimmed-mean": TrimmedMean,
     "krum": Krum,
