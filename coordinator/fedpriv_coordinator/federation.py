@@ -36,13 +36,13 @@ from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, made_priv
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
 from fedpriv_coordinator.membership import Membership
-from fedpriv_coordinator.pacing import Devices, simulated_time
+from fedpriv_coordinator.pacing import Devices
 from fedpriv_coordinator.privacy_report import privacy_of
 from fedpriv_coordinator.private_job import Settled
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
 from fedpriv_coordinator.secure_aggregation import SecureAggregation
 from fedpriv_coordinator.secure_rounds import RoundsOf
-from fedpriv_coordinator.starting import fresh_start, setting_of
+from fedpriv_coordinator.starting import fresh_start, quorum_of, setting_of
 from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, ask_for_sum, combined
 
 
@@ -143,25 +143,21 @@ class Federation:
         """Train `model` on every worker's `dataset` and return the result.
 
         `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
-        here. A round asks whom `sampling` draws (default: all) and needs `quorum` updates (default: a majority) within
-        `deadline_seconds`. `secure_aggregation` shows sums alone, `privacy` makes what is learned private, `on_note`
-        hears of budgets that will not last. With `run`, rounds are saved; `resume` goes on from them.
+        here. A round asks whom `sampling` draws (all) and needs `quorum` updates (a majority) in `deadline_seconds`.
+        `secure_aggregation` shows sums alone, `privacy` makes what is learned private, `on_note` hears of budgets that
+        will not last. With `run`, rounds are saved; `resume` goes on from them.
         """
         chosen, secure, announced = strategy or FedAvg(), secure_aggregation, self._announced()
-        if quorum is None and chosen.buffered is not None:
-            quorum = min(chosen.buffered.size, len(announced))
-        simulated = simulated_time(self._devices, secure)
         job = prepare(
-            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, quorum=quorum, sampling=sampling,
+            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, sampling=sampling,
             local=chosen.prepare(local or LocalTraining()), deadline_seconds=deadline_seconds, privacy=privacy,
-            worker_metrics=worker_metrics, announced=announced,
+            worker_metrics=worker_metrics, announced=announced, quorum=quorum_of(chosen, quorum, announced),
         )  # fmt: skip  # one line of terms
         job = made_private(job, privacy, announced, chosen, secure, _instance(run), resume=resume)
         setting, sums = setting_of(job, chosen, announced), self._rounds.of(secure, chosen, job)
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
         start = begin(watch.folder, fresh_start(job, chosen, setting, model), resume=resume)
-        steps = len(start.history.arrivals)
-        coordinator = Coordinator(job, self._members, chosen, self._clock, sums, simulated=simulated, steps=steps)
+        coordinator = Coordinator(job, self._members, chosen, self._clock, sums, self._devices, start.history)
         foretell(job, self._members, on_note or _silent)
         reached = train(coordinator, self._members, job, setting, start, watch, self._after_round)
         return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan), job.settled)

@@ -93,13 +93,11 @@ def record_of(
                 staleness=part.staleness,
             )
         )
-    folded = [part for part in gathered.parts.values() if part.status == "folded"]
-    losses = [(part.weight, part.loss) for part in folded if part.loss is not None]
     return RoundRecord(
         number=number,
         outcome="abandoned" if gathered.reason else "complete",
         seconds=seconds,
-        loss=_mean(losses) if gathered.loss is None else gathered.loss,
+        loss=_loss(gathered),
         metrics={},
         worker_metrics=measured.means or _means(measured.evaluations),
         bytes_in=sum(each.bytes_in for each in workers),
@@ -109,6 +107,13 @@ def record_of(
         saturated=gathered.saturated,
         sums=(*gathered.sums, *measured.sums),
     )
+
+
+def _loss(gathered: Gathered) -> float | None:
+    """Return the mean training loss, as far as workers said theirs."""
+    folded = (part for part in gathered.parts.values() if part.status == "folded")
+    losses = [(part.weight, part.loss) for part in folded if part.loss is not None]
+    return _mean(losses) if gathered.loss is None else gathered.loss
 
 
 def _finding(finding: Finding) -> RoundFinding:

@@ -17,6 +17,13 @@ from fedpriv_coordinator.job import Job, model_tensors
 from fedpriv_coordinator.journal import Saved
 
 
+def quorum_of(strategy: Strategy, quorum: int | None, announced: Mapping[WorkerName, Announcement]) -> int | None:
+    """Return how many updates a round needs: `quorum`, or else what the strategy's buffer takes, if it has one."""
+    if quorum is not None or strategy.buffered is None:
+        return quorum
+    return min(strategy.buffered.size, len(announced))
+
+
 def setting_of(job: Job, strategy: Strategy, announced: Mapping[WorkerName, Announcement]) -> Setting:
     """Return what `strategy` is told of the run; raise `UsageError` where it does not fit, saying what would."""
     rows = [each.rows for found in announced.values() for each in found.datasets if each.name == job.dataset]

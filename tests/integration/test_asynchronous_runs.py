@@ -101,7 +101,10 @@ def test_a_run_goes_on_from_its_folder(simulated, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"secure_aggregation": fp.SecureAggregation()}, "simulated devices pace updates in clear"),
+        (
+            {"secure_aggregation": fp.SecureAggregation(), "strategy": fp.FedAvg()},
+            "simulated devices pace updates in clear",
+        ),
         ({"sampling": fp.Fixed(3)}, "fedbuff has none: whoever is idle is asked; leave sampling out"),
         ({"worker_metrics": ("loss",)}, "stop its training to measure each step of fedbuff"),
         ({"strategy": fp.FedBuff(6)}, "there are 5 workers; use a buffer of 5 or fewer"),
