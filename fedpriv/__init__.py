@@ -43,8 +43,9 @@ if TYPE_CHECKING:
         WorkerRefused,
     )
     from fedpriv.learning.buffered import FedBuff
-    from fedpriv.learning.drift import FedDyn, FedProx, Scaffold
+    from fedpriv.learning.drift import FedDyn, FedPA, FedProx, Scaffold
     from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
+    from fedpriv.learning.personal import Ditto, FedBN, FedPer
     from fedpriv.learning.reweighted import FedNova, QFedAvg
     from fedpriv.learning.robust import Bulyan, GeometricMedian, Krum, Median, MultiKrum, NormBound, TrimmedMean
     from fedpriv.learning.sampling import Between, Everybody, Fixed, Fraction, Importance, Poisson, RoundRobin
@@ -96,8 +97,9 @@ _HOMES = {
         "WorkerRefused",
     ),
     "fedpriv.learning.buffered": ("FedBuff",),
-    "fedpriv.learning.drift": ("FedDyn", "FedProx", "Scaffold"),
+    "fedpriv.learning.drift": ("FedDyn", "FedPA", "FedProx", "Scaffold"),
     "fedpriv.learning.local": ("SGD", "Adam", "AdamW", "LocalTraining"),
+    "fedpriv.learning.personal": ("Ditto", "FedBN", "FedPer"),
     "fedpriv.learning.reweighted": ("FedNova", "QFedAvg"),
     "fedpriv.learning.robust": (
         "Bulyan",

@@ -18,8 +18,9 @@ import fedpriv as fp
 from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, JobId
 from fedpriv.learning.local import SGD
+from fedpriv.plans.layout import TensorExample
 from fedpriv.plans.plan import Plan, Slot, Step
-from fedpriv.plans.tracing import TensorExample, trace_training
+from fedpriv.plans.tracing import trace_training
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import Side, greet
 from fedpriv.transport.link import OpenLink
