@@ -22,7 +22,8 @@ from torch.nn import functional as F
 import fedpriv as fp
 from fedpriv.cli.attack import attack
 from fedpriv.entropy import SystemEntropy
-from fedpriv.plans.tracing import TensorExample, trace_loss
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import trace_loss
 from fedpriv.plans.validation import validate
 from fedpriv.privacy.attacks.imprint import imprint
 from fedpriv.privacy.modes import ExampleDP

@@ -23,7 +23,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedpriv.entropy import SystemEntropy
-from fedpriv.plans.tracing import TensorExample, trace_loss
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import trace_loss
 from fedpriv.plans.validation import validate
 from fedpriv.privacy.noises import ExampleNoise
 from fedpriv_worker.example_gradients import ExampleGradients

@@ -42,8 +42,10 @@ if TYPE_CHECKING:
         VerificationFailed,
         WorkerRefused,
     )
-    from fedpriv.learning.drift import FedDyn, FedProx, Scaffold
+    from fedpriv.learning.buffered import FedBuff
+    from fedpriv.learning.drift import FedDyn, FedPA, FedProx, Scaffold
     from fedpriv.learning.local import SGD, Adam, AdamW, LocalTraining
+    from fedpriv.learning.personal import Ditto, FedBN, FedPer
     from fedpriv.learning.reweighted import FedNova, QFedAvg
     from fedpriv.learning.robust import Bulyan, GeometricMedian, Krum, Median, MultiKrum, NormBound, TrimmedMean
     from fedpriv.learning.sampling import Between, Everybody, Fixed, Fraction, Importance, Poisson, RoundRobin
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from fedpriv.remote.pointer import RemoteTensor
     from fedpriv.remote.ticket import Ticket
     from fedpriv.remote.worker import RemoteWorker, connect
+    from fedpriv.simulation.devices import Device, SimulatedDevices
     from fedpriv.simulation.virtual import VirtualWorker
     from fedpriv.transport.credentials import Credentials
     from fedpriv_coordinator.experiment import History, Result
@@ -93,8 +96,10 @@ _HOMES = {
         "VerificationFailed",
         "WorkerRefused",
     ),
-    "fedpriv.learning.drift": ("FedDyn", "FedProx", "Scaffold"),
+    "fedpriv.learning.buffered": ("FedBuff",),
+    "fedpriv.learning.drift": ("FedDyn", "FedPA", "FedProx", "Scaffold"),
     "fedpriv.learning.local": ("SGD", "Adam", "AdamW", "LocalTraining"),
+    "fedpriv.learning.personal": ("Ditto", "FedBN", "FedPer"),
     "fedpriv.learning.reweighted": ("FedNova", "QFedAvg"),
     "fedpriv.learning.robust": (
         "Bulyan",
@@ -136,6 +141,7 @@ _HOMES = {
     "fedpriv.remote.pointer": ("RemoteTensor",),
     "fedpriv.remote.ticket": ("Ticket",),
     "fedpriv.remote.worker": ("RemoteWorker", "connect"),
+    "fedpriv.simulation.devices": ("Device", "SimulatedDevices"),
     "fedpriv.simulation.virtual": ("VirtualWorker",),
     "fedpriv.transport.credentials": ("Credentials",),
     "fedpriv_coordinator.experiment": ("History", "Result"),

@@ -35,6 +35,8 @@ from fedpriv_coordinator.private_job import MODES
 from fedpriv_coordinator.secure_aggregation import SecureAggregation, Weights
 
 T = TypeVar("T")
+_OF_STRATEGIES = ("term", "personal")
+"""What of local training is a strategy's to set."""
 OPTIMIZERS: Mapping[str, type[SGD | Adam | AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 
@@ -81,12 +83,13 @@ def parse_local(value: object, where: str) -> LocalTraining:
     if not isinstance(name, str) or name not in OPTIMIZERS:
         close = nearest(name, OPTIMIZERS) if isinstance(name, str) else ""
         raise ConfigError(f"{where}: optimizer {name!r} is not known{close}; use one of {', '.join(OPTIMIZERS)}")
-    loop_keys = [item.name for item in fields(LocalTraining) if item.name != "term"]  # which is a strategy's to set
+    loop_keys = [item.name for item in fields(LocalTraining) if item.name not in _OF_STRATEGIES]
     settings.refuse_unknown(section, [*loop_keys, *(item.name for item in fields(OPTIMIZERS[name]))], where)
     loop = {key: item for key, item in section.items() if key in loop_keys and key != "optimizer"}
     own = {key: item for key, item in section.items() if key not in loop_keys}
     optimizer = settings.read(own, OPTIMIZERS[name], where=f"{where} ({name})")
-    return settings.read(loop, LocalTraining, where=where, parsed={"optimizer": optimizer, "term": None})
+    parsed = {"optimizer": optimizer, **dict.fromkeys(_OF_STRATEGIES)}
+    return settings.read(loop, LocalTraining, where=where, parsed=parsed)
 
 
 def parse_strategy(value: object, where: str) -> Strategy:

@@ -1,35 +1,26 @@
-"""The collecting part of one round: asks who `round` says, waits, inspects, folds when it is told to.
+"""The collecting part of one round: asks who `round` says, waits, folds when it is told to.
 
 Everything that arrives becomes an event, every action is performed at once, and the loop ends when the state does.
-A worker that is lost, refuses or sends something unusable costs its own contribution and nothing else; one that comes
-back while the round lasts is asked again.
+A worker that comes back while the round lasts is asked again.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from fedpriv.clock import Clock
-from fedpriv.errors import PeerLost, WireError, WorkerRefused
 from fedpriv.ids import WorkerName
 from fedpriv.learning.strategies import Contribution, Gathering
 from fedpriv.wire.messages import Update
-from fedpriv_coordinator.arrivals import Arrivals
-from fedpriv_coordinator.experiment import WorkerStatus
+from fedpriv_coordinator.asking import Asking, Part
+from fedpriv_coordinator.pacing import Pacing
 from fedpriv_coordinator.round import (
     Abandoned,
     Action,
-    Arrived,
     Ask,
     Begin,
-    Cause,
     Collecting,
     Complete,
     Event,
-    Failed,
     Fold,
     Leave,
     Returned,
@@ -41,21 +32,8 @@ from fedpriv_coordinator.round import (
 )
 
 Contribute = Callable[[WorkerName], Awaitable[Update]]
-Inspect = Callable[[WorkerName, Update], str | None]
 FoldUpdate = Callable[[Gathering, Contribution], None]
-Return = Callable[[WorkerName], Coroutine[Any, Any, None]]
-
-
-@dataclass(slots=True)
-class Part:
-    """One worker's part in a round, as far as it is known; `code` is the error code of one that refused."""
-
-    status: WorkerStatus = "unused"
-    weight: float = 0.0
-    loss: float | None = None
-    seconds: float = 0.0
-    reason: str = ""
-    code: str = ""
+Return = Callable[[WorkerName], Awaitable[None]]
 
 
 class Course:
@@ -66,9 +44,9 @@ class Course:
         terms: Terms,
         *,
         contribute: Contribute,
-        inspect: Inspect,
+        asking: Asking,
         fold: FoldUpdate,
-        clock: Clock,
+        pacing: Pacing,
         back: Return,
         factors: Mapping[WorkerName, float] | None = None,
     ) -> None:
@@ -80,19 +58,16 @@ class Course:
         self.gathering = Gathering()
         self._terms = terms
         self._contribute = contribute
-        self._inspect = inspect
+        self._asking = asking
         self._fold = fold
         self._factors = factors or {}
-        self._clock = clock
+        self._pacing = pacing
         self._back = back
-        self._arrivals = Arrivals()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._asking: list[asyncio.Task[None]] = []
 
     async def run(self, workers: Sequence[WorkerName]) -> Complete | Abandoned:
         """Ask `workers` and return how the round ended, at its deadline at the latest."""
         state: State = Selecting(self._terms)
-        event: Event = Begin(tuple(workers), self._clock.monotonic())
+        event: Event = Begin(tuple(workers), self._pacing.monotonic())
         try:
             while True:
                 state, actions = advance(state, event)
@@ -101,66 +76,29 @@ class Course:
                 if isinstance(state, Complete | Abandoned):
                     return state
                 if isinstance(state, Collecting):
-                    event = await self._next_event(state.deadline)
+                    event = await self._pacing.next(state.deadline) or Tick(state.deadline)
         finally:
-            for task in self._asking:
-                task.cancel()
-            await asyncio.gather(*self._asking, return_exceptions=True)
-            self._arrivals.close()
-
-    async def _next_event(self, deadline: float) -> Event:
-        try:
-            return await asyncio.wait_for(self._events.get(), max(0.0, deadline - self._clock.monotonic()))
-        except TimeoutError:
-            return Tick(deadline)
+            await self._pacing.stop()
+            self._asking.arrivals.close()
 
     def _perform(self, action: Action) -> None:
         match action:
             case Ask(worker):
-                self.parts[worker] = Part()
-                self._start(self._ask(worker))
+                part = self.parts[worker] = Part()
+                work = self._asking.outcome(worker, part, lambda: self._contribute(worker))
+                self._pacing.start(worker, self._terms.number, work)
             case Fold(worker):
                 part = self.parts[worker]
                 weight = part.weight * self._factors.get(worker, 1.0)
-                self._fold(self.gathering, Contribution(self._arrivals.take(worker), weight, part.loss))
-                self.parts[worker].status = "folded"
+                self._fold(self.gathering, Contribution(self._asking.arrivals.take(worker), weight, part.loss))
+                part.status = "folded"
             case Leave(worker, cause, reason):
                 self.parts[worker].status = cause
                 self.parts[worker].reason = reason
                 if cause == "lost" and self._terms.returning:
-                    self._start(self._await(worker))
+                    self._pacing.watch(self._returned(worker))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._asking.append(asyncio.create_task(work))
-
-    async def _await(self, worker: WorkerName) -> None:
+    async def _returned(self, worker: WorkerName) -> Returned:
         """Turn the return of a lost worker into an event."""
         await self._back(worker)
-        self._events.put_nowait(Returned(worker))
-
-    async def _ask(self, worker: WorkerName) -> None:
-        """Turn whatever comes of one request into an event."""
-        started = self._clock.monotonic()
-        try:
-            update = await self._contribute(worker)
-        except WorkerRefused as refusal:
-            self.parts[worker].code = refusal.code
-            event: Event = Failed(worker, "refused", str(refusal))
-        except WireError as error:
-            event = Failed(worker, "rejected", str(error))
-        except PeerLost as loss:
-            event = Failed(worker, "lost", str(loss))
-        else:
-            event = self._arrived(worker, update)
-        self.parts[worker].seconds = self._clock.monotonic() - started
-        self._events.put_nowait(event)
-
-    def _arrived(self, worker: WorkerName, update: Update) -> Event:
-        unusable = self._inspect(worker, update)
-        if unusable is not None:
-            cause: Cause = "rejected"
-            return Failed(worker, cause, f"its update cannot be used: {unusable}")
-        self._arrivals.put(worker, update.delta)
-        self.parts[worker].weight = update.weight
-        self.parts[worker].loss = update.metrics.get("loss")
-        return Arrived(worker)
+        return Returned(worker)

@@ -36,7 +36,8 @@ class WorkerRound:
     """One worker's part in one round; `bytes_in` is what the coordinator received from it, `bytes_out` what it sent.
 
     `unmeasured` names the metrics of the model that it was asked for and did not give, with the reason; "" otherwise.
-    `gone` says that it went away before the round was over, whatever it had given by then.
+    `gone` says that it went away before the round was over, whatever it had given by then. `staleness` is how many
+    steps the model had taken since the worker was given the one that it trained on; 0 in a run of rounds.
     """
 
     worker: str
@@ -49,6 +50,7 @@ class WorkerRound:
     reason: str = ""
     unmeasured: str = ""
     gone: bool = False
+    staleness: int = 0
 
     @property
     def lost(self) -> bool:
@@ -98,7 +100,8 @@ class RoundRecord:
 
     `reason` says why it was abandoned, "" if it was not. Under secure aggregation no worker's own weight and metrics
     are known; `sums` say who was in each sum, `findings` who did not stay to its end and why, and `saturated` how many
-    numbers in the sum were out of bounds, and so were clipped.
+    numbers in the sum were out of bounds, and so were clipped. `simulated_seconds` is what the round would have taken
+    simulated devices; None where there are none.
     """
 
     number: int
@@ -114,6 +117,7 @@ class RoundRecord:
     saturated: int = 0
     sums: tuple[SumRecord, ...] = ()
     reason: str = ""
+    simulated_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +177,11 @@ class History:
     def column(self, name: str) -> tuple[float | None, ...]:
         """Return one value per round, None where a round has none.
 
-        `name` is loss (training), seconds, bytes_in, bytes_out, a metric of the coordinator's evaluation, "worker/" and
-        a metric of the workers' own validation, or "evaluation/loss"; raise `UsageError` for a name that no round has.
+        `name` is loss (training), seconds, simulated_seconds, bytes_in, bytes_out, a metric of the coordinator's
+        evaluation, "worker/" and a metric of the workers' own validation, or "evaluation/loss"; raise `UsageError` for
+        a name that no round has.
         """
-        if name in _RECORD_COLUMNS:
+        if name in _RECORD_COLUMNS or name == "simulated_seconds":
             return tuple(getattr(record, name) for record in self.rounds)
         if name not in (known := self.columns):
             raise UsageError(f"no round has a column {name!r}{nearest(name, known)}; there are {', '.join(known)}")
@@ -190,7 +195,14 @@ class History:
         names = dict.fromkeys(name for record in self.rounds for name in record.metrics)
         evaluated = (f"evaluation/{name}" if name in _RECORD_COLUMNS else name for name in names)
         validated = dict.fromkeys(f"worker/{name}" for record in self.rounds for name in record.worker_metrics)
-        return (*_RECORD_COLUMNS, *evaluated, *validated)
+        simulated = any(record.simulated_seconds is not None for record in self.rounds)
+        return (*_RECORD_COLUMNS, *(("simulated_seconds",) if simulated else ()), *evaluated, *validated)
+
+    @property
+    def arrivals(self) -> tuple[tuple[str, ...], ...]:
+        """Whose updates each step of the model took: what `FedBuff(arrivals=...)` takes to run it again."""
+        complete = (record.workers for record in self.rounds if record.outcome == "complete")
+        return tuple(tuple(part.worker for part in parts if part.status == "folded") for parts in complete)
 
     @property
     def lost(self) -> tuple[LostWorker, ...]:

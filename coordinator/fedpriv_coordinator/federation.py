@@ -36,21 +36,25 @@ from fedpriv_coordinator.job import Loss, agreed_schema, load_tensors, made_priv
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.lobby import Lobby
 from fedpriv_coordinator.membership import Membership, Received
+from fedpriv_coordinator.pacing import Devices
 from fedpriv_coordinator.privacy_report import privacy_of
 from fedpriv_coordinator.private_job import Settled
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
 from fedpriv_coordinator.secure_aggregation import SecureAggregation, asked_for
 from fedpriv_coordinator.secure_rounds import RoundsOf
-from fedpriv_coordinator.starting import fresh_start, setting_of
+from fedpriv_coordinator.starting import fresh_start, quorum_of, setting_of
 from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, ask_for_sum, combined
 
 
 class Federation:
     """The workers of one coordinator, as this process: connect, `fit`, `statistics`, `close`."""
 
-    def __init__(self, workers: Sequence[Reachable], *, name: str = "me") -> None:
-        """Reach every one of `workers` as `name`; raise `PeerLost`, or `LedgerRefused` for a rewritten ledger."""
-        self._clock = SystemClock()
+    def __init__(self, workers: Sequence[Reachable], *, name: str = "me", devices: Devices | None = None) -> None:
+        """Reach every one of `workers` as `name`; raise `PeerLost`, or `LedgerRefused` for a rewritten ledger.
+
+        With `devices`, updates count at the simulated times at which these would give them: see `SimulatedDevices`.
+        """
+        self._clock, self._devices = SystemClock(), devices
         self._members = Membership([worker.name for worker in workers])
         self._rounds = RoundsOf(self._members, tuple(workers), self._clock)
         self._summed: tuple[SumRecord, ...] = ()
@@ -90,7 +94,7 @@ class Federation:
         folder in use, `PeerLost` naming the workers that did not come.
         """
         self = cls.__new__(cls)
-        self._clock = SystemClock()
+        self._clock, self._devices = SystemClock(), None
         self._members = Membership([WorkerName(name) for name in workers], returning=True)
         self._rounds = RoundsOf(self._members, (), self._clock)
         note = on_note or _silent
@@ -139,22 +143,22 @@ class Federation:
     ) -> Result:
         """Train `model` on every worker's `dataset` and return the result.
 
-        `loss` takes (prediction, target) and returns a scalar; `evaluate` takes the model after each round and runs
-        here. A round asks whom `sampling` draws (default: all) and needs `quorum` updates (default: a majority) within
-        `deadline_seconds`. `secure_aggregation` shows sums alone, `privacy` makes what is learned private, `on_note`
-        hears of budgets that will not last and of waits. `run` is a new folder for the rounds; `resume` goes on there.
+        `loss` takes (prediction, target), `evaluate` the model after each round, here. A round asks whom `sampling`
+        draws (all) and needs `quorum` updates (most) in `deadline_seconds`; under `secure_aggregation` only sums show.
+        `on_note` hears of waits and budgets that end. `run` is a new folder for the rounds, where `resume` goes on.
         """
         chosen, secure, announced = checked_strategy(strategy), asked_for(secure_aggregation), self._announced()
         job = prepare(
-            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, quorum=quorum, sampling=sampling,
+            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, sampling=sampling,
             local=chosen.prepare(local or LocalTraining()), deadline_seconds=deadline_seconds, privacy=privacy,
-            worker_metrics=worker_metrics, announced=announced,
+            worker_metrics=worker_metrics, announced=announced, quorum=quorum_of(chosen, quorum, announced),
         )  # fmt: skip  # one line of terms
         job = made_private(job, privacy, announced, chosen, secure, _instance(run), resume=resume)
         setting, sums = setting_of(job, chosen, announced), self._rounds.of(secure, chosen, job)
         watch = Watch(copy.deepcopy(model), evaluate, on_round, _folder(run), on_note or _silent)
         start = begin(watch.folder, fresh_start(job, chosen, setting, model, self._summed), resume=resume)
-        coordinator, before = Coordinator(job, self._members, chosen, self._clock, sums), self._members.received()
+        before = self._members.received()
+        coordinator = Coordinator(job, self._members, chosen, self._clock, sums, self._devices, start.history)
         foretell(job, self._members, watch.note)
         reached = train(coordinator, self._members, job, setting, start, watch, self._after_round)
         return self._result(watch, reached, JobFacts(name, purpose, dataset, plan=reached.plan), job.settled, before)

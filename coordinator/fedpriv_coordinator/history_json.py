@@ -69,7 +69,7 @@ def _document(value: object) -> object:
 
 def _round(document: object, where: str) -> RoundRecord:
     found = reading.keys(document, {each.name for each in fields(RoundRecord)}, where)
-    loss = found["loss"]
+    loss, simulated = found["loss"], found["simulated_seconds"]
     return RoundRecord(
         number=reading.integer(found["number"], f"{where}.number"),
         outcome=reading.one_of(found["outcome"], get_args(Outcome), f"{where}.outcome"),
@@ -89,6 +89,7 @@ def _round(document: object, where: str) -> RoundRecord:
         saturated=reading.integer(found["saturated"], f"{where}.saturated"),
         sums=tuple(_sum(item, f"{where}.sums[{at}]") for at, item in reading.items(found["sums"], f"{where}.sums")),
         reason=reading.text(found["reason"], f"{where}.reason"),
+        simulated_seconds=None if simulated is None else reading.number(simulated, f"{where}.simulated_seconds"),
     )
 
 
@@ -131,4 +132,5 @@ def _worker(document: object, where: str) -> WorkerRound:
         reason=reading.text(found["reason"], f"{where}.reason"),
         unmeasured=reading.text(found["unmeasured"], f"{where}.unmeasured"),
         gone=reading.one_of(found["gone"], (False, True), f"{where}.gone"),
+        staleness=reading.integer(found["staleness"], f"{where}.staleness"),
     )

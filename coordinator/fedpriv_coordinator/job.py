@@ -13,13 +13,16 @@ import torch
 from torch import nn
 
 from fedpriv import canonical
-from fedpriv.errors import TraceError, UsageError, nearest
+from fedpriv.errors import TraceError, UsageError, counted, nearest
 from fedpriv.ids import DatasetName, JobId, WorkerName
 from fedpriv.learning.local import LocalTraining
+from fedpriv.learning.owned import Beside
 from fedpriv.learning.sampling import Chosen, Everybody, Sampling
 from fedpriv.learning.strategies import Strategy
+from fedpriv.plans import own
+from fedpriv.plans.layout import TensorExample
 from fedpriv.plans.plan import InputRole, OutputRole, Plan
-from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_loss, trace_training
+from fedpriv.plans.tracing import accuracy, trace_evaluation, trace_loss, trace_training
 from fedpriv.privacy.modes import ExampleDP, Mode
 from fedpriv.updates import DTYPES, TensorSet, TensorSpec
 from fedpriv.wire.fields import MAXIMUM_PURPOSE_BYTES
@@ -55,7 +58,7 @@ class Job:
     @property
     def hyperparameters(self) -> Mapping[str, float]:
         """The optimiser's scalar inputs, by name; a plan that is a loss alone has none."""
-        return self.local.rule.hyperparameters if self.training.inputs_of(InputRole.HYPERPARAMETER) else {}
+        return self.local.hyperparameters if self.training.inputs_of(InputRole.HYPERPARAMETER) else {}
 
     @property
     def training_metrics(self) -> tuple[str, ...]:
@@ -179,8 +182,12 @@ def _traced(
         if isinstance(privacy, ExampleDP):
             training = trace_loss(model, loss, features, target)
         else:
-            training = trace_training(model, loss, local.rule, features, target)
-        return training, trace_evaluation(model, loss, chosen, features, target) if metrics else None
+            personal, stays = local.personal, frozenset() if local.personal is None else local.personal.stays(model)
+            companion = personal if isinstance(personal, Beside) else None
+            training = trace_training(model, loss, local.rule, features, target, stays=stays, companion=companion)
+        if not metrics:
+            return training, None
+        return training, trace_evaluation(model, loss, chosen, features, target, personal=own.names(training))
     except TraceError as error:
         raise explained(error, model, schema) from error
 
@@ -228,7 +235,8 @@ def _check_terms(
     if rounds < 1:
         raise UsageError(f"rounds is {rounds}; at least 1 is needed")
     if quorum is not None and not 1 <= quorum <= workers:
-        raise UsageError(f"quorum is {quorum}, but {workers} workers are asked at least; use 1 to {workers}")
+        fewest = counted(workers, "worker")
+        raise UsageError(f"quorum is {quorum}, but {fewest} may be all that a round asks; use 1 to {workers}")
     if not deadline_seconds > 0:
         raise UsageError(f"deadline_seconds is {deadline_seconds}; give the workers some time")
     for metric in metrics:

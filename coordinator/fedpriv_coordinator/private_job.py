@@ -126,9 +126,9 @@ def _check_noise(mode: Mode, secure: SecureAggregation | None, *, resume: bool) 
 def _check_term(mode: Mode, strategy: Strategy, local: LocalTraining) -> None:
     """Raise `UsageError` for a strategy whose part of local training no private order carries out."""
     term, name = local.term, type(mode).__name__
-    if term is None:
+    if term is None and local.personal is None:
         return
-    if term.kept or term.shared:
+    if local.personal is not None or (term is not None and (term.kept or term.shared)):
         raise UsageError(
             f"strategy {strategy.name!r} has each worker keep what it made of its rows for later rounds, and a private "
             f"round begins with nothing but the model, so that its bill is all that its rows do; with {name} use "

@@ -326,7 +326,8 @@ def _rounds(history: History) -> Iterator[str]:
 
 def _header(metric: str) -> str:
     name = metric.removeprefix("worker/")
-    return f"{name.capitalize()} at workers" if name != metric else name.removeprefix("evaluation/").capitalize()
+    name = name.removeprefix("evaluation/").replace("_", " ").capitalize()
+    return f"{name} at workers" if metric.startswith("worker/") else name
 
 
 def _folded(record: RoundRecord) -> str:

@@ -9,7 +9,7 @@ from fedpriv.ids import WorkerName
 from fedpriv.learning.strategies import Gathering
 from fedpriv.secagg.server_states import Finding
 from fedpriv.wire.messages import Evaluation
-from fedpriv_coordinator.course import Part
+from fedpriv_coordinator.asking import Part
 from fedpriv_coordinator.experiment import RoundFinding, RoundRecord, Summands, SumRecord, WorkerRound
 from fedpriv_coordinator.summing import Summed
 
@@ -89,15 +89,14 @@ def record_of(
                 part.reason or ("" if worker in present else _went(part)),
                 unmeasured,
                 gone=worker not in present,
+                staleness=part.staleness,
             )
         )
-    folded = (part for part in gathered.parts.values() if part.status == "folded")
-    losses = [(part.weight, part.loss) for part in folded if part.loss is not None]
     return RoundRecord(
         number,
         "abandoned" if gathered.reason else "complete",
         seconds,
-        loss=_mean(losses) if gathered.loss is None else gathered.loss,
+        loss=_loss(gathered),
         metrics={},
         worker_metrics=measured.means or _means(measured.evaluations),
         bytes_in=sum(each.bytes_in for each in workers),
@@ -122,6 +121,13 @@ def _measured(found: Evaluation | str) -> tuple[Mapping[str, float], str]:
 def _findings(gathered: Gathered, measured: Measured) -> tuple[RoundFinding, ...]:
     updates = (_finding(each, "updates") for each in gathered.findings)
     return (*updates, *(_finding(each, "metrics") for each in measured.findings))
+
+
+def _loss(gathered: Gathered) -> float | None:
+    """Return the mean training loss, as far as workers said theirs."""
+    folded = (part for part in gathered.parts.values() if part.status == "folded")
+    losses = [(part.weight, part.loss) for part in folded if part.loss is not None]
+    return _mean(losses) if gathered.loss is None else gathered.loss
 
 
 def _finding(finding: Finding, summands: Summands) -> RoundFinding:

@@ -94,17 +94,22 @@ def train(
     """Run the rounds that are left and return what was reached; `after_round` is called once each is closed."""
     if done := len(reached.history.rounds):
         runtime.run(coordinator.close_round(done))  # whoever saved it may have ended before saying so
-    for number in range(done + 1, job.rounds + 1):
-        standing = Standing(setting, reached.model, reached.memory)
-        _assemble(coordinator.needed, members, number, job, watch.note)
-        concluded = _round(coordinator, number, reached, standing, job)
-        record = replace(concluded.record, metrics=watch.measure(concluded))
-        history = replace(reached.history, rounds=(*reached.history.rounds, record))
-        reached = replace(reached, history=history, model=concluded.standing.model, memory=concluded.standing.memory)
-        watch.save(reached)
-        runtime.run(coordinator.close_round(number))
-        after_round()
-        watch.tell(record)
+    try:
+        for number in range(done + 1, job.rounds + 1):
+            standing = Standing(setting, reached.model, reached.memory)
+            _assemble(coordinator.needed, members, number, job, watch.note)
+            concluded = _round(coordinator, number, reached, standing, job)
+            record = replace(concluded.record, metrics=watch.measure(concluded))
+            history = replace(reached.history, rounds=(*reached.history.rounds, record))
+            reached = replace(
+                reached, history=history, model=concluded.standing.model, memory=concluded.standing.memory
+            )
+            watch.save(reached)
+            runtime.run(coordinator.close_round(number))
+            after_round()
+            watch.tell(record)
+    finally:
+        runtime.run(coordinator.end())
     return reached
 
 

@@ -31,7 +31,7 @@ from fedpriv.wire.messages import AskStatistics, Evaluate, Train
 from fedpriv.wire.private import Private
 from fedpriv.wire.rounds import METRIC, NO_MODEL, STATISTIC, TENSOR, FixedPoint, Summable, computation, vector_of
 from fedpriv.wire.tensors import tensor_bytes
-from fedpriv_coordinator.course import Part
+from fedpriv_coordinator.asking import Part
 from fedpriv_coordinator.job import Job
 from fedpriv_coordinator.membership import Membership
 from fedpriv_coordinator.offenders import offenders

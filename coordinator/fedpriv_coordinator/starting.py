@@ -8,12 +8,20 @@ from torch import nn
 
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
+from fedpriv.learning.sampling import Everybody
 from fedpriv.learning.strategies import Setting, Strategy
 from fedpriv.plans.plan import InputRole
 from fedpriv.wire.messages import Announcement
 from fedpriv_coordinator.experiment import History, SumRecord
 from fedpriv_coordinator.job import Job, model_tensors
 from fedpriv_coordinator.journal import Saved
+
+
+def quorum_of(strategy: Strategy, quorum: int | None, announced: Mapping[WorkerName, Announcement]) -> int | None:
+    """Return how many updates a round needs: `quorum`, or else what the strategy's buffer takes, if it has one."""
+    if quorum is not None or strategy.buffered is None:
+        return quorum
+    return min(strategy.buffered.size, len(announced))
 
 
 def setting_of(job: Job, strategy: Strategy, announced: Mapping[WorkerName, Announcement]) -> Setting:
@@ -26,8 +34,24 @@ def setting_of(job: Job, strategy: Strategy, announced: Mapping[WorkerName, Anno
             f"strategy {strategy.name!r} weighs workers by their loss: ask for it with worker_metrics=('loss',), which "
             "each owner has to allow"
         )
+    if strategy.buffered is not None:
+        _check_buffered(job, strategy)
     strategy.check(setting)
     return setting
+
+
+def _check_buffered(job: Job, strategy: Strategy) -> None:
+    """Raise `UsageError` for what a run without rounds cannot do."""
+    if job.sampling.name != Everybody().name:
+        raise UsageError(
+            f"sampling {job.sampling.name!r} draws the workers of a round, and {strategy.name} has none: whoever is "
+            "idle is asked; leave sampling out"
+        )
+    if job.evaluation is not None:
+        raise UsageError(
+            f"worker_metrics would have every worker stop its training to measure each step of {strategy.name}; leave "
+            "them out, and measure the model here with evaluate"
+        )
 
 
 def fresh_start(

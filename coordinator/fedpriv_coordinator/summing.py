@@ -23,7 +23,7 @@ from fedpriv.secagg.server_states import Abandoned, Complete, Finding
 from fedpriv.secagg.vector import Sum
 from fedpriv.wire.messages import ErrorCode
 from fedpriv.wire.rounds import Summable
-from fedpriv_coordinator.course import Part
+from fedpriv_coordinator.asking import Part
 from fedpriv_coordinator.masked_round import Collecting, Event, Gone, Heard, Send, Tick, advance, begin
 from fedpriv_coordinator.round import Cause
 from fedpriv_coordinator.secure_aggregation import SecureAggregation

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fedpriv.learning.drift import FedDyn, FedProx, Scaffold
+from fedpriv.learning.buffered import FedBuff
+from fedpriv.learning.drift import FedDyn, FedPA, FedProx, Scaffold
+from fedpriv.learning.personal import Ditto, FedBN, FedPer
 from fedpriv.learning.reweighted import FedNova, QFedAvg
 from fedpriv.learning.robust import Bulyan, GeometricMedian, Krum, Median, MultiKrum, NormBound, TrimmedMean
 from fedpriv.learning.server_optimizers import FedAdagrad, FedAdam, FedAvgM, FedSGD, FedYogi
@@ -19,6 +21,10 @@ STRATEGIES: Mapping[str, Callable[..., Strategy]] = {
     "fedprox": FedProx,
     "scaffold": Scaffold,
     "feddyn": FedDyn,
+    "fedpa": FedPA,
+    "fedbn": FedBN,
+    "fedper": FedPer,
+    "ditto": Ditto,
     "fedsgd": FedSGD,
     "fedavgm": FedAvgM,
     "fedadagrad": FedAdagrad,
@@ -26,6 +32,7 @@ STRATEGIES: Mapping[str, Callable[..., Strategy]] = {
     "fedyogi": FedYogi,
     "fednova": FedNova,
     "qfedavg": QFedAvg,
+    "fedbuff": FedBuff,
     "median": Median,
     "trimmed-mean": TrimmedMean,
     "krum": Krum,

@@ -12,9 +12,11 @@ from dataclasses import replace
 import torch
 
 from fedpriv.errors import UsageError
-from fedpriv.learning.local import LocalTraining
+from fedpriv.learning.local import LocalTraining, Term
+from fedpriv.learning.sampled import Posterior
+from fedpriv.learning.server_optimizers import FedAvgM
 from fedpriv.learning.strategies import Gathering, Setting, Standing, Strategy, add_weighted, apply_mean, moved
-from fedpriv.learning.terms import Control, Dual, Proximal, Term
+from fedpriv.learning.terms import Control, Dual, Proximal
 from fedpriv.updates import TensorSet
 
 
@@ -58,6 +60,24 @@ def FedDyn(alpha: float = 0.1) -> Strategy:  # noqa: N802 - as FedAvg
         return replace(moved(before, by), memory=TensorSet(memory))
 
     return replace(_with_term("feddyn", Dual(alpha)), initialise=initialise, conclude=conclude)
+
+
+def FedPA(  # noqa: N802 - as FedAvg
+    burn_in: int = 0, steps_per_sample: int = 10, samples: int = 4, shrinkage: float = 0.01, lr: float = 1.0,
+    momentum: float = 0.0,
+) -> Strategy:  # fmt: skip
+    """Return posterior averaging. Al-Shedivat et al. 2021, arXiv 2010.05273, algorithm 1 and section 4.
+
+    Workers take `burn_in` steps of the local optimiser, then average every `steps_per_sample` into a sample, `samples`
+    at most, and send the inverse of their shrunk covariance times the way to their mean; the server descends along the
+    mean of these at `lr`. With one sample, or shrinkage 0, the update is the way to the samples' mean.
+    """
+    inner = FedAvgM(lr, momentum)
+    return replace(
+        _with_term("fedpa", Posterior(burn_in, steps_per_sample, samples, shrinkage)),
+        conclude=inner.conclude,
+        initialise=inner.initialise,
+    )
 
 
 def _with_term(name: str, term: Term) -> Strategy:

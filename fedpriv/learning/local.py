@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from fedpriv.errors import UsageError
-from fedpriv.learning.terms import Term, Termed
+from fedpriv.learning.owned import Beside, Personal
+from fedpriv.learning.sampled import Posterior, Sampling
+from fedpriv.learning.terms import Correction, Termed
 
 PerParameter: TypeAlias = Mapping[str, Sequence[Tensor]]
 Scalars: TypeAlias = Mapping[str, Tensor]
@@ -179,9 +181,12 @@ class AdamW:
 Optimizer: TypeAlias = SGD | Adam | AdamW
 
 
+Term: TypeAlias = Correction | Posterior
+
+
 @dataclass(frozen=True, slots=True)
 class LocalTraining:
-    """How a worker trains in one round; `term` is what a strategy adds to it."""
+    """How a worker trains in one round; `term` is what a strategy adds to it, `personal` what it says stays there."""
 
     epochs: int = 1
     batch_size: int = 32
@@ -189,11 +194,24 @@ class LocalTraining:
     shuffle: bool = True
     drop_last: bool = False
     term: Term | None = None
+    personal: Personal | None = None
 
     @property
-    def rule(self) -> Optimizer | Termed:
+    def rule(self) -> Optimizer | Termed | Sampling:
         """The update rule that is traced into the plan."""
-        return self.optimizer if self.term is None else Termed(self.optimizer, self.term)
+        match self.term:
+            case None:
+                return self.optimizer
+            case Posterior():
+                return Sampling(self.optimizer, self.term)
+            case _:
+                return Termed(self.optimizer, self.term)
+
+    @property
+    def hyperparameters(self) -> Mapping[str, float]:
+        """The numbers that the plan takes as inputs."""
+        companion = self.personal if isinstance(self.personal, Beside) else None
+        return {**self.rule.hyperparameters, **(companion.hyperparameters if companion else {})}
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
@@ -201,6 +219,10 @@ class LocalTraining:
                 raise UsageError(f"{name} is {value!r}; it must be a whole number of at least 1")
         if not isinstance(self.optimizer, Optimizer):
             raise UsageError(_not_ours(self.optimizer))
+        if self.personal is not None and not isinstance(self.personal, Personal):
+            raise UsageError(
+                f"personal is of type {type(self.personal).__name__}; a strategy sets it: pass strategy=fp.FedPer(...)"
+            )
         if self.term is not None and not isinstance(self.term, Term):
             raise UsageError(
                 f"term is of type {type(self.term).__name__}; a strategy sets it: pass strategy=fp.FedProx(...)"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from fedpriv.errors import UsageError
+from fedpriv.ids import WorkerName
 from fedpriv.learning.local import LocalTraining
 from fedpriv.updates import TensorSet
 
@@ -36,11 +37,15 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """One update as a strategy sees it; `loss` is the mean over its training steps, where the worker said it."""
+    """One update as a strategy sees it; `loss` is the mean over its training steps, where the worker said it.
+
+    `staleness` is how many steps the model had taken since the worker was given it; 0 in rounds.
+    """
 
     delta: TensorSet = field(repr=False)
     weight: float
     loss: float | None = None
+    staleness: int = 0
 
 
 @dataclass(slots=True)
@@ -119,13 +124,22 @@ def _unchanged(local: LocalTraining) -> LocalTraining:
 
 
 @dataclass(frozen=True, slots=True)
+class Buffered:
+    """That the model steps once `size` updates are there; `order` says of the first steps whose updates they take."""
+
+    size: int
+    order: tuple[frozenset[WorkerName], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Strategy:
     """How a round's updates become the next model. Pure apart from the gathering that `fold` grows in place.
 
     `of_sums` says that the weighted mean of the updates is all that it needs, so that folding the mean once comes to
     the same as folding every update: then it works where only sums are seen. One that does not say so is refused
-    there. `needs_loss` says that it needs each worker's training loss. `check` raises `UsageError` for a run that it
-    does not fit, before anything is sent, and `prepare` returns the local training as it is to be traced.
+    there. `needs_loss` says that it needs each worker's training loss, `buffered` that workers are not asked by round
+    (`buffered.FedBuff`). `check` raises `UsageError` for a run that it does not fit, before anything is sent, and
+    `prepare` returns the local training as it is to be traced.
     """
 
     name: str
@@ -136,6 +150,7 @@ class Strategy:
     prepare: Callable[[LocalTraining], LocalTraining] = _unchanged
     of_sums: bool = False
     needs_loss: bool = False
+    buffered: Buffered | None = None
 
 
 def checked_strategy(given: object) -> Strategy:

@@ -139,7 +139,7 @@ class Control:
         return {"correction": held["correction"], "control": control, "everybody": everybody}
 
 
-Term: TypeAlias = Proximal | Dual | Control
+Correction: TypeAlias = Proximal | Dual | Control
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Termed:
     """An optimiser whose gradients a term corrects."""
 
     inner: Inner
-    term: Term
+    term: Correction
 
     @property
     def hyperparameters(self) -> Mapping[str, float]:

@@ -7,34 +7,24 @@ operation and the line of the module. The weights themselves never enter a plan.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
 
 from fedpriv.errors import PlanRefused, TraceError, UsageError
-from fedpriv.plans import graphs
+from fedpriv.plans import graphs, own
+from fedpriv.plans.layout import Layout, Loss, Metric, TensorExample, forward, in_mode, like, row_inputs, scalar
 from fedpriv.plans.plan import BATCH, Input, InputRole, Output, OutputRole, Plan, pruned
 from fedpriv.plans.recording import Recorder
 from fedpriv.plans.validation import Quota, torch_minor, validate
-from fedpriv.updates import DTYPES, dtype_name
+from fedpriv.updates import dtype_name
 
 _ANY = Quota(2**60, 2**31, 2**62, 2**31, 2**31)
 """What a plan needs is the worker's to judge; the researcher's side asks only whether it could run at all."""
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class TensorExample:
-    """What one batch looks like: a dtype, and the shape of one row."""
-
-    dtype: str
-    shape: tuple[int, ...] = ()
+_MOVED = "moved"
 
 
 class OptimizerRule(Protocol):
@@ -86,50 +76,117 @@ class _Traced:
 
 
 def trace_training(
-    model: nn.Module, loss: Loss, optimizer: OptimizerRule, features: TensorExample, target: TensorExample
+    model: nn.Module,
+    loss: Loss,
+    optimizer: OptimizerRule,
+    features: TensorExample,
+    target: TensorExample,
+    *,
+    stays: Collection[str] = (),
+    companion: own.Companion | None = None,
 ) -> Plan:
-    """Return the plan of one optimiser step on one batch; raise `TraceError` when it cannot be expressed."""
-    layout = _Layout.of(model)
+    """Return the plan of one optimiser step on one batch; raise `TraceError` when it cannot be expressed.
+
+    The parameters and buffers named in `stays` never return: a worker keeps its own. With `companion` it also trains a
+    whole model of its own, from the same rows.
+    """
+    layout = Layout.of(model, stays)
     if not layout.trained:
-        raise UsageError("the model has no parameter with requires_grad; there is nothing to train")
-    inputs = [*_rows(features, target), *layout.inputs()]
+        raise UsageError("the model has no parameter with requires_grad that travels; there is nothing to train")
     roles = _roles(optimizer)
+    numbers = {**optimizer.hyperparameters, **(companion.hyperparameters if companion else {})}
+    inputs = [*row_inputs(features, target), *layout.inputs()]
     inputs += [
-        _like(f"{name}/{kind}", InputRole(role.value), layout.trained[name])
+        like(f"{name}/{kind}", InputRole(role.value), value)
         for kind, role in roles.items()
-        for name in layout.trained
+        for name, value in layout.learning.items()
     ]
     inputs += [Input(f"optimizer/{name}", InputRole.OPTIMIZER, "float64", ()) for name in optimizer.counters]
-    inputs += [Input(name, InputRole.HYPERPARAMETER, "float64", ()) for name in optimizer.hyperparameters]
+    inputs += own.inputs(layout.stays if companion is None else layout.whole)
+    if companion is not None:
+        inputs += [like(f"{name}/{_MOVED}", InputRole.OPTIMIZER, value) for name, value in layout.trained.items()]
+    inputs += [Input(name, InputRole.HYPERPARAMETER, "float64", ()) for name in numbers]
     outputs: list[tuple[str, OutputRole]] = []
+    update = _Update(model, loss, optimizer, layout, roles)
 
     def step(*values: Tensor) -> list[Tensor]:
         named = dict(zip((each.name for each in inputs), values, strict=True))
-        states = {name: named[name].clone() for name in layout.states}
-        _, error = _forward(model, loss, named, states, layout)
-        parameters = [named[name] for name in layout.trained]
-        gradients = torch.autograd.grad(error, parameters, allow_unused=True, materialize_grads=True)
-        with torch.no_grad():
-            moved, kept, counted = optimizer.update(
-                parameters,
-                gradients,
-                {kind: [named[f"{name}/{kind}"] for name in layout.trained] for kind in roles},
-                {name: named[f"optimizer/{name}"] for name in optimizer.counters},
-                {name: named[name] for name in optimizer.hyperparameters},
-            )
-        results = [("loss", OutputRole.LOSS, error.detach())]
-        results += [(name, OutputRole.PARAMETER, value) for name, value in zip(layout.trained, moved, strict=True)]
-        results += [(name, OutputRole.STATE, value) for name, value in states.items()]
-        for kind, tensors in kept.items():
-            results += [
-                (f"{name}/{kind}", roles[kind], value) for name, value in zip(layout.trained, tensors, strict=True)
-            ]
-        results += [(f"optimizer/{name}", OutputRole.OPTIMIZER, value) for name, value in counted.items()]
+        results = update.results({**named, **own.values(named, layout.stays)})
+        if companion is not None:
+            results += _beside(model, loss, companion, layout, named, {name: value for name, _, value in results})
         outputs[:] = [(name, role) for name, role, _ in results]
         return [value for _, _, value in results]
 
-    with _mode(model, training=True):
+    with in_mode(model, training=True):
         return _plan(step, _Traced(inputs, outputs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """The optimiser's step of a training plan."""
+
+    model: nn.Module
+    loss: Loss
+    optimizer: OptimizerRule
+    layout: Layout
+    roles: Mapping[str, OutputRole]
+
+    def results(self, named: Mapping[str, Tensor]) -> list[own.Result]:
+        """Return what one step makes of the inputs `named`, with its loss first."""
+        layout, optimizer = self.layout, self.optimizer
+        parameters = [named[name] for name in layout.learning]
+        state = {kind: [named[f"{name}/{kind}"] for name in layout.learning] for kind in self.roles}
+        counters = {name: named[f"optimizer/{name}"] for name in optimizer.counters}
+        places = optimizer.places(parameters, state, counters) if isinstance(optimizer, own.Wandering) else parameters
+        error, gradients, states = _gradients(self.model, self.loss, layout, named, places)
+        with torch.no_grad():
+            moved, kept, counted = optimizer.update(
+                parameters, gradients, state, counters, {name: named[name] for name in optimizer.hyperparameters}
+            )
+        after = {**dict(zip(layout.learning, moved, strict=True)), **states}
+        results: list[own.Result] = [("loss", OutputRole.LOSS, error)]
+        results += [(name, OutputRole.PARAMETER, after[name]) for name in layout.trained]
+        results += [(name, OutputRole.STATE, after[name]) for name in layout.states]
+        for kind, tensors in kept.items():
+            for name, value in zip(layout.learning, tensors, strict=True):
+                results.append((f"{name}/{kind}", self.roles[kind], value))
+        results += [(f"optimizer/{name}", OutputRole.OPTIMIZER, value) for name, value in counted.items()]
+        return results + own.outputs({name: after[name] for name in layout.stays}, named)
+
+
+def _beside(
+    model: nn.Module,
+    loss: Loss,
+    companion: own.Companion,
+    layout: Layout,
+    named: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+) -> list[own.Result]:
+    """Return what one step makes of the worker's own whole model; `after` is that of the model that travels."""
+    mine = {**named, **own.values(named, layout.whole)}
+    parameters = [mine[name] for name in layout.trained]
+    moved = [named[f"{name}/{_MOVED}"] for name in layout.trained]
+    _, gradients, states = _gradients(model, loss, layout, mine, parameters)
+    with torch.no_grad():
+        received = [named[name] - way for name, way in zip(layout.trained, moved, strict=True)]
+        hyper = {name: named[name] for name in companion.hyperparameters}
+        learned = companion.update(parameters, gradients, received, hyper)
+        ways = [after[name] - at for name, at in zip(layout.trained, received, strict=True)]
+    results: list[own.Result] = [
+        (f"{name}/{_MOVED}", OutputRole.OPTIMIZER, way) for name, way in zip(layout.trained, ways, strict=True)
+    ]
+    return results + own.outputs({**dict(zip(layout.trained, learned, strict=True)), **states}, named)
+
+
+def _gradients(
+    model: nn.Module, loss: Loss, layout: Layout, named: Mapping[str, Tensor], places: Sequence[Tensor]
+) -> tuple[Tensor, Sequence[Tensor], dict[str, Tensor]]:
+    """Return the loss at `places`, its gradients there, and the buffers after the pass."""
+    leaves = [each if each.requires_grad else each.detach().requires_grad_() for each in places]
+    states = {name: named[name].clone() for name in layout.buffers}
+    at = {**named, **dict(zip(layout.learning, leaves, strict=True))}
+    _, error = forward(model, loss, at, states, layout)
+    return error.detach(), torch.autograd.grad(error, leaves, allow_unused=True, materialize_grads=True), states
 
 
 def _roles(optimizer: OptimizerRule) -> dict[str, OutputRole]:
@@ -144,20 +201,20 @@ def trace_loss(model: nn.Module, loss: Loss, features: TensorExample, target: Te
 
     Raise `TraceError` for a model that keeps statistics of its batches, such as BatchNorm.
     """
-    layout = _Layout.of(model)
+    layout = Layout.of(model)
     if not layout.trained:
         raise UsageError("the model has no parameter with requires_grad; there is nothing to train")
-    inputs = [*_rows(features, target), *layout.inputs()]
+    inputs = [*row_inputs(features, target), *layout.inputs()]
 
     def step(*values: Tensor) -> list[Tensor]:
         named = dict(zip((each.name for each in inputs), values, strict=True))
         states = {name: named[name].clone() for name in layout.states}
         with torch.no_grad():
-            _, error = _forward(model, loss, named, states, layout)
+            _, error = forward(model, loss, named, states, layout)
         return [error, *states.values()]
 
     outputs = [("loss", OutputRole.LOSS), *((name, OutputRole.STATE) for name in layout.states)]
-    with _mode(model, training=True):
+    with in_mode(model, training=True):
         plan = _plan(step, _Traced(inputs, outputs))
     if changed := plan.outputs_of(OutputRole.STATE):
         raise TraceError(
@@ -168,11 +225,21 @@ def trace_loss(model: nn.Module, loss: Loss, features: TensorExample, target: Te
 
 
 def trace_evaluation(
-    model: nn.Module, loss: Loss, metrics: Mapping[str, Metric], features: TensorExample, target: TensorExample
+    model: nn.Module,
+    loss: Loss,
+    metrics: Mapping[str, Metric],
+    features: TensorExample,
+    target: TensorExample,
+    *,
+    personal: Collection[str] = (),
 ) -> Plan:
-    """Return the plan of the mean loss and metrics over one batch, in evaluation mode."""
-    layout = _Layout.of(model)
-    inputs = [*_rows(features, target), *layout.inputs(evaluation=True)]
+    """Return the plan of the mean loss and metrics over one batch, in evaluation mode.
+
+    The parameters and buffers named in `personal` are those that the worker has of its own.
+    """
+    layout = Layout.of(model)
+    mine = {name: value for name, value in layout.whole.items() if name in personal}
+    inputs = [*row_inputs(features, target), *layout.inputs(evaluation=True), *own.inputs(mine)]
     outputs: list[tuple[str, OutputRole]] = [
         ("loss", OutputRole.LOSS),
         *((name, OutputRole.METRIC) for name in metrics),
@@ -183,10 +250,10 @@ def trace_evaluation(
     def step(*values: Tensor) -> list[Tensor]:
         named = dict(zip((each.name for each in inputs), values, strict=True))
         with torch.no_grad():
-            prediction, error = _forward(model, loss, named, {}, layout)
-            return [error, *(_scalar(name, metric(prediction, named["target"])) for name, metric in metrics.items())]
+            prediction, error = forward(model, loss, {**named, **own.values(named, mine)}, {}, layout)
+            return [error, *(scalar(name, metric(prediction, named["target"])) for name, metric in metrics.items())]
 
-    with _mode(model, training=False):
+    with in_mode(model, training=False):
         return _plan(step, _Traced(inputs, outputs))
 
 
@@ -221,98 +288,6 @@ def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
     if prediction.dim() == target.dim():
         return ((prediction > 0).to(torch.float32) == (target > 0).to(torch.float32)).to(torch.float32).mean()
     return (prediction.argmax(1) == target).to(torch.float32).mean()
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """The tensors of a module by state name; tied names appear once, under the first."""
-
-    trained: Mapping[str, Tensor]
-    frozen: Mapping[str, Tensor]
-    states: Mapping[str, Tensor]
-
-    @classmethod
-    def of(cls, model: nn.Module) -> _Layout:
-        parameters = dict(model.named_parameters())
-        buffers = dict(model.named_buffers())
-        return cls(
-            trained={name: value for name, value in parameters.items() if value.requires_grad},
-            frozen={name: value for name, value in parameters.items() if not value.requires_grad},
-            states=buffers,
-        )
-
-    def inputs(self, *, evaluation: bool = False) -> list[Input]:
-        roles = (
-            (self.trained, InputRole.FROZEN if evaluation else InputRole.PARAMETER),
-            (self.frozen, InputRole.FROZEN),
-            (self.states, InputRole.FROZEN if evaluation else InputRole.STATE),
-        )
-        return [_like(name, role, value) for tensors, role in roles for name, value in tensors.items()]
-
-
-def _like(name: str, role: InputRole, tensor: Tensor) -> Input:
-    return Input(name, role, dtype_name(tensor.dtype), tuple(tensor.shape))
-
-
-def _rows(features: TensorExample, target: TensorExample) -> list[Input]:
-    for example in (features, target):
-        if example.dtype not in DTYPES:
-            raise UsageError(f"dtype {example.dtype!r} is not known; use one of {', '.join(DTYPES)}")
-    return [
-        Input("features", InputRole.FEATURES, features.dtype, (BATCH, *features.shape)),
-        Input("target", InputRole.TARGET, target.dtype, (BATCH, *target.shape)),
-    ]
-
-
-def _forward(
-    model: nn.Module, loss: Loss, named: Mapping[str, Tensor], states: Mapping[str, Tensor], layout: _Layout
-) -> tuple[Tensor, Tensor]:
-    held = {name: named[name] for group in (layout.trained, layout.frozen, layout.states) for name in group}
-    prediction = torch.func.functional_call(model, {**held, **states}, (named["features"],))
-    if not isinstance(prediction, Tensor):
-        raise TraceError(f"the model returns a {type(prediction).__name__}; it must return one tensor, the prediction")
-    error = _fitted(loss, prediction, named["target"])
-    return prediction, error
-
-
-def _fitted(loss: Loss, prediction: Tensor, target: Tensor) -> Tensor:
-    shapes = f"the model gives {graphs.described(prediction)} and the target is {graphs.described(target)}"
-    hint = ""
-    if prediction.dim() == target.dim() + 1 and prediction.shape[-1] == 1:
-        hint = "; end the model with .squeeze(-1), or write a loss that does"
-    elif prediction.dim() == target.dim() and prediction.dtype.is_floating_point > target.dtype.is_floating_point:
-        hint = "; write a yes-or-no target as true and false instead of 1 and 0, or a loss that calls .float() on it"
-    try:
-        with warnings.catch_warnings():
-            # torch only warns when a loss broadcasts (rows, 1) against (rows,), and then averages rows * rows numbers
-            warnings.filterwarnings("error", message="Using a target size")
-            error = loss(prediction, target)
-    except (RuntimeError, ValueError, IndexError, TypeError, UserWarning) as wrong:
-        if graphs.is_untraceable(wrong):
-            raise
-        raise TraceError(f"the loss does not accept its arguments: {shapes}{hint}") from wrong
-    return _scalar("loss", error, f" ({shapes}{hint})")
-
-
-def _scalar(name: str, value: Any, more: str = "") -> Tensor:  # noqa: ANN401  whatever a callable returned
-    if not isinstance(value, Tensor) or value.dim() != 0:
-        got = graphs.described(value) if isinstance(value, Tensor) else type(value).__name__
-        raise TraceError(
-            f"{name!r} must return one number, a tensor of shape (), not {got}{more}; average over the rows"
-        )
-    return value if value.dtype.is_floating_point else value.to(torch.float32)
-
-
-@contextmanager
-def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Put every module in one mode, and give each its own back."""
-    before = {module: module.training for module in model.modules()}
-    try:
-        model.train(training)
-        yield
-    finally:
-        for module, mode in before.items():
-            module.training = mode
 
 
 def _plan(step: Callable[..., list[Tensor]], traced: _Traced) -> Plan:

@@ -17,7 +17,8 @@ from fedpriv.ids import DatasetName, PeerName
 from fedpriv.labels import PUBLIC
 from fedpriv.learning.local import SGD
 from fedpriv.ledger.entries import Draft
-from fedpriv.plans.tracing import TensorExample, trace_training
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import trace_training
 from fedpriv.policy.requests import Recipient, ReleaseRequest
 from fedpriv.storage.database import Database
 from fedpriv.storage.requests import SCHEMA, Requests

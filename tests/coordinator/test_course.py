@@ -12,10 +12,17 @@ from fedpriv.ids import WorkerName
 from fedpriv.learning.strategies import add_weighted
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import Update
+from fedpriv_coordinator.asking import Asking
 from fedpriv_coordinator.course import Course
+from fedpriv_coordinator.pacing import AsItComes
 from fedpriv_coordinator.round import Complete, State, Terms
 
 A, B = WorkerName("a"), WorkerName("b")
+CLOCK = SystemClock()
+
+
+def asking() -> Asking:
+    return Asking(lambda *_: None, CLOCK)
 
 
 def update(value: float) -> Update:
@@ -41,7 +48,7 @@ def test_an_order_is_sent_again_to_a_worker_that_came_back() -> None:
 
     terms = Terms(1, quorum=2, deadline_seconds=10.0, returning=True)
     course = Course(
-        terms, contribute=contribute, inspect=lambda *_: None, fold=add_weighted, clock=SystemClock(), back=back
+        terms, contribute=contribute, asking=asking(), fold=add_weighted, pacing=AsItComes(CLOCK), back=back
     )
     assert play(course) == Complete(terms, (A, B))
     assert (asked.count(A), asked.count(B), returned) == (2, 1, [A])
@@ -60,7 +67,7 @@ def test_where_nobody_can_come_back_a_lost_worker_costs_nobody_time() -> None:
 
     terms = Terms(1, quorum=1, deadline_seconds=10.0)
     course = Course(
-        terms, contribute=contribute, inspect=lambda *_: None, fold=add_weighted, clock=SystemClock(), back=back
+        terms, contribute=contribute, asking=asking(), fold=add_weighted, pacing=AsItComes(CLOCK), back=back
     )
     assert play(course) == Complete(terms, (B,))
     assert course.parts[A].status == "lost"
@@ -76,9 +83,9 @@ def test_an_update_counts_by_its_weight_times_its_workers_factor() -> None:
     course = Course(
         Terms(1, quorum=2, deadline_seconds=10.0),
         contribute=contribute,
-        inspect=lambda *_: None,
+        asking=asking(),
         fold=add_weighted,
-        clock=SystemClock(),
+        pacing=AsItComes(CLOCK),
         back=back,
         factors={A: 10.0},
     )

@@ -94,6 +94,11 @@ def test_a_whole_file_is_read(tmp_path):
     assert job.tls.key.as_posix() == "/secret/key.pem"
 
 
+def test_an_asynchronous_strategy_is_named_in_the_file_with_its_buffer(tmp_path):
+    strategy = load(tmp_path, WHOLE.replace('name = "fedavg"', 'name = "fedbuff"\nbuffer = 3\nlr = 0.5')).strategy
+    assert (strategy.name, strategy.buffered.size, strategy.buffered.order) == ("fedbuff", 3, ())
+
+
 def test_what_is_optional_may_be_left_out(tmp_path):
     text = WHOLE.replace('[strategy]\nname = "fedavg"\n', "").replace("quorum = 2\ndeadline_seconds = 90\n", "")
     for line in ('purpose = "triage"\n', 'evaluate = "model.py:evaluate"\n', "seed = 7\n"):

@@ -22,8 +22,9 @@ from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, JobId
 from fedpriv.ledger.entries import Entry, chunk_digests, message_digest
+from fedpriv.plans.layout import TensorExample
 from fedpriv.plans.plan import Plan
-from fedpriv.plans.tracing import TensorExample, trace_training
+from fedpriv.plans.tracing import trace_training
 from fedpriv.remote.connection import Connection
 from fedpriv.sealed import Envelope
 from fedpriv.storage.verification import verify_ledger

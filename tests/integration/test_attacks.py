@@ -18,8 +18,9 @@ import fedpriv as fp
 from fedpriv.errors import PeerLost
 from fedpriv.ids import DatasetName, JobId
 from fedpriv.learning.local import SGD
+from fedpriv.plans.layout import TensorExample
 from fedpriv.plans.plan import Plan, Slot, Step
-from fedpriv.plans.tracing import TensorExample, trace_training
+from fedpriv.plans.tracing import trace_training
 from fedpriv.transport.credentials import Credentials
 from fedpriv.transport.hello import Side, greet
 from fedpriv.transport.link import OpenLink
@@ -347,7 +348,7 @@ def test_text_that_would_drive_a_terminal_does_not_decode() -> None:
 def test_a_peer_that_grants_no_window_does_not_hold_a_run_up(virtual: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     from fedpriv.remote.connection import Connection
     from fedpriv.wire.messages import CloseRound
-    from fedpriv_coordinator import coordinator
+    from fedpriv_coordinator import offering
 
     stalled = virtual(toy(20, release=(fp.PlainUpdate(recipients=("me",)),)))
     tell = Connection.tell
@@ -358,7 +359,7 @@ def test_a_peer_that_grants_no_window_does_not_hold_a_run_up(virtual: Make, monk
         await tell(self, message)
 
     monkeypatch.setattr(Connection, "tell", stalling)
-    monkeypatch.setattr(coordinator, "TELL_SECONDS", 0.1)
+    monkeypatch.setattr(offering, "TELL_SECONDS", 0.1)
     with fp.Federation([stalled]) as federation, pytest.raises((fp.RoundAbandoned, PeerLost)):
         federation.fit(
             nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)),

@@ -18,8 +18,9 @@ import fedpriv as fp
 from fedpriv.errors import PeerLost, UsageError
 from fedpriv.ids import DatasetName, JobId
 from fedpriv.learning.local import SGD
+from fedpriv.plans.layout import TensorExample
 from fedpriv.plans.plan import Plan
-from fedpriv.plans.tracing import TensorExample, trace_training
+from fedpriv.plans.tracing import trace_training
 from fedpriv.remote import values
 from fedpriv.transport.authority import process_authority
 from fedpriv.transport.credentials import Credentials

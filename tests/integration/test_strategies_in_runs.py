@@ -81,7 +81,11 @@ def test_a_run_is_not_resumed_by_another_strategy(federation, tmp_path):
         (fp.FedSGD(), {}, "batch_size is 16 and a worker announces"),
         (fp.FedNova(), {"local": local(optimizer=fp.Adam())}, "fednova normalises runs of SGD"),
         (fp.Median(), {"secure_aggregation": fp.SecureAggregation()}, "'median' needs every worker's own update"),
-        (fp.FedAvg(), {"sampling": fp.Fixed(3), "quorum": 4}, "quorum is 4, but 3 workers are asked at least"),
+        (
+            fp.FedAvg(),
+            {"sampling": fp.Fixed(3), "quorum": 4},
+            "quorum is 4, but 3 workers may be all that a round asks",
+        ),
         (fp.Krum(1), {"sampling": fp.Fixed(4), "quorum": 4}, "5 workers, and there are 4; assume at most 0"),
         (
             fp.FedAvg(),
@@ -110,9 +114,18 @@ def test_a_round_asks_whom_its_sampling_draws_and_nobody_else(federation, secure
 
 
 def test_a_round_of_sums_that_draws_too_few_says_so(federation):
-    terms = {"sampling": fp.Fixed(2), "quorum": 2, "secure_aggregation": fp.SecureAggregation(), "worker_metrics": ()}
-    with pytest.raises(fp.RoundAbandoned, match="2 of 5 workers were drawn, 3 are needed in the sum"):
-        fit(federation, fp.FedAvg(), rounds=1, **terms)
+    terms = {"quorum": 2, "secure_aggregation": fp.SecureAggregation(), "worker_metrics": ()}
+    with pytest.raises(fp.UsageError, match="minimum_workers is 3, and a round asks at most 2 workers"):
+        fit(federation, fp.FedAvg(), rounds=1, sampling=fp.Fixed(2), **terms)
+    coins, terms["quorum"] = fp.Poisson(0.5), 1
+
+    def drawn(seed):
+        return [len(coins.choose(NAMES, seed=seed, round_number=number).workers) for number in (1, 2)]
+
+    seed = next(each for each in range(1000) if drawn(each) == [2, 5])
+    first, second = fit(federation, fp.FedAvg(), sampling=coins, seed=seed, **terms).history.rounds
+    assert (first.outcome, second.outcome) == ("abandoned", "complete")
+    assert first.reason == "nobody was asked: 2 of 5 workers drawn, and 3 are needed in the sum"
 
 
 def test_workers_state_is_kept_between_rounds_and_begins_anew_where_it_is_lost(caplog):

@@ -16,6 +16,7 @@ from fedpriv.learning.strategies import FedAvg
 from fedpriv.updates import TensorSet
 
 NEEDS = {"trimmed-mean": {"attackers": 1}, "krum": {"attackers": 1}, "multi-krum": {"attackers": 1}}
+NEEDS |= {"fedper": {"layers": ("w",)}}
 NEEDS |= {"bulyan": {"attackers": 1}, "norm-bound": {"limit": 1.0}}
 EVERY = [pytest.param(make(**NEEDS.get(name, {})), id=name) for name, make in STRATEGIES.items()]
 PAGE = Path(__file__).parents[2] / "docs" / "strategies.md"

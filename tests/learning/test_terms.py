@@ -12,8 +12,9 @@ from fedpriv.errors import UsageError
 from fedpriv.learning.local import SGD, LocalTraining
 from fedpriv.learning.terms import Control, Dual, Proximal
 from fedpriv.plans.interpreter import Program
+from fedpriv.plans.layout import TensorExample
 from fedpriv.plans.plan import InputRole
-from fedpriv.plans.tracing import TensorExample, trace_training
+from fedpriv.plans.tracing import trace_training
 from fedpriv.plans.validation import validate
 
 LR = 0.1

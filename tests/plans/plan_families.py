@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedpriv.plans.interpreter import Program
-from fedpriv.plans.tracing import TensorExample, trace_training
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import trace_training
 from fedpriv.plans.validation import validate
 
 ROWS = 12

@@ -13,7 +13,8 @@ from fedpriv.errors import InputMismatch, StepFailed, UsageError
 from fedpriv.learning.local import SGD, AdamW
 from fedpriv.plans.blocks import overload_named
 from fedpriv.plans.interpreter import MAXIMUM_KEPT, Program
-from fedpriv.plans.tracing import TensorExample, trace_function
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import trace_function
 from fedpriv.plans.validation import validate
 
 

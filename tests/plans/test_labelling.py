@@ -15,8 +15,9 @@ from fedpriv.labels import PUBLIC, private
 from fedpriv.learning.local import SGD
 from fedpriv.plans.interpreter import Program
 from fedpriv.plans.labelling import forecast, output_labels
+from fedpriv.plans.layout import TensorExample
 from fedpriv.plans.plan import InputRole, OutputRole
-from fedpriv.plans.tracing import TensorExample, trace_function
+from fedpriv.plans.tracing import trace_function
 from fedpriv.plans.validation import validate
 
 ROWS = private(DatasetName("hospital"), PeerName("owner"))

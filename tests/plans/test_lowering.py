@@ -14,8 +14,9 @@ from torch import nn
 
 from fedpriv.learning.local import SGD
 from fedpriv.plans.interpreter import Program
+from fedpriv.plans.layout import TensorExample
 from fedpriv.plans.plan import BATCH, Input, InputRole, Output, OutputRole, Plan, Slot, Step
-from fedpriv.plans.tracing import TensorExample, trace_function
+from fedpriv.plans.tracing import trace_function
 from fedpriv.plans.validation import torch_minor, validate
 
 WILD = st.integers(-(2**62), 2**62)

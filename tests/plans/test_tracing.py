@@ -13,8 +13,9 @@ from torch import nn
 
 from fedpriv.errors import TraceError, UsageError
 from fedpriv.learning.local import SGD, Adam
+from fedpriv.plans.layout import TensorExample
 from fedpriv.plans.plan import BATCH, InputRole, OutputRole
-from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_function, trace_training
+from fedpriv.plans.tracing import accuracy, trace_evaluation, trace_function, trace_training
 
 ROW = TensorExample("float32", (4,))
 REAL = TensorExample("float32")

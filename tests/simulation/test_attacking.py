@@ -12,7 +12,8 @@ import fedpriv as fp
 from fedpriv.entropy import SeededEntropy
 from fedpriv.errors import UsageError
 from fedpriv.learning.local import SGD
-from fedpriv.plans.tracing import TensorExample, trace_loss
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import trace_loss
 from fedpriv.plans.validation import validate
 from fedpriv.privacy.attacks.imprint import imprint
 from fedpriv.privacy.modes import ExampleDP

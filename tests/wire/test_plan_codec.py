@@ -12,6 +12,7 @@ from torch import nn
 
 from fedpriv.errors import PlanRefused, WireError
 from fedpriv.learning.local import Adam
+from fedpriv.plans.layout import TensorExample
 from fedpriv.plans.plan import (
     MAXIMUM_RESULTS,
     Constant,
@@ -24,7 +25,7 @@ from fedpriv.plans.plan import (
     Slot,
     Step,
 )
-from fedpriv.plans.tracing import TensorExample, trace_training
+from fedpriv.plans.tracing import trace_training
 from fedpriv.plans.validation import Quota, validate
 from fedpriv.wire.plans import MAXIMUM_DEPTH, MAXIMUM_PLAN_BYTES, decode_plan, encode_plan
 

@@ -16,7 +16,8 @@ from fedpriv.errors import UsageError
 from fedpriv.ids import DatasetName, JobId, PeerName, WorkerName
 from fedpriv.learning.local import SGD
 from fedpriv.ledger.entries import Draft
-from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_training
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import accuracy, trace_evaluation, trace_training
 from fedpriv.policy.requests import Recipient, ReleaseRequest
 from fedpriv.policy.rules import Approval, Metrics, Mock, PlainUpdate, Rule, Statistics, cite
 from fedpriv.privacy.budget import ORDERS, Budget, Cost

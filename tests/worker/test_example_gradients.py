@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from fedpriv.errors import InputMismatch, PlanRefused, QuotaExceeded, StepFailed, TraceError, UsageError
 from fedpriv.learning.local import SGD
-from fedpriv.plans.tracing import TensorExample, trace_evaluation, trace_loss, trace_training
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import trace_evaluation, trace_loss, trace_training
 from fedpriv.plans.validation import CheckedPlan, Quota, validate
 from fedpriv_worker.example_gradients import CHUNK_ROWS, ExampleGradients
 from fedpriv_worker.flattening import Flat

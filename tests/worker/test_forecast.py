@@ -16,7 +16,8 @@ from fedpriv.ids import DatasetName, JobId, PeerName
 from fedpriv.labels import PUBLIC, private
 from fedpriv.learning.local import SGD, Adam
 from fedpriv.plans.interpreter import Program
-from fedpriv.plans.tracing import TensorExample, accuracy, trace_evaluation, trace_training
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import accuracy, trace_evaluation, trace_training
 from fedpriv.plans.validation import validate
 from fedpriv.policy.requests import Recipient, ReleaseRequest
 from fedpriv.sealed import Envelope

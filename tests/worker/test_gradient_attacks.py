@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from fedpriv.entropy import SeededEntropy
 from fedpriv.errors import UsageError
-from fedpriv.plans.tracing import TensorExample, trace_loss
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import trace_loss
 from fedpriv.plans.validation import validate
 from fedpriv.privacy.attacks.analytic import recovered, rows_in_linear
 from fedpriv.privacy.attacks.imprint import Imprint, imprint

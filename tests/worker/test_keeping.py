@@ -108,7 +108,8 @@ def test_an_owner_is_told_what_a_plan_keeps_here():
 
     from fedpriv.learning.local import SGD, LocalTraining
     from fedpriv.learning.terms import Dual
-    from fedpriv.plans.tracing import TensorExample, trace_training
+    from fedpriv.plans.layout import TensorExample
+    from fedpriv.plans.tracing import trace_training
     from fedpriv_worker.wording import _plan
 
     rule = LocalTraining(optimizer=SGD(0.1), term=Dual(0.1)).rule

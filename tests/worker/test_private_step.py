@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from fedpriv.entropy import SeededEntropy, SystemEntropy
 from fedpriv.errors import UsageError
 from fedpriv.learning.local import SGD, Adam
-from fedpriv.plans.tracing import TensorExample, trace_loss
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import trace_loss
 from fedpriv.plans.validation import validate
 from fedpriv.privacy.mechanisms import Gaussian, PoissonSampled, Repeated
 from fedpriv.privacy.noises import ExampleNoise

@@ -204,7 +204,9 @@ class InProcessExecutor:
                 self._keeping.after(peer, request, left)
                 return trained
             case Evaluate():
-                return training.evaluate(self._programs.of(plan), self._datasets[request.dataset].evaluation, request)
+                program, rows = self._programs.of(plan), self._datasets[request.dataset].evaluation
+                kept = self._keeping.beside(peer, request) if program.plan.inputs_of(InputRole.KEPT) else {}
+                return training.evaluate(program, rows, request, kept)
             case AskStatistics():
                 return Summed(training.statistics(self._datasets[request.dataset].training, request.kinds))
             case AskMock():

@@ -1,7 +1,8 @@
 """What a worker keeps between the rounds of a job, for strategies that have state of their own at each worker.
 
 It never leaves: only a later round of the same job, data set and plan, asked for by the same peer, gets to compute with
-it, and what that releases passes the door as ever. It lives in memory, bounded in number and bytes. A round that finds
+it, and a measurement of the model in that job, where the plan takes what is this worker's own. What either releases
+passes the door as ever. It lives in memory, bounded in number and bytes. A round that finds
 nothing where there was an earlier one begins anew at zero, and the worker's own log says so.
 """
 
@@ -17,7 +18,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from fedpriv.ids import DatasetName, JobId, PlanDigest
-from fedpriv.wire.messages import Train
+from fedpriv.wire.messages import Evaluate, Train
 
 log = logging.getLogger("fedpriv.worker")
 
@@ -58,6 +59,17 @@ class Keeping:
                 "job %s: what was kept for its strategy is gone; it begins anew in round %d", order.job, order.round
             )
         return found
+
+    def beside(self, peer: str, order: Evaluate) -> Mapping[str, Tensor]:
+        """Return what the job's last round of training left, for its model to be measured with what is this worker's.
+
+        It is the same peer's, job's and data set's; the plan that measures is another than the one that trained.
+        """
+        with self._lock:
+            for (owner, job, dataset, _), kept in reversed(self._kept.items()):
+                if (owner, job, dataset) == (peer, order.job, order.dataset) and kept.round <= order.round:
+                    return kept.after
+        return {}
 
     def after(self, peer: str, order: Train, tensors: Mapping[str, Tensor]) -> None:
         """Keep `tensors` for the job's next round, and let go of what is over the bounds."""

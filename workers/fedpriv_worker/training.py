@@ -79,14 +79,19 @@ def train(
     return Trained(len(rows), metrics, delta), bound.kept()
 
 
-def evaluate(program: Program, rows: Rows, order: Evaluate) -> Evaluated:
-    """Return the metrics of a model over the validation rows, each the mean over rows."""
+def evaluate(program: Program, rows: Rows, order: Evaluate, kept: Mapping[str, torch.Tensor]) -> Evaluated:
+    """Return the metrics of a model over the validation rows, each the mean over rows.
+
+    The plan gets what is `kept` here of the names and shapes that it takes, and zeros for the rest.
+    """
     check_fit(program.plan, rows, order.model, {})
     reported = {each.name for each in program.plan.outputs_of(OutputRole.LOSS, OutputRole.METRIC)}
     if order.batch_size < 1 or not len(rows) or not order.metrics or not set(order.metrics) <= reported:
         raise Unfit(ErrorCode.INPUT_MISMATCH)
     _prepare(program, order.batch_size)
-    bound = program.bind(order.model.tensors, {})
+    own = program.plan.inputs_of(InputRole.KEPT)
+    held = {each.name: kept[each.name] for each in own if each.name in kept and _matches(each, kept[each.name])}
+    bound = program.bind(order.model.tensors, {}, kept=held)
     means = bound.epoch(rows.features, rows.target, None, order.batch_size)
     return Evaluated(len(rows), {name: means[name] for name in order.metrics})
 
