@@ -78,7 +78,8 @@ def advised(workers: int, hostile: Fraction, lost: Fraction, enrolled: int) -> t
     try:
         return population, search(population)
     except UsageError as refusal:
-        raise UsageError(f"{refusal}; {_possible(population, hostile, lost)}") from None
+        shares = f"colluding is {float(hostile):.3g} of {enrolled} enrolled, lost is {float(lost):.3g}"
+        raise UsageError(f"{shares}: {refusal}; {_possible(population, hostile, lost)}") from None
 
 
 def _possible(population: Population, hostile: Fraction, lost: Fraction) -> str:
@@ -87,9 +88,11 @@ def _possible(population: Population, hostile: Fraction, lost: Fraction) -> str:
     fewer = (each for each in range(population.lost - 1, -1, -1) if _exists(Population(n, population.hostile, each)))
     more = (each for each in range(n + 1, n + LOOK_AHEAD + 1) if _exists(Population.of(each, hostile, lost)))
     may_be_lost, enough = next(fewer, None), next(more, None)
-    here = f"no number of {n} may be lost" if may_be_lost is None else f"of {n} workers {may_be_lost} may be lost"
+    here = f"lower lost: of {n} workers {may_be_lost} may be lost"
+    if may_be_lost is None:
+        here = f"lower colluding: there is none for {n} workers even if none may be lost"
     there = f"up to {n + LOOK_AHEAD} workers there is none" if enough is None else f"it takes {enough} workers or more"
-    return f"on a Harary graph {here}, and with these shares {there}"
+    return f"or {here}; with these shares {there}"
 
 
 def _exists(population: Population) -> bool:

@@ -111,8 +111,9 @@ def test_a_graph_for_too_few_workers_is_refused_with_what_is_possible(workers: l
     with fp.Federation(workers[:8]) as federation, pytest.raises(fp.UsageError) as refused:
         fit(federation, secure)
     assert str(refused.value) == (
-        "no Harary graph is safe for 8 workers of which 2 may be hostile and 2 lost; use the complete graph; on a "
-        "Harary graph of 8 workers 1 may be lost, and with these shares it takes 10 workers or more"
+        "colluding is 0.333 of 8 enrolled, lost is 0.25: no Harary graph is safe for 8 workers of which 2 may be "
+        "hostile and 2 lost; use the complete graph; or lower lost: of 8 workers 1 may be lost; with these shares it "
+        "takes 10 workers or more"
     )
 
 

@@ -74,10 +74,10 @@ def test_no_graph_is_found_where_none_is_safe():
             3,
             Fraction(1, 3),
             Fraction(0),
-            "no number of 3 may be lost, and with these shares it takes 4 workers",
+            "there is none for 3 workers even if none may be lost; with these shares it takes 4 workers",
         ),
-        (13, Fraction(1, 3), Fraction(1, 4), "of 13 workers 2 may be lost, and with these shares it takes 14 workers"),
-        (10, Fraction(1, 3), Fraction(1, 3), "of 10 workers 2 may be lost, and with these shares up to 266 workers"),
+        (13, Fraction(1, 3), Fraction(1, 4), "of 13 workers 2 may be lost; with these shares it takes 14 workers"),
+        (10, Fraction(1, 3), Fraction(1, 3), "of 10 workers 2 may be lost; with these shares up to 266 workers"),
     ],
 )
 def test_where_there_is_no_graph_it_is_said_what_there_is_one_for(workers, hostile, lost, said):
