@@ -137,6 +137,23 @@ def worker_init(
     command.init(folder, name)
 
 
+@worker.command("join")
+def worker_join(
+    token: Annotated[str, typer.Argument(help="The line that `fedpriv certs join-token` printed.")],
+    *,
+    coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="Whom the worker will dial.")],
+    registrar: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Who answers.", show_default="as the token says, or port 7444 there"),
+    ] = "",
+    folder: Annotated[Path | None, typer.Option(help="Where it is written.", show_default="here")] = None,
+) -> None:
+    """Make a key, get a certificate for it with a token, and write worker.toml; nothing may leave yet."""
+    from fedpriv.cli import joining as command  # noqa: PLC0415 - imported when it runs, as every other
+
+    command.join_worker(token, coordinator, registrar, folder)
+
+
 @worker.command("start")
 def worker_start(
     config: Annotated[Path, typer.Option(help="The worker's TOML file.")] = Path("worker.toml"),

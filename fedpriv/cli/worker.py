@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import signal
 import sys
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from shlex import quote
 
@@ -19,11 +18,13 @@ from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
 from fedpriv.policy.rules import in_words
-from fedpriv.transport.credentials import Credentials
-from fedpriv.transport.dial import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, dial_with_retry
+from fedpriv.transport.credentials import CredentialsSource
+from fedpriv.transport.dial import FIRST_PAUSE_SECONDS, LONGEST_REST_SECONDS, dial_with_retry, drawn_pause
 from fedpriv.transport.hello import Side
 from fedpriv.transport.link import RawLink
 from fedpriv.transport.listen import Listener
+from fedpriv.transport.renewal import Renewal, keep_fresh
+from fedpriv.transport.rotation import CredentialFiles, CredentialPaths
 from fedpriv.wire.messages import Role
 from fedpriv_worker import control
 from fedpriv_worker.config import WorkerConfig, load_config
@@ -63,16 +64,15 @@ def start(config: Path) -> None:
         )
     datasets = check(settings)
     tls = settings.tls
-    credentials = Credentials.from_files(
-        ca=tls.ca, certificate=tls.certificate, key=tls.key, name=settings.worker.name, role=Role.WORKER
-    )
+    paths = CredentialPaths(tls.ca, tls.certificate, tls.key)
+    credentials = CredentialFiles(paths, name=settings.worker.name, role=Role.WORKER)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if settings.worker.threads is not None:
         torch.set_num_threads(settings.worker.threads)
     asyncio.run(_run(settings, datasets, credentials))
 
 
-async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credentials: Credentials) -> None:
+async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credentials: CredentialFiles) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -95,6 +95,9 @@ async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credential
         _describe(name, datasets)
         _remind(desk)
         address = None if settings.dial is None else settings.dial.address
+        if settings.tls.registrar is not None:
+            renewal = Renewal(credentials, settings.tls.registrar, SystemClock())
+            await stack.enter_async_context(_running(keep_fresh(renewal)))
         await _until(stop, _serve(worker, streams, address, credentials))
     _say(f"worker {name} stopped; its ledger is published in {settings.worker.state / 'ledger'}")
 
@@ -130,11 +133,22 @@ class Streams:
         await asyncio.Event().wait()
 
 
-async def _serve(worker: Worker, streams: Streams, address: str | None, credentials: Credentials) -> None:
+async def _serve(worker: Worker, streams: Streams, address: str | None, credentials: CredentialsSource) -> None:
     """Serve once the ledger is published: a witness that holds more than we have speaks up before anything leaves."""
     await worker.publisher.begin()
     streams.open_to(worker)
     await (streams.forever() if address is None else _dial(worker, address, credentials))
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Do `work` beside the rest, until that is over."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _until(stop: asyncio.Event, serving: Coroutine[None, None, None]) -> None:
@@ -148,7 +162,7 @@ async def _until(stop: asyncio.Event, serving: Coroutine[None, None, None]) -> N
         task.result()
 
 
-async def _dial(worker: Worker, address: str, credentials: Credentials) -> None:
+async def _dial(worker: Worker, address: str, credentials: CredentialsSource) -> None:
     """Keep one outbound stream to the coordinator, for ever; links that end at once are tried ever more rarely."""
     loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_SECONDS
     while True:
@@ -156,8 +170,8 @@ async def _dial(worker: Worker, address: str, credentials: Credentials) -> None:
         _say(f"connected to {address}")
         began = loop.time()
         await serve_quietly(worker, raw, Side.DIALER)
-        pause = FIRST_PAUSE_SECONDS if loop.time() - began > SETTLED_SECONDS else min(2 * pause, LONGEST_PAUSE_SECONDS)
-        seconds = pause * (1 - random.random() / 2)  # noqa: S311 - spreads load, guards nothing
+        pause = FIRST_PAUSE_SECONDS if loop.time() - began > SETTLED_SECONDS else min(2 * pause, LONGEST_REST_SECONDS)
+        seconds = drawn_pause(pause)
         _say(f"the link ended; dialling again in {seconds:.1f} s")
         await asyncio.sleep(seconds)
 

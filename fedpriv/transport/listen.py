@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedpriv.errors import FedprivError, UsageError
-from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.credentials import Credentials, CredentialsSource
 from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, WELCOME, Stream, StreamLink
 from fedpriv.wire.framing import FRAME_BYTES
 from fedpriv.wire.messages import PROTOCOL
@@ -43,7 +43,7 @@ class Listener:
     def __init__(
         self,
         address: str,
-        credentials: Credentials,
+        credentials: CredentialsSource,
         attached: Callable[[StreamLink], Awaitable[None]],
         *,
         on_failure: Callable[[FedprivError], None] = lambda _: None,
@@ -93,9 +93,10 @@ class Listener:
         )
         handler = grpc.stream_stream_rpc_method_handler(self._serve)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
-        own = self._credentials
-        tls = grpc.ssl_server_credentials(
-            [(own.key_pem, own.chain_pem)], root_certificates=own.authorities_pem, require_client_auth=True
+        tls = grpc.dynamic_ssl_server_credentials(
+            _configuration(self._credentials.current()),
+            lambda: _configuration(self._credentials.current()),
+            require_client_authentication=True,
         )
         try:
             self.port = server.add_secure_port(self._wanted, tls)
@@ -168,6 +169,13 @@ class Listener:
             self._on_failure(error)
         finally:
             await link.close()
+
+
+def _configuration(own: Credentials) -> grpc.ServerCertificateConfiguration:
+    """Return what the next connection is met with; gRPC asks before each."""
+    return grpc.ssl_server_certificate_configuration(
+        [(own.key_pem, own.chain_pem)], root_certificates=own.authorities_pem
+    )
 
 
 def _stream(context: _Context, over: asyncio.Event, certificate: bytes) -> Stream:

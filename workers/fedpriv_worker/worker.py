@@ -33,7 +33,7 @@ from fedpriv.ids import DatasetName, PeerName, WorkerName
 from fedpriv.policy.decision import Recipient, may_compute
 from fedpriv.sealed import Sealed
 from fedpriv.secagg.thresholds import DEFAULT_COLLUDING
-from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.credentials import CredentialsSource
 from fedpriv.transport.hello import Side, greet
 from fedpriv.transport.link import STRANGER_MESSAGE_BYTES, RawLink, SealedLink
 from fedpriv.wire.messages import ErrorCode, Failure, Hello, HelloProof, Message, Train
@@ -86,7 +86,7 @@ class Worker:
         *,
         executor: Executor,
         journal: Journal,
-        credentials: Credentials,
+        credentials: CredentialsSource,
         pool: ThreadPoolExecutor | None = None,
         witnesses: Sequence[HttpWitness] = (),
         quota: PointerQuota | None = None,
