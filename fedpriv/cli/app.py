@@ -202,6 +202,21 @@ def run_job(
     command.run(job, resume, as_json)
 
 
+@app.command("doctor")
+def doctor(
+    *,
+    config: Annotated[Path | None, typer.Option(help="A worker's TOML file.", show_default="worker.toml here")] = None,
+    job: Annotated[Path | None, typer.Option(help="A job's TOML file.")] = None,
+    to: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A worker that listens, for researchers.")] = None,
+    credentials: Annotated[Path | None, typer.Option(help="With --to: the folder of our certificate.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Check versions, disk, certificate, name, proxy, port, TLS and clock, and say how to mend what fails."""
+    from fedpriv.cli import doctor as command  # noqa: PLC0415 - imported when it runs, as every other
+
+    command.doctor(config, job, to, credentials, as_json=as_json)
+
+
 @app.command("attack")
 def attack(
     *,

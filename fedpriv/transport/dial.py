@@ -15,7 +15,18 @@ import grpc
 from fedpriv.errors import HandshakeFailed, NotTrusted, PeerLost
 from fedpriv.transport.credentials import CredentialsSource
 from fedpriv.transport.proxy import proxy_for, split_address
-from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, WELCOME, Stream, StreamLink
+from fedpriv.transport.software import mismatch
+from fedpriv.transport.stream import (
+    CLOCK_KEY,
+    COMMON_OPTIONS,
+    METHOD,
+    SERVICE,
+    SOFTWARE_KEY,
+    WELCOME,
+    Stream,
+    StreamLink,
+    Welcome,
+)
 from fedpriv.wire.framing import FRAME_BYTES
 
 TIMEOUT_SECONDS = 20.0
@@ -70,11 +81,12 @@ async def dial(
     try:
         async with asyncio.timeout(timeout_seconds):
             call = channel.stream_stream(f"/{SERVICE}/{METHOD}", None, None)(None)
-            await _welcomed(address, call)
+            welcome = await _welcomed(address, call)
     except TimeoutError:
         await channel.close(None)
         raise PeerLost(
-            f"nothing answered at {address} within {timeout_seconds:g} s; check address and network"
+            f"nothing answered at {address} within {timeout_seconds:g} s; check the address, and ask the firewall's "
+            f"owner to allow outgoing TCP from this machine to {address}"
         ) from None
     except grpc.aio.AioRpcError as error:
         await channel.close(None)
@@ -82,7 +94,7 @@ async def dial(
     except BaseException:
         await channel.close(None)
         raise
-    return StreamLink(_stream(channel, call), whom=expected_name or address, frame_bytes=frame_bytes)
+    return StreamLink(_stream(channel, call), whom=expected_name or address, frame_bytes=frame_bytes, welcome=welcome)
 
 
 async def dial_with_retry(
@@ -122,11 +134,18 @@ def drawn_pause(longest: float) -> float:
     return longest * _SYSTEM.random()
 
 
-async def _welcomed(address: str, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
-    """Return when the listener has taken the stream in; raise if it ended it instead."""
+async def _welcomed(address: str, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> Welcome:
+    """Return what the listener says of itself when it has taken the stream in; raise if it ended it instead."""
     await call.wait_for_connection()
-    if WELCOME not in await call.initial_metadata():
+    said = await call.initial_metadata()
+    if WELCOME not in said:
         raise _refusal(address, await call.code(), await call.details())
+    clock = str(said.get(CLOCK_KEY, ""))
+    seconds = float(clock) if clock.isdecimal() and len(clock) < 16 else None
+    welcome = Welcome(str(said[WELCOME]), str(said.get(SOFTWARE_KEY, "")), seconds)
+    if (why := mismatch(welcome.protocol, welcome.software)) is not None:
+        raise HandshakeFailed(f"{address}: {why}")
+    return welcome
 
 
 def _stream(channel: grpc.aio.Channel, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> Stream:

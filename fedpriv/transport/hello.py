@@ -26,6 +26,7 @@ from fedpriv.entropy import Entropy, SystemEntropy
 from fedpriv.errors import FedprivError, HandshakeFailed, PeerLost
 from fedpriv.transport.credentials import SIGNATURE, Credentials, CredentialsSource, identify
 from fedpriv.transport.link import Link, Peer
+from fedpriv.transport.software import SOFTWARE, mismatch
 from fedpriv.wire.bodies import NONCE_BYTES
 from fedpriv.wire.codec import decode
 from fedpriv.wire.messages import PROTOCOL, Hello, HelloProof, Message, Role
@@ -118,10 +119,8 @@ def transcript(signer: Side, dialer: Hello, listener: Hello) -> bytes:
 
 def _on_hello(state: AwaitingHello, theirs: Hello) -> tuple[State, tuple[Message, ...]]:
     terms = state.terms
-    if theirs.protocol != PROTOCOL:
-        raise HandshakeFailed(
-            f"the peer speaks protocol {theirs.protocol}, we speak {PROTOCOL}; install the same fedpriv on both sides"
-        )
+    if (why := mismatch(str(theirs.protocol), theirs.software)) is not None:
+        raise HandshakeFailed(why)
     if terms.tls_certificate is not None and terms.tls_certificate != theirs.certificates[0]:
         raise HandshakeFailed("the hello names another certificate than the TLS connection; somebody stands in between")
     chain, claimed = _identified(theirs.certificates, terms)
@@ -179,7 +178,7 @@ async def greet(
     *,
     name: str | None = None,
     accepts: frozenset[Role] | None = None,
-    software: str = "",
+    software: str = SOFTWARE,
     entropy: Entropy | None = None,
     now: float | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -22,7 +23,17 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedpriv.errors import FedprivError, UsageError
 from fedpriv.transport.credentials import Credentials, CredentialsSource
-from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, WELCOME, Stream, StreamLink
+from fedpriv.transport.software import SOFTWARE
+from fedpriv.transport.stream import (
+    CLOCK_KEY,
+    COMMON_OPTIONS,
+    METHOD,
+    SERVICE,
+    SOFTWARE_KEY,
+    WELCOME,
+    Stream,
+    StreamLink,
+)
 from fedpriv.wire.framing import FRAME_BYTES
 from fedpriv.wire.messages import PROTOCOL
 
@@ -136,7 +147,9 @@ class Listener:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED)
         self._held[certificate] += 1  # before anything is awaited, so that many at once are counted too
         try:
-            await context.send_initial_metadata(((WELCOME, str(PROTOCOL)),))
+            await context.send_initial_metadata(
+                ((WELCOME, str(PROTOCOL)), (SOFTWARE_KEY, SOFTWARE), (CLOCK_KEY, str(int(time.time()))))
+            )
             over = asyncio.Event()
             link = StreamLink(_stream(context, over, certificate), whom="the peer", frame_bytes=self._frame_bytes)
             session = asyncio.create_task(self._run(link))

@@ -23,6 +23,7 @@ SERVICE = "fedpriv.wire.v1.Worker"
 METHOD = "Attach"
 WELCOME = "fedpriv"
 """Key of the initial metadata with which a listener takes a stream in; a refused stream has none."""
+SOFTWARE_KEY, CLOCK_KEY = "fedpriv-software", "fedpriv-clock"
 CLOSE_GRACE_SECONDS = 5.0
 _MESSAGE_BYTES = 4 << 20
 _METADATA_BYTES = 8 << 10
@@ -53,11 +54,23 @@ class Stream:
     tls_certificate: bytes | None = None
 
 
-class StreamLink:
-    """A `RawLink` over one gRPC stream."""
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What a listener says of itself with its first metadata: protocol, software, Unix seconds; nothing is proved."""
 
-    def __init__(self, stream: Stream, *, whom: str, frame_bytes: int = FRAME_BYTES) -> None:
+    protocol: str
+    software: str
+    clock: float | None
+
+
+class StreamLink:
+    """A `RawLink` over one gRPC stream; `welcome` is what a listener said of itself, None at its own end."""
+
+    def __init__(
+        self, stream: Stream, *, whom: str, frame_bytes: int = FRAME_BYTES, welcome: Welcome | None = None
+    ) -> None:
         self.tls_certificate = stream.tls_certificate
+        self.welcome = welcome
         self._stream = stream
         self._whom = whom
         self._frame_bytes = frame_bytes
