@@ -8,7 +8,7 @@ that is what tells the workers that nothing of it will be asked for again. It ne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -74,12 +74,16 @@ class Coordinator:
         self._offered: set[tuple[Connection, PlanDigest]] = set()
         self._asked: dict[WorkerName, Connection] = {}
         self._left: tuple[WorkerName, ...] = ()  # who was here when the last round ended
+        self._resting: frozenset[WorkerName] = frozenset()
 
-    async def run_round(self, number: int, standing: Standing) -> Concluded:
-        """Run round `number` from where the run stands and return how it ended."""
+    async def run_round(
+        self, number: int, standing: Standing, resting: frozenset[WorkerName] = frozenset()
+    ) -> Concluded:
+        """Run round `number` from where the run stands, without whoever is `resting`, and return how it ended."""
         started, before = self._clock.monotonic(), self._members.traffic()
-        missed = {name: _GONE for name in self._left if name not in self._members.connected}
-        secure = self._secure
+        missed = {name: _GONE for name in self._left if name not in {*self._members.connected, *resting}}
+        secure, awake = self._secure, len(self._members.connected) - len(resting)
+        self._resting = resting if secure is None or secure.suffices(awake, self._job.quorum) else frozenset()
         sent = standing.model
         gathered = await (self._gather(number, sent) if secure is None else self._sum(secure, number, sent))
         measured = Measured()
@@ -107,7 +111,7 @@ class Coordinator:
                 update, job.changed, job.training_metrics, self._announced_rows(worker)
             ),
             fold=self._strategy.fold if self._noising is None else self._noising.fold,
-            factors=(chosen := job.chosen(number, tuple(self._members.connected))).factors,
+            factors=(chosen := job.chosen(number, _awake(self._members.connected, self._resting))).factors,
             clock=self._clock,
             back=self._back,
         )
@@ -125,7 +129,7 @@ class Coordinator:
         order = self._training(number, model, seed=0)  # in a sum each worker draws its own
 
         def sampled(workers: tuple[WorkerName, ...]) -> Sequence[WorkerName]:
-            return job.chosen(number, workers).workers
+            return job.chosen(number, _awake(workers, self._resting)).workers
 
         asked = Asked(order, job.changed, job.quorum, job.deadline_seconds, sampled)
         summed = await secure.ask(asked, lambda worker: self._ready(worker, job.training))
@@ -262,6 +266,10 @@ class Coordinator:
                 await connection.tell(CloseRound(self._job.id, number))
         except (PeerLost, TimeoutError):
             await connection.close()
+
+
+def _awake(workers: Iterable[WorkerName], resting: frozenset[WorkerName]) -> tuple[WorkerName, ...]:
+    return tuple(worker for worker in workers if worker not in resting)
 
 
 def _folded(strategy: Strategy, mean: TensorSet, weight: float = 1.0) -> Gathering:

@@ -6,6 +6,7 @@ the same round again, under the same request numbers, and the workers answer wit
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +20,9 @@ from fedpriv_coordinator.experiment import History, RoundRecord
 from fedpriv_coordinator.job import Job, load_tensors
 from fedpriv_coordinator.journal import RunFolder, Saved
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.resting import IN_A_ROW, resting
+
+log = logging.getLogger("fedpriv.coordinator")
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 MAXIMUM_ABANDONED = 3
@@ -106,7 +110,10 @@ def _round(
             runtime.run(members.wait_for(job.quorum, job.deadline_seconds))
         except PeerLost as loss:
             raise RoundAbandoned(f"round {number} cannot begin: {loss}") from None
-    concluded = runtime.run(coordinator.run_round(number, standing))
+    rested = resting(course.history.rounds, tuple(members.connected), job.suffices)
+    if rested:
+        log.warning("round %d does not ask %s: lost in %d rounds in a row", number, ", ".join(sorted(rested)), IN_A_ROW)
+    concluded = runtime.run(coordinator.run_round(number, standing, rested))
     if concluded.abandoned:
         _end_if_hopeless((*course.history.rounds, concluded.record), concluded, job)
     return concluded

@@ -66,6 +66,10 @@ class SecureRounds:
         self._clock = clock
         self._offenders: frozenset[WorkerName] = frozenset()
 
+    def suffices(self, workers: int, quorum: int) -> bool:
+        """Return whether a sum can be over so many workers."""
+        return workers >= max(self._how.minimum_workers, quorum)
+
     async def ask(self, asked: Asked, ready: Callable[[WorkerName], Awaitable[Connection]]) -> Summed:
         """Run one round for an order and return how it ended; `ready` returns a connection that knows its plan.
 
@@ -85,8 +89,8 @@ class SecureRounds:
         able, strangers = self._invited()
         workers = asked.sampled(tuple(able))
         parts = {each.worker: Part("refused", reason=each.explanation) for each in strangers}
-        least = max(self._how.minimum_workers, asked.quorum)
-        if len(workers) < least:
+        if not self.suffices(len(workers), asked.quorum):
+            least = max(self._how.minimum_workers, asked.quorum)
             reason = f"{len(able)} workers of the roster are connected, {least} are needed in the sum"
             if len(workers) < len(able):
                 reason = f"{len(workers)} of {len(able)} workers were drawn, {least} are needed in the sum"

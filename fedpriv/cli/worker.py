@@ -19,7 +19,13 @@ from fedpriv.errors import UsageError
 from fedpriv.ids import WorkerName
 from fedpriv.policy.rules import in_words
 from fedpriv.transport.credentials import CredentialsSource
-from fedpriv.transport.dial import FIRST_PAUSE_SECONDS, LONGEST_REST_SECONDS, dial_with_retry, drawn_pause
+from fedpriv.transport.dial import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    LONGEST_REST_SECONDS,
+    dial_with_retry,
+    drawn_pause,
+)
 from fedpriv.transport.hello import Side
 from fedpriv.transport.link import RawLink
 from fedpriv.transport.listen import Listener
@@ -39,7 +45,7 @@ from fedpriv_worker.payloads import Recorder
 from fedpriv_worker.quotas import quota_of
 from fedpriv_worker.rosters import AcceptedRoster, own_identity
 from fedpriv_worker.template import write_template
-from fedpriv_worker.worker import Worker, serve_quietly
+from fedpriv_worker.worker import Meeting, Worker, serve_quietly
 
 SETTLED_SECONDS = 5.0
 """A link that lasted so long starts the pauses between attempts from the shortest again."""
@@ -168,9 +174,10 @@ async def _dial(worker: Worker, address: str, credentials: CredentialsSource) ->
     while True:
         raw = await dial_with_retry(address, credentials, on_wait=_waiting)
         _say(f"connected to {address}")
-        began = loop.time()
-        await serve_quietly(worker, raw, Side.DIALER)
-        pause = FIRST_PAUSE_SECONDS if loop.time() - began > SETTLED_SECONDS else min(2 * pause, LONGEST_REST_SECONDS)
+        began, meeting = loop.time(), Meeting()
+        await serve_quietly(worker, raw, Side.DIALER, meeting)
+        longest = LONGEST_PAUSE_SECONDS if meeting.began and not meeting.turned_away else LONGEST_REST_SECONDS
+        pause = FIRST_PAUSE_SECONDS if loop.time() - began > SETTLED_SECONDS else min(2 * pause, longest)
         seconds = drawn_pause(pause)
         _say(f"the link ended; dialling again in {seconds:.1f} s")
         await asyncio.sleep(seconds)

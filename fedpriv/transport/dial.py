@@ -34,7 +34,7 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 2.5
 """So that whoever dials is back within three seconds of the other side, however long that was away."""
 LONGEST_REST_SECONDS = 30.0
-"""Of a link that is taken and ended at once, again and again."""
+"""Of a dialler that is sent away or not trusted, again and again."""
 
 _SYSTEM = SystemRandom()
 _SAME_AUTHORITY = "both sides need the same ca.pem"

@@ -158,6 +158,7 @@ class Conversation:
         self._executing: dict[asyncio.Task[Carried], int] = {}
         self._attached = Attached(worker, link, recipient)
         self._aggregation = Aggregation(worker, link, recipient)
+        self.turned_away = False
         self._open = True
         self._over = False
 
@@ -336,6 +337,7 @@ class Conversation:
     def _turned_away(self, reason: Parting) -> None:
         """Log why the peer ends the link, in our own words, and what this worker's owner can do about it."""
         if reason is not Parting.DONE:
+            self.turned_away = True
             log.warning(
                 "%s turned us away: %s",
                 self._recipient.name,

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import TypeVar
@@ -76,6 +76,14 @@ CLOSE_SECONDS = 5.0
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class Meeting:
+    """How one link went, for whoever dials again: whether a session began, and whether the peer sent us away."""
+
+    began: bool = False
+    turned_away: bool = False
+
+
 class Worker:
     """A worker's data sets behind their rules; any number of links, each with its own session."""
 
@@ -119,8 +127,9 @@ class Worker:
         self.leases = Leases(self._values)
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def serve(self, raw: RawLink, side: Side) -> None:
+    async def serve(self, raw: RawLink, side: Side, meeting: Meeting | None = None) -> None:
         """Prove who we are, learn who the peer is, and answer it until the link ends; raise `PeerLost` if it is cut."""
+        meeting = meeting or Meeting()
         if self._recorder is not None:
             raw = self._recorder.over(raw)
         link = SealedLink(raw, maximum_message_bytes=STRANGER_MESSAGE_BYTES)
@@ -135,7 +144,11 @@ class Worker:
             if may_compute(recipient, self.facts.rules):  # whom no rule names has nothing large to ask
                 raw.maximum_message_bytes = largest_message()
             log.info("session with %s (%s) begins", peer.name, peer.role.value)
-            await Conversation(self, link, recipient).run()
+            meeting.began, conversation = True, Conversation(self, link, recipient)
+            try:
+                await conversation.run()
+            finally:
+                meeting.turned_away = conversation.turned_away
             log.info("session with %s ends", peer.name)
         finally:
             self._links.discard(link)
@@ -305,10 +318,10 @@ def _facts(name: WorkerName, datasets: Sequence[Dataset], colluding: Fraction) -
     )
 
 
-async def serve_quietly(worker: Worker, raw: RawLink, side: Side) -> None:
+async def serve_quietly(worker: Worker, raw: RawLink, side: Side, meeting: Meeting | None = None) -> None:
     """Serve one link and log how it ended: one bad peer must not end the worker."""
     try:
-        await worker.serve(raw, side)
+        await worker.serve(raw, side, meeting)
     except PeerLost as error:
         log.warning("link lost: %s", error)
     except WireError as error:
