@@ -6,8 +6,9 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -47,6 +48,8 @@ from fedpriv_worker.rosters import AcceptedRoster, own_identity
 from fedpriv_worker.template import write_template
 from fedpriv_worker.worker import Meeting, Worker, serve_quietly
 
+DRAIN_SECONDS = 60.0
+"""What was begun when a worker is told to stop may take so long to end."""
 SETTLED_SECONDS = 5.0
 """A link that lasted so long starts the pauses between attempts from the shortest again."""
 
@@ -104,7 +107,7 @@ async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credential
         if settings.tls.registrar is not None:
             renewal = Renewal(credentials, settings.tls.registrar, SystemClock())
             await stack.enter_async_context(_running(keep_fresh(renewal)))
-        await _until(stop, _serve(worker, streams, address, credentials))
+        await _until(stop, _serve(worker, streams, address, credentials), partial(_drained, worker))
     _say(f"worker {name} stopped; its ledger is published in {settings.worker.state / 'ledger'}")
 
 
@@ -157,27 +160,46 @@ async def _running(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _until(stop: asyncio.Event, serving: Coroutine[None, None, None]) -> None:
-    """Run `serving` until it fails or `stop` is set."""
-    tasks = {asyncio.create_task(serving), asyncio.create_task(stop.wait())}
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
+async def _until(
+    stop: asyncio.Event, serving: Coroutine[None, None, None], drain: Callable[[asyncio.Event], Awaitable[None]]
+) -> None:
+    """Run `serving` until it fails or `stop` is set; then `drain` first, until that is done or `stop` is set again."""
+    running, stopping = asyncio.create_task(serving), asyncio.create_task(stop.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done() and not running.done():
+        stop.clear()
+        await drain(stop)
+    for task in (running, stopping):
         task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    for task in done:
-        task.result()
+    (ended, _) = await asyncio.gather(running, stopping, return_exceptions=True)
+    if isinstance(ended, Exception):
+        raise ended
+
+
+async def _drained(worker: Worker, again: asyncio.Event) -> None:
+    """See through what was begun, for so long at most; a second signal ends that at once."""
+    _say(f"stopping: no new orders; what was begun has {DRAIN_SECONDS:g} s to end (once more to stop at once)")
+    draining, hurried = asyncio.create_task(worker.drain(DRAIN_SECONDS)), asyncio.create_task(again.wait())
+    await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    if not (draining.done() and draining.result()):
+        _say("stopping at once: what is under way is given up")
+    for task in (draining, hurried):
+        task.cancel()
+    await asyncio.gather(draining, hurried, return_exceptions=True)
 
 
 async def _dial(worker: Worker, address: str, credentials: CredentialsSource) -> None:
     """Keep one outbound stream to the coordinator, for ever; links that end at once are tried ever more rarely."""
     loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_SECONDS
-    while True:
+    while not worker.draining.is_set():
         raw = await dial_with_retry(address, credentials, on_wait=_waiting)
         _say(f"connected to {address}")
         began, meeting = loop.time(), Meeting()
         await serve_quietly(worker, raw, Side.DIALER, meeting)
         longest = LONGEST_PAUSE_SECONDS if meeting.began and not meeting.turned_away else LONGEST_REST_SECONDS
         pause = FIRST_PAUSE_SECONDS if loop.time() - began > SETTLED_SECONDS else min(2 * pause, longest)
+        if worker.draining.is_set():
+            return
         seconds = drawn_pause(pause)
         _say(f"the link ended; dialling again in {seconds:.1f} s")
         await asyncio.sleep(seconds)

@@ -23,10 +23,12 @@ from fedpriv.wire.messages import (
     AskMock,
     AskStatistics,
     BudgetLeft,
+    ErrorCode,
     Evaluate,
     Failure,
     Goodbye,
     Message,
+    OfferPlan,
     Parting,
     Train,
 )
@@ -76,6 +78,9 @@ log = logging.getLogger("fedpriv.worker")
 
 T = TypeVar("T")
 
+_ORDERS = (OfferPlan, Train, Evaluate, AskStatistics, AskMock)
+"""What a worker that drains does not begin."""
+
 _TURNED_AWAY: Mapping[Parting, str] = {
     Parting.NOT_EXPECTED: "it expects no worker of this name; ask whoever runs it to add {name!r} to names under "
     "[workers] in the job, or dial with a certificate under a name that is there",
@@ -106,6 +111,7 @@ class Host(Protocol):
     reached: Reached
     paces: Paces
     closing: bool
+    draining: asyncio.Event
     door: Door
     enrolment: Enrolment | None
 
@@ -163,13 +169,17 @@ class Conversation:
         self._over = False
 
     async def run(self) -> None:
-        """Go on until the peer closes the link, breaks it, or says what no peer may say."""
+        """Go on until the peer closes the link, breaks it, or says what no peer may say; or until we drained.
+
+        A worker that drains takes no order more, sees through what it has begun, and closes the link.
+        """
         session, actions = open_session(self._worker.facts, self._recipient)
         await self._perform(actions)
-        receiving = asyncio.create_task(self._receive())
+        receiving, draining = asyncio.create_task(self._receive()), asyncio.create_task(self._worker.draining.wait())
         try:
-            while self._open:
-                await asyncio.wait({receiving, *self._executing}, return_when=asyncio.FIRST_COMPLETED)
+            while self._open and not self._is_drained:
+                waited = {receiving, *self._executing, *(() if draining.done() else (draining,))}
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 for done in [task for task in self._executing if task.done()]:
                     session = await self._conclude(session, done)
                 if receiving.done():
@@ -178,8 +188,7 @@ class Conversation:
                         return
                     if isinstance(message, Goodbye):
                         self._turned_away(message.reason)
-                    session, actions = handle(self._worker.with_bars(session), message, await self._standing(message))
-                    session, actions = await self._put_before_owner(session, actions)
+                    session, actions = await self._handled(session, message)
                     await self._perform(actions)
                     receiving = asyncio.create_task(self._receive())
         except StorageFailed as error:
@@ -188,8 +197,21 @@ class Conversation:
             self._over = True
             self._worker.leave(self._executing)
             receiving.cancel()
+            draining.cancel()
             ends = self._attached.close(), self._aggregation.close()
-            await asyncio.gather(receiving, *ends, return_exceptions=True)
+            await asyncio.gather(receiving, draining, *ends, return_exceptions=True)
+
+    @property
+    def _is_drained(self) -> bool:
+        """Whether this worker is going down and nothing that it began here is left."""
+        return self._worker.draining.is_set() and not self._executing and not self._aggregation.is_under_way
+
+    async def _handled(self, session: Session, message: Message) -> tuple[Session, tuple[Action, ...]]:
+        """Return the session after `message` and what to do."""
+        if self._worker.draining.is_set() and isinstance(message, _ORDERS):
+            return session, (Tell(Failure(message.request, ErrorCode.SHUTTING_DOWN)),)
+        session, actions = handle(self._worker.with_bars(session), message, await self._standing(message))
+        return await self._put_before_owner(session, actions)
 
     async def _conclude(self, session: Session, task: asyncio.Task[Carried]) -> Session:
         """Return the session after a request was carried out, its answer sent and what it reserved settled."""

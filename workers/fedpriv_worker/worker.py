@@ -113,6 +113,8 @@ class Worker:
         self.reached = reached
         self.paces = Paces()
         self.closing = False
+        self.draining = asyncio.Event()
+        self._served: set[asyncio.Future[None]] = set()
         self.door = Door(self.facts, journal)
         self.enrolment = enrolment
         self._recorder = recorder
@@ -129,7 +131,11 @@ class Worker:
 
     async def serve(self, raw: RawLink, side: Side, meeting: Meeting | None = None) -> None:
         """Prove who we are, learn who the peer is, and answer it until the link ends; raise `PeerLost` if it is cut."""
-        meeting = meeting or Meeting()
+        if self.draining.is_set():
+            await raw.close()
+            return
+        meeting, over = meeting or Meeting(), asyncio.get_running_loop().create_future()
+        self._served.add(over)
         if self._recorder is not None:
             raw = self._recorder.over(raw)
         link = SealedLink(raw, maximum_message_bytes=STRANGER_MESSAGE_BYTES)
@@ -153,6 +159,14 @@ class Worker:
         finally:
             self._links.discard(link)
             await link.close()
+            self._served.discard(over)
+            over.set_result(None)
+
+    async def drain(self, seconds: float) -> bool:
+        """Take no order more, see through what was begun, and end each link; return False if that took too long."""
+        self.draining.set()
+        served = tuple(self._served)
+        return not served or not (await asyncio.wait(served, timeout=seconds))[1]
 
     async def carry_out(
         self,
@@ -182,7 +196,7 @@ class Worker:
 
     async def seal(self, action: Tell | Release, recipient: Recipient, admitted: Admitted | None) -> Sealed:
         """Take a message through the door; raise `StorageFailed` when it cannot be recorded."""
-        return await self.aside(lambda: self._through_the_door(action, recipient, admitted))
+        return await self.aside(lambda: _through(self.door, action, recipient, admitted))
 
     async def give_up(self, admitted: Admitted) -> None:
         """Give back what an order reserved whose answer nobody gets."""
@@ -249,21 +263,6 @@ class Worker:
         table = Table(self._quota, self._barred.get(recipient.name, frozenset()))
         return Pointing(self.facts, self.door, self.journal, self._executor, recipient, mark, table)
 
-    def _through_the_door(self, action: Tell | Release, recipient: Recipient, admitted: Admitted | None) -> Sealed:
-        if isinstance(action, Tell):
-            return self.door.tell(action.message, recipient)
-        assert admitted is not None  # nothing is computed that was not admitted
-        try:
-            return self.door.release(action.message, action.order, action.forecast, recipient, admitted)
-        except (ReleaseDenied, UsageError) as denial:
-            log.warning("release for request %d denied: %s", action.order.request, denial)
-            self.door.give_up(admitted, charged=False)
-            return self.door.tell(Failure(action.order.request, ErrorCode.RELEASE_DENIED), recipient)
-        except StorageFailed:
-            with suppress(StorageFailed):  # it then stays charged
-                self.door.give_up(admitted, charged=False)
-            raise
-
 
 def _admitted(door: Door, action: Execute, recipient: Recipient) -> Admitted | Carried:
     """Reserve for one order; a denial is logged, and the peer gets a code."""
@@ -285,6 +284,22 @@ def _outcome(
     assert isinstance(order, Train)  # nothing else is priced
     assert action.plan is not None  # as above
     return executor.train_privately(order, action.plan, price, stopped)
+
+
+def _through(door: Door, action: Tell | Release, recipient: Recipient, admitted: Admitted | None) -> Sealed:
+    if isinstance(action, Tell):
+        return door.tell(action.message, recipient)
+    assert admitted is not None  # nothing is computed that was not admitted
+    try:
+        return door.release(action.message, action.order, action.forecast, recipient, admitted)
+    except (ReleaseDenied, UsageError) as denial:
+        log.warning("release for request %d denied: %s", action.order.request, denial)
+        door.give_up(admitted, charged=False)
+        return door.tell(Failure(action.order.request, ErrorCode.RELEASE_DENIED), recipient)
+    except StorageFailed:
+        with suppress(StorageFailed):  # it then stays charged
+            door.give_up(admitted, charged=False)
+        raise
 
 
 def _code_of(denial: ReleaseDenied) -> ErrorCode:
