@@ -184,6 +184,7 @@ class JobConfig:
         default=None, metadata=settings.key("secure_aggregation", parse=parse_secure_aggregation)
     )
     privacy: Mode | None = field(default=None, metadata=settings.key("privacy", parse=parse_privacy))
+    operations: settings.Operations = settings.NOT_WATCHED
     run: Path | None = None
     state: Path = Path("coordinator-state")
 

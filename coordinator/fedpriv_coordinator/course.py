@@ -16,6 +16,7 @@ from fedpriv.clock import Clock
 from fedpriv.errors import PeerLost, WireError, WorkerRefused
 from fedpriv.ids import WorkerName
 from fedpriv.learning.strategies import Contribution, Gathering
+from fedpriv.occasion import about
 from fedpriv.wire.messages import Update
 from fedpriv_coordinator.arrivals import Arrivals
 from fedpriv_coordinator.experiment import WorkerStatus
@@ -142,7 +143,8 @@ class Course:
         """Turn whatever comes of one request into an event."""
         started = self._clock.monotonic()
         try:
-            update = await self._contribute(worker)
+            with about(worker=worker, round=self._terms.number):
+                update = await self._contribute(worker)
         except WorkerRefused as refusal:
             self.parts[worker].code = refusal.code
             event: Event = Failed(worker, "refused", str(refusal))

@@ -18,6 +18,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from fedpriv.cli import logs
 from fedpriv.cli.terminal import harmless
 from fedpriv.errors import FedprivError
 
@@ -40,10 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code; a refusal is one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbose = "--verbose" in words or bool(os.environ.get("FEDPRIV_DEBUG"))
-    if verbose:
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    as_json = "--log-json" in words
+    if verbose or as_json:
+        logs.configure(as_json=as_json, level=logging.DEBUG if verbose else logging.INFO)
     try:
-        app(args=[word for word in words if word != "--verbose"], prog_name="fedpriv")
+        app(args=[word for word in words if word not in ("--verbose", "--log-json")], prog_name="fedpriv")
     except FedprivError as error:
         _fail(str(error), error.exit_code, traced=verbose)
     except KeyboardInterrupt:
@@ -60,7 +62,10 @@ def _fail(message: str, code: int, *, traced: bool) -> NoReturn:
     if traced:
         traceback.print_exc()
     lines = "\n".join(map(harmless, message.split("\n")))  # a message can quote a file's name, or what a peer wrote
-    print(f"fedpriv: error: {lines}", file=sys.stderr)  # noqa: T201 - this is the command line
+    if logs.are_json():
+        logging.getLogger("fedpriv").error(message)
+    else:
+        print(f"fedpriv: error: {lines}", file=sys.stderr)  # noqa: T201 - this is the command line
     sys.exit(code)
 
 
@@ -77,8 +82,9 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show logs, and where an error was raised.")] = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Logs as one JSON object a line, on stderr.")] = False,
 ) -> None:
-    """Declare the options of the command itself; `main` takes --verbose wherever it stands."""
+    """Declare the options of the command itself; `main` takes --verbose and --log-json wherever they stand."""
 
 
 @app.command()
@@ -215,6 +221,17 @@ def doctor(
     from fedpriv.cli import doctor as command  # noqa: PLC0415 - imported when it runs, as every other
 
     command.doctor(config, job, to, credentials, as_json=as_json)
+
+
+@app.command("health")
+def health(
+    at: Annotated[str, typer.Argument(metavar="HOST:PORT", help="[operations] health of a process on this machine.")],
+    service: Annotated[str, typer.Option(help='"" is the process, fedpriv.link whether it has a link.')] = "",
+) -> None:
+    """Ask a process whether it serves; exit code 0 if so, 5 if not: for containers and scripts."""
+    from fedpriv.cli import health as command  # noqa: PLC0415 - imported when it runs, as every other
+
+    command.health(at, service)
 
 
 @app.command("attack")

@@ -13,6 +13,7 @@ from shlex import quote
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedpriv import settings
+from fedpriv.cli.logs import say
 from fedpriv.clock import SystemClock
 from fedpriv.errors import UsageError
 from fedpriv.ids import Role
@@ -45,11 +46,11 @@ def join_worker(token_text: str, coordinator: str, registrar: str, folder: Path 
     administrator = key_text(token.administrator) if token.administrator else ""
     config = write_template(place, credentials.peer.name, Told(address, where, administrator))
     sys.stdout.write(f"{config}\n")
-    _say(f"joined as {credentials.peer.name}; the authority is {fingerprint_text(token.authority)}")
+    say(f"joined as {credentials.peer.name}; the authority is {fingerprint_text(token.authority)}")
     if administrator:
-        _say(f"rosters count if {administrator} signed them: compare that with what the administrator told you")
-    _say(f"ready: add a data set to {config}, then fedpriv worker start --config {quote(str(config))}")
-    _say(f"if it does not connect: fedpriv doctor --config {quote(str(config))}")
+        say(f"rosters count if {administrator} signed them: compare that with what the administrator told you")
+    say(f"ready: add a data set to {config}, then fedpriv worker start --config {quote(str(config))}")
+    say(f"if it does not connect: fedpriv doctor --config {quote(str(config))}")
 
 
 def _registrar(given: str, coordinator: str) -> str:
@@ -73,7 +74,3 @@ def _write(place: Path, handed: Handed) -> None:
     if handed.revoked:
         write_atomically(place / REVOKED, handed.revoked)
     write_atomically(place / _CA, certificates_pem(handed.authorities))
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import signal
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
@@ -20,6 +18,7 @@ import typer
 
 from fedpriv import settings
 from fedpriv.cli.durations import seconds_of
+from fedpriv.cli.logs import configure, say
 from fedpriv.clock import SystemClock
 from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import CredentialsError, UsageError
@@ -65,10 +64,10 @@ def join_token(
         promised = Promise(name, Role.WORKER.value, hosts, days, now + seconds)
         register.promise(token.id, token.secret, promised)
     typer.echo(token.text)
-    _say(f"good once, until {_time(now + seconds)} UTC, for whoever has it first: give it to {name}'s owner alone")
-    _say(f"  there: fedpriv worker join TOKEN --coordinator HOST:PORT{'' if where else ' --registrar HOST:PORT'}")
-    _say(f"  here, until it was used: fedpriv certs serve --ca {quote(str(ca))}")
-    _say(f"the authority's fingerprint is {fingerprint_text(authority.fingerprint)}")
+    say(f"good once, until {_time(now + seconds)} UTC, for whoever has it first: give it to {name}'s owner alone")
+    say(f"  there: fedpriv worker join TOKEN --coordinator HOST:PORT{'' if where else ' --registrar HOST:PORT'}")
+    say(f"  here, until it was used: fedpriv certs serve --ca {quote(str(ca))}")
+    say(f"the authority's fingerprint is {fingerprint_text(authority.fingerprint)}")
 
 
 def serve(
@@ -79,7 +78,7 @@ def serve(
     """Answer those who join with a token, renew certificates, and say who is revoked; until it is interrupted."""
     address = settings.listening_address(listen, "--listen")
     authority = _authority(ca)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    configure(as_json=False)
     credentials = authority.issue(NAME, Role.REGISTRAR, hosts=())
     with Register.open(ca) as register:
         desk = Desk(authority, register, ca, SystemClock())
@@ -131,7 +130,7 @@ def revoke(
         found = register.revoke(name, clock.now())
         Desk(authority, register, ca, clock).publish()
     typer.echo(f"{len(found)} of {name} revoked")
-    _say(
+    say(
         f"{ca / 'revoked.pem'} says so: peers that have a registrar fetch it within the hour; copy it beside the "
         "ca.pem of every other, which reads it at its next handshake. Links that are open go on until they end"
     )
@@ -149,9 +148,9 @@ async def _serve(address: tuple[str, int], desk: Desk, credentials: Credentials)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Registrar(address, desk, credentials) as registrar:
-        _say(f"the registrar answers on {address[0]}:{registrar.port}")
+        say(f"the registrar answers on {address[0]}:{registrar.port}")
         await stop.wait()
-    _say("the registrar stopped")
+    say("the registrar stopped")
 
 
 def _authority(ca: Path) -> Authority:
@@ -179,7 +178,3 @@ def _asker(folder: Path | None) -> Credentials:
 
 def _time(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedpriv.cli.display import RoundDisplay
+from fedpriv.cli.watching import watched_run
 from fedpriv.clock import Clock, SystemClock
 from fedpriv.errors import FedprivError, UsageError
 from fedpriv.transport.credentials import CredentialsSource
@@ -99,7 +100,8 @@ def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 
     credentials = CredentialFiles(CredentialPaths(config.tls.ca, config.tls.certificate, config.tls.key))
     folder = config.run_folder(SystemClock().now()) if resume is None else resume
     reached = _checked(folder, job, resuming=resume is not None)
-    with kept_fresh(credentials, config.tls.registrar), RoundDisplay(config.rounds, title=config.name) as display:
+    beside = kept_fresh(credentials, config.tls.registrar), watched_run(config.operations, config.state, credentials)
+    with beside[0], beside[1], RoundDisplay(config.rounds, title=config.name) as display:
         if reached:
             display.note(f"the run is kept in {folder}; going on after round {reached}")
         progress = Progress(display, folder, reached)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -14,6 +13,8 @@ from shlex import quote
 
 import torch
 
+from fedpriv.cli.logs import configure, say
+from fedpriv.cli.watching import watched
 from fedpriv.clock import SystemClock
 from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import UsageError
@@ -58,7 +59,7 @@ def init(folder: Path, name: str | None) -> None:
     """Write a commented worker.toml into `folder` and say what to do next."""
     path = write_template(folder, name) if name else write_template(folder)
     sys.stdout.write(f"{path}\n")
-    _say(f"next: fill in {path}, then fedpriv worker start --config {quote(str(path))}")
+    say(f"next: fill in {path}, then fedpriv worker start --config {quote(str(path))}")
 
 
 def start(config: Path) -> None:
@@ -75,7 +76,7 @@ def start(config: Path) -> None:
     tls = settings.tls
     paths = CredentialPaths(tls.ca, tls.certificate, tls.key)
     credentials = CredentialFiles(paths, name=settings.worker.name, role=Role.WORKER)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    configure(as_json=False)
     if settings.worker.threads is not None:
         torch.set_num_threads(settings.worker.threads)
     asyncio.run(_run(settings, datasets, credentials))
@@ -89,7 +90,7 @@ async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credential
         streams = Streams()
         if settings.listen is not None:  # a port in use is found before anything is written
             listener = await stack.enter_async_context(Listener(settings.listen.address, credentials, streams.attach))
-            _say(f"listening on {listener.address}")
+            say(f"listening on {listener.address}")
         name = WorkerName(settings.worker.name)
         journal = Journal.open(settings.worker.state, worker=name, clock=SystemClock(), entropy=SystemEntropy())
         quota = quota_of(settings.limits)
@@ -104,11 +105,19 @@ async def _run(settings: WorkerConfig, datasets: tuple[Dataset, ...], credential
         _describe(name, datasets)
         _remind(desk)
         address = None if settings.dial is None else settings.dial.address
+        await stack.enter_async_context(
+            watched(
+                settings.operations,
+                settings.worker.state,
+                credentials,
+                lambda: worker.publisher.begun and not worker.draining.is_set(),
+            )
+        )
         if settings.tls.registrar is not None:
             renewal = Renewal(credentials, settings.tls.registrar, SystemClock())
             await stack.enter_async_context(_running(keep_fresh(renewal)))
         await _until(stop, _serve(worker, streams, address, credentials), partial(_drained, worker))
-    _say(f"worker {name} stopped; its ledger is published in {settings.worker.state / 'ledger'}")
+    say(f"worker {name} stopped; its ledger is published in {settings.worker.state / 'ledger'}")
 
 
 def _enrolment(settings: WorkerConfig, journal: Journal) -> Enrolment | None:
@@ -119,7 +128,7 @@ def _enrolment(settings: WorkerConfig, journal: Journal) -> Enrolment | None:
     accepted = AcceptedRoster(state, section.administrator)
     identity = own_identity(state, SystemEntropy())
     if accepted.signed() is None:
-        _say("no roster was accepted yet, so this worker takes part in no sums: fedpriv worker roster accept FILE")
+        say("no roster was accepted yet, so this worker takes part in no sums: fedpriv worker roster accept FILE")
     return Enrolment(identity, lambda: accepted.current(journal.rows.raise_to), section.terms)
 
 
@@ -178,11 +187,11 @@ async def _until(
 
 async def _drained(worker: Worker, again: asyncio.Event) -> None:
     """See through what was begun, for so long at most; a second signal ends that at once."""
-    _say(f"stopping: no new orders; what was begun has {DRAIN_SECONDS:g} s to end (once more to stop at once)")
+    say(f"stopping: no new orders; what was begun has {DRAIN_SECONDS:g} s to end (once more to stop at once)")
     draining, hurried = asyncio.create_task(worker.drain(DRAIN_SECONDS)), asyncio.create_task(again.wait())
     await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
     if not (draining.done() and draining.result()):
-        _say("stopping at once: what is under way is given up")
+        say("stopping at once: what is under way is given up")
     for task in (draining, hurried):
         task.cancel()
     await asyncio.gather(draining, hurried, return_exceptions=True)
@@ -193,7 +202,7 @@ async def _dial(worker: Worker, address: str, credentials: CredentialsSource) ->
     loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_SECONDS
     while not worker.draining.is_set():
         raw = await dial_with_retry(address, credentials, on_wait=_waiting)
-        _say(f"connected to {address}")
+        say(f"connected to {address}")
         began, meeting = loop.time(), Meeting()
         await serve_quietly(worker, raw, Side.DIALER, meeting)
         longest = LONGEST_PAUSE_SECONDS if meeting.began and not meeting.turned_away else LONGEST_REST_SECONDS
@@ -201,31 +210,26 @@ async def _dial(worker: Worker, address: str, credentials: CredentialsSource) ->
         if worker.draining.is_set():
             return
         seconds = drawn_pause(pause)
-        _say(f"the link ended; dialling again in {seconds:.1f} s")
+        say(f"the link ended; dialling again in {seconds:.1f} s")
         await asyncio.sleep(seconds)
 
 
 def _describe(name: WorkerName, datasets: tuple[Dataset, ...]) -> None:
     """Say in words what this worker will let out, before it lets anything out."""
     for dataset in datasets:
-        _say(f"{name}: data set {dataset.name}, {len(dataset)} rows stay here")
+        say(f"{name}: data set {dataset.name}, {len(dataset)} rows stay here")
         for rule in dataset.release:
-            _say(f"  {in_words(rule)}")
+            say(f"  {in_words(rule)}")
         if not dataset.release:
-            _say("  no rule is active: nothing but its announcement leaves")
+            say("  no rule is active: nothing but its announcement leaves")
 
 
 def _remind(desk: Desk) -> None:
     """Say how many requests wait for the owner."""
     waiting = desk.status()["waiting"]
     if waiting:
-        _say(f"{waiting} {'request waits' if waiting == 1 else 'requests wait'} for you: fedpriv worker requests")
+        say(f"{waiting} {'request waits' if waiting == 1 else 'requests wait'} for you: fedpriv worker requests")
 
 
 def _waiting(attempt: int, seconds: float, reason: str) -> None:
-    _say(f"attempt {attempt}: {reason}; trying again in {seconds:.1f} s")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    say(f"attempt {attempt}: {reason}; trying again in {seconds:.1f} s")

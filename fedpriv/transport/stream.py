@@ -17,6 +17,7 @@ import grpc
 from fedpriv.errors import PeerLost, WireError
 from fedpriv.sealed import Envelope
 from fedpriv.transport.link import STRANGER_MESSAGE_BYTES
+from fedpriv.transport.tally import tally
 from fedpriv.wire.framing import END, FRAME_BYTES, Assembler, frames
 
 SERVICE = "fedpriv.wire.v1.Worker"
@@ -82,6 +83,7 @@ class StreamLink:
         self._ended = False
         self._closed = False
         self._broken = False
+        tally.links_opened += 1
 
     @property
     def maximum_message_bytes(self) -> int:
@@ -111,6 +113,7 @@ class StreamLink:
                 for frame in frames(envelope, self._frame_bytes):
                     await self._guarded(self._stream.write(frame))
                     self._bytes_sent += len(frame)
+                    tally.bytes_sent += len(frame)
             except BaseException:
                 self._break()
                 raise
@@ -157,6 +160,7 @@ class StreamLink:
                 self._ended = True
                 break
             self._bytes_received += len(frame)
+            tally.bytes_received += len(frame)
             envelope = self._assembler.feed(frame)
             if envelope is not None:
                 return envelope
@@ -177,6 +181,7 @@ class StreamLink:
     def _break(self) -> None:
         if not self._broken:
             self._broken = True
+            tally.links_closed += 1
             self._stream.abort()
 
     def _lost(self) -> PeerLost:

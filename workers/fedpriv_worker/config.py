@@ -242,6 +242,7 @@ class WorkerConfig:
     dial: Dial | None = None
     listen: Listen | None = None
     limits: Limits = Limits()
+    operations: settings.Operations = settings.NOT_WATCHED
     secure_aggregation: SecureAggregation | None = None
     datasets: tuple[DatasetConfig, ...] = field(default=(), metadata=settings.key("dataset"))
     witnesses: tuple[HttpWitness, ...] = field(default=(), metadata=settings.key("witness"))

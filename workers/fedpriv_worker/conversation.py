@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from fedpriv.errors import QuotaExceeded, StorageFailed
 from fedpriv.ids import DatasetName
+from fedpriv.occasion import about
 from fedpriv.policy.decision import NOTHING_STANDS, Recipient, Standing
 from fedpriv.privacy.budget import Account
 from fedpriv.sealed import Sealed
@@ -177,7 +178,7 @@ class Conversation:
         await self._perform(actions)
         receiving, draining = asyncio.create_task(self._receive()), asyncio.create_task(self._worker.draining.wait())
         try:
-            while self._open and not self._is_drained:
+            while self._open and (self._executing or self._aggregation.is_under_way or not draining.done()):
                 waited = {receiving, *self._executing, *(() if draining.done() else (draining,))}
                 await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 for done in [task for task in self._executing if task.done()]:
@@ -201,18 +202,6 @@ class Conversation:
             ends = self._attached.close(), self._aggregation.close()
             await asyncio.gather(receiving, draining, *ends, return_exceptions=True)
 
-    @property
-    def _is_drained(self) -> bool:
-        """Whether this worker is going down and nothing that it began here is left."""
-        return self._worker.draining.is_set() and not self._executing and not self._aggregation.is_under_way
-
-    async def _handled(self, session: Session, message: Message) -> tuple[Session, tuple[Action, ...]]:
-        """Return the session after `message` and what to do."""
-        if self._worker.draining.is_set() and isinstance(message, _ORDERS):
-            return session, (Tell(Failure(message.request, ErrorCode.SHUTTING_DOWN)),)
-        session, actions = handle(self._worker.with_bars(session), message, await self._standing(message))
-        return await self._put_before_owner(session, actions)
-
     async def _conclude(self, session: Session, task: asyncio.Task[Carried]) -> Session:
         """Return the session after a request was carried out, its answer sent and what it reserved settled."""
         number = self._executing.pop(task)
@@ -231,10 +220,11 @@ class Conversation:
         await self._perform(actions, carried.admitted)
         return session
 
-    async def _put_before_owner(
-        self, session: Session, actions: tuple[Action, ...]
-    ) -> tuple[Session, tuple[Action, ...]]:
-        """Note an order, and return what is then to be done about it: what cannot be noted is not carried out."""
+    async def _handled(self, session: Session, message: Message) -> tuple[Session, tuple[Action, ...]]:
+        """Return the session after `message` and what to do; an order that cannot be noted is not carried out."""
+        if self._worker.draining.is_set() and isinstance(message, _ORDERS):
+            return session, (Tell(Failure(message.request, ErrorCode.SHUTTING_DOWN)),)
+        session, actions = handle(self._worker.with_bars(session), message, await self._standing(message))
         match actions:
             case (Note() as note, action):
                 noted = await self._worker.aside(lambda: self._note(note))
@@ -250,7 +240,8 @@ class Conversation:
         worker = self._worker
         match action:
             case Validate() | Execute():
-                self._executing[asyncio.create_task(self._carry_out(action))] = action.number
+                with about(request=action.number):
+                    self._executing[asyncio.create_task(self._carry_out(action))] = action.number
             case Note():
                 raise AssertionError("an order is noted before anything is done about it")
             case Tell():

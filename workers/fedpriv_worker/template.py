@@ -56,6 +56,11 @@ key = "key.pem"
 # work = 1e13                          # elementary operations of one batch, or of one operation
 # values = 1000000                     # values behind pointers in one session
 
+# For whatever watches this process, on this machine alone: grpc.health.v1, and numbers for Prometheus.
+# [operations]
+# health = "127.0.0.1:7450"
+# metrics = "127.0.0.1:7451"
+
 # One [[dataset]] for each data set. Remove the "#" in front of the lines that you use.
 # [[dataset]]
 # name = "my-data"                     # what coordinators ask for

@@ -12,9 +12,11 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from itertools import count
 from typing import TypeVar
 
 import torch
@@ -30,6 +32,7 @@ from fedpriv.errors import (
     WireError,
 )
 from fedpriv.ids import DatasetName, PeerName, WorkerName
+from fedpriv.occasion import about
 from fedpriv.policy.decision import Recipient, may_compute
 from fedpriv.sealed import Sealed
 from fedpriv.secagg.thresholds import DEFAULT_COLLUDING
@@ -72,6 +75,7 @@ log = logging.getLogger("fedpriv.worker")
 MAXIMUM_SESSIONS = 8
 """Sessions that one peer may hold at once."""
 CLOSE_SECONDS = 5.0
+_SESSIONS = count(1)
 
 T = TypeVar("T")
 
@@ -149,13 +153,14 @@ class Worker:
             recipient = Recipient(peer.name, peer.role.value)
             if may_compute(recipient, self.facts.rules):  # whom no rule names has nothing large to ask
                 raw.maximum_message_bytes = largest_message()
-            log.info("session with %s (%s) begins", peer.name, peer.role.value)
             meeting.began, conversation = True, Conversation(self, link, recipient)
-            try:
-                await conversation.run()
-            finally:
-                meeting.turned_away = conversation.turned_away
-            log.info("session with %s ends", peer.name)
+            with about(worker=self.name, peer=peer.name, session=next(_SESSIONS)):
+                log.info("session with %s (%s) begins", peer.name, peer.role.value)
+                try:
+                    await conversation.run()
+                finally:
+                    meeting.turned_away = conversation.turned_away
+                log.info("session with %s ends", peer.name)
         finally:
             self._links.discard(link)
             await link.close()
@@ -181,7 +186,8 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         async with self._executing:
-            carried = await loop.run_in_executor(self._pool, self._carried, action, recipient, stopped, admitted)
+            work = partial(copy_context().run, self._carried, action, recipient, stopped, admitted)  # logs know the ids
+            carried = await loop.run_in_executor(self._pool, work)
             if isinstance(action, Execute) and isinstance(carried.outcome, Broken) and carried.outcome.on_values:
                 self.bar(recipient, frozenset({action.order.dataset}))  # also a peer that hung up before it hears
             return carried
