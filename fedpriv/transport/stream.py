@@ -1,8 +1,9 @@
 """What both ends of a gRPC stream share: its name, its limits, and the link over it.
 
 One generic method carries frames as bytes; gRPC neither parses them nor knows their meaning. Back-pressure is HTTP/2's:
-a frame is read when somebody receives, and written when the one before is on its way. An empty frame ends a direction
-in order; a stream that ends without one was lost. Nothing of gRPC's own error texts reaches a peer.
+a frame is read when somebody receives, and written when the one before is on its way. A message that was begun has to
+come at some pace, so that nobody holds a buffer with a byte now and then. An empty frame ends a direction in order; a
+stream that ends without one was lost. Nothing of gRPC's own error texts reaches a peer.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ WELCOME = "fedpriv"
 """Key of the initial metadata with which a listener takes a stream in; a refused stream has none."""
 SOFTWARE_KEY, CLOCK_KEY = "fedpriv-software", "fedpriv-clock"
 CLOSE_GRACE_SECONDS = 5.0
+MESSAGE_SECONDS, MESSAGE_BYTES_PER_SECOND = 60.0, 16 << 10
+"""A message that has begun is whole within the first, and a second more for so many of its bytes."""
 _MESSAGE_BYTES = 4 << 20
 _METADATA_BYTES = 8 << 10
 
@@ -83,6 +86,7 @@ class StreamLink:
         self._ended = False
         self._closed = False
         self._broken = False
+        self._due: float | None = None
         tally.links_opened += 1
 
     @property
@@ -151,7 +155,7 @@ class StreamLink:
         while not self._ended:
             if self._broken:
                 raise self._lost()
-            frame = await self._guarded(self._stream.read())
+            frame = await self._next_frame()
             if frame is None:
                 raise self._lost()
             if frame == END:
@@ -165,6 +169,23 @@ class StreamLink:
             if envelope is not None:
                 return envelope
         return None
+
+    async def _next_frame(self) -> bytes | None:
+        """Return the next frame; raise `PeerLost` for one of a message that takes too long."""
+        announced = self._assembler.announced_bytes
+        if not announced:
+            self._due = None
+            return await self._guarded(self._stream.read())
+        if self._due is None:
+            allowed = MESSAGE_SECONDS + announced / MESSAGE_BYTES_PER_SECOND
+            self._due = asyncio.get_running_loop().time() + allowed
+        try:
+            async with asyncio.timeout_at(self._due):
+                return await self._guarded(self._stream.read())
+        except TimeoutError:
+            raise PeerLost(
+                f"{self._whom} began a message of {announced} bytes and did not finish it in time; the link is closed"
+            ) from None
 
     async def _guarded(self, operation: Awaitable[T]) -> T:
         """Await one gRPC operation; raise `PeerLost` however gRPC says that the stream is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,8 @@ def test_new_links_use_a_new_certificate_and_open_ones_go_on(tmp_path: Path) -> 
             first = await dial(listener.address, coordinator())
             fresh = authority().issue("st-elsewhere", Role.WORKER)
             replace_pair(files.paths, fresh.chain, fresh.key)
+            await listener.refresh()
+            assert await shown_by(listener.port) == fresh.chain_der[0]
             second = await dial(listener.address, coordinator(), expected_name="st-elsewhere")
             assert files.current().peer.fingerprint == fresh.peer.fingerprint != worker().peer.fingerprint
             for link in (first, second):
@@ -103,6 +106,17 @@ def test_new_links_use_a_new_certificate_and_open_ones_go_on(tmp_path: Path) -> 
         assert len(seen) == 2
 
     run(scenario())
+
+
+async def shown_by(port: int) -> bytes:
+    """Return the certificate that a listener shows in TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return shown
 
 
 def _hello(own: Credentials):
