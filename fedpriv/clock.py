@@ -69,3 +69,13 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Move forward by `seconds`."""
         self.seconds += seconds
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration for people in its two largest units, "2 h 3 min", "41 s"; its sign is left out."""
+    left, parts = round(abs(seconds)), []
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"

@@ -1,8 +1,9 @@
-"""Names that travel: distinct types so that a worker's name is never passed for a data set's."""
+"""Names that travel: distinct types so that a worker's name is never passed for a data set's; and what peers may be."""
 
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import NewType
 
 from fedpriv.errors import UsageError
@@ -14,6 +15,17 @@ JobId = NewType("JobId", str)
 PlanDigest = NewType("PlanDigest", bytes)
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+
+
+class Role(Enum):
+    """What a certificate says its holder may be."""
+
+    WORKER = "worker"
+    COORDINATOR = "coordinator"
+    RESEARCHER = "researcher"
+    AUDITOR = "auditor"
+    ADMINISTRATOR = "administrator"
+    REGISTRAR = "registrar"
 
 
 def checked_name(kind: str, name: str) -> str:

@@ -12,7 +12,7 @@ import re
 import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -115,6 +115,26 @@ def address(value: object, where: str) -> str:
 def listening_address(value: object, where: str) -> str:
     """Return `value` if it is "host:port" to listen at, where port 0 lets the system pick."""
     return _address(value, where, lowest_port=0)
+
+
+def loopback_address(value: object, where: str) -> str:
+    """Return `value` if it is "host:port" of this machine alone; port 0 lets the system pick."""
+    found = listening_address(value, where)
+    host = found.rpartition(":")[0].strip("[]")
+    if host not in ("localhost", "::1") and not host.startswith("127."):
+        raise ConfigError(f"{where} must be on this machine alone, such as '127.0.0.1:7450', not {_content(value)}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """What watches the process, both on loopback and off by default: `health` (grpc.health.v1), `metrics` (HTTP)."""
+
+    health: str | None = field(default=None, metadata={"parse": loopback_address})
+    metrics: str | None = field(default=None, metadata={"parse": loopback_address})
+
+
+NOT_WATCHED = Operations()
 
 
 def _address(value: object, where: str, *, lowest_port: int) -> str:

@@ -69,11 +69,12 @@ class Workers:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The authority that both sides trust, and the coordinator's certificate and key."""
+    """The authority that both sides trust, the coordinator's certificate and key, and who renews it, if anybody."""
 
     ca: Path
     certificate: Path
     key: Path
+    registrar: str | None = field(default=None, metadata=settings.key("registrar", parse=settings.address))
 
 
 def parse_local(value: object, where: str) -> LocalTraining:
@@ -186,6 +187,7 @@ class JobConfig:
         default=None, metadata=settings.key("secure_aggregation", parse=parse_secure_aggregation)
     )
     privacy: Mode | None = field(default=None, metadata=settings.key("privacy", parse=parse_privacy))
+    operations: settings.Operations = settings.NOT_WATCHED
     run: Path | None = None
     state: Path = Path("coordinator-state")
 
@@ -219,7 +221,12 @@ def load_job(path: Path) -> JobConfig:
     config = settings.read(settings.parse(path), JobConfig, where=path.name, parsed={"folder": folder})
     return replace(
         config,
-        tls=Tls(folder / config.tls.ca, folder / config.tls.certificate, folder / config.tls.key),
+        tls=replace(
+            config.tls,
+            ca=folder / config.tls.ca,
+            certificate=folder / config.tls.certificate,
+            key=folder / config.tls.key,
+        ),
         run=None if config.run is None else folder / config.run,
         state=folder / config.state,
         secure_aggregation=_beside(config.secure_aggregation, folder),

@@ -8,7 +8,7 @@ that is what tells the workers that nothing of it will be asked for again. It ne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -18,6 +18,7 @@ from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import WireError, WorkerRefused
 from fedpriv.ids import WorkerName
 from fedpriv.learning.strategies import Contribution, Gathering, Standing, Strategy
+from fedpriv.occasion import about
 from fedpriv.remote.connection import Connection
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import ErrorCode, Train, Update
@@ -83,15 +84,19 @@ class Coordinator:
         self._measuring = Measuring(job, self._offering, secure)
         self._asked: dict[WorkerName, Connection] = {}
         self._left: tuple[WorkerName, ...] = ()  # who was here when the last round ended
+        self._resting: frozenset[WorkerName] = frozenset()
         self._simulated = simulated_time(devices, secure)
         self._buffered = self._buffers(0 if past is None else len(past.arrivals))
 
-    async def run_round(self, number: int, standing: Standing) -> Concluded:
-        """Run round `number` from where the run stands and return how it ended."""
+    async def run_round(
+        self, number: int, standing: Standing, resting: frozenset[WorkerName] = frozenset()
+    ) -> Concluded:
+        """Run round `number` from where the run stands, without whoever is `resting`, and return how it ended."""
         started, before = self._clock.monotonic(), self._members.traffic()
         simulated = None if self._simulated is None else self._simulated.clock.monotonic()
-        missed = {name: _GONE for name in self._left if name not in self._members.connected}
-        secure = self._secure
+        missed = {name: _GONE for name in self._left if name not in {*self._members.connected, *resting}}
+        secure, awake = self._secure, len(self._members.connected) - len(resting)
+        self._resting = resting if secure is None or secure.suffices(awake, self._job.quorum) else frozenset()
         sent = standing.model
         gathered = await (self._gather(number, sent) if secure is None else self._sum(secure, number, sent))
         measured = Measured()
@@ -121,7 +126,7 @@ class Coordinator:
             contribute=lambda worker: self._contribute(worker, number, model),
             asking=self._asking(),
             fold=self._strategy.fold if self._noising is None else self._noising.fold,
-            factors=(chosen := job.chosen(number, workers)).factors,
+            factors=(chosen := job.chosen(number, _awake(self._members.connected, self._resting))).factors,
             pacing=self._pacing(),
             back=self._back,
         )
@@ -139,7 +144,7 @@ class Coordinator:
         order = self._training(number, model, seed=0)  # in a sum each worker draws its own
 
         def sampled(workers: tuple[WorkerName, ...]) -> Sequence[WorkerName]:
-            return job.chosen(number, workers).workers
+            return job.chosen(number, _awake(workers, self._resting)).workers
 
         asked = Asked(order, job.changed, job.quorum, job.deadline_seconds, sampled)
         summed = await secure.ask(asked, lambda worker: self._offering.ready(worker, job.training))
@@ -199,12 +204,13 @@ class Coordinator:
         job = self._job
         self._asked.pop(worker, None)
         connection = self._asked[worker] = self._offering.connection(worker)
-        await self._offering.offer(connection, job.training)
-        order = self._training(number, model, seed=job.worker_seed(number, worker))
-        try:
-            reply = await connection.ask(order, timeout_seconds=job.deadline_seconds)
-        except WorkerRefused as refusal:
-            raise with_metrics(refusal, job.training_metrics) from None
+        with about(worker=worker, round=number):
+            await self._offering.offer(connection, job.training)
+            order = self._training(number, model, seed=job.worker_seed(number, worker))
+            try:
+                reply = await connection.ask(order, timeout_seconds=job.deadline_seconds)
+            except WorkerRefused as refusal:
+                raise with_metrics(refusal, job.training_metrics) from None
         if not isinstance(reply, Update):
             raise WireError(f"it answered a training request with a {type(reply).__name__}")
         return reply
@@ -232,6 +238,10 @@ class Coordinator:
     async def _back(self, worker: WorkerName) -> None:
         """Return when a worker that was lost in this round is connected again."""
         await self._members.wait_for_another(worker, self._asked.get(worker))
+
+
+def _awake(workers: Iterable[WorkerName], resting: frozenset[WorkerName]) -> tuple[WorkerName, ...]:
+    return tuple(worker for worker in workers if worker not in resting)
 
 
 def _folded(strategy: Strategy, mean: TensorSet, weight: float = 1.0) -> Gathering:

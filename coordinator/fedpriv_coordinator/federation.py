@@ -25,7 +25,7 @@ from fedpriv.learning.strategies import Strategy, checked_strategy
 from fedpriv.privacy.modes import Mode
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.reach import Reachable
-from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.credentials import CredentialsSource
 from fedpriv.transport.runtime import Running, runtime
 from fedpriv.wire.messages import Announcement
 from fedpriv_coordinator.coordinator import Coordinator
@@ -75,7 +75,7 @@ class Federation:
         cls,
         address: str,
         *,
-        credentials: Credentials,
+        credentials: CredentialsSource,
         workers: Sequence[str],
         wait_seconds: float = 300.0,
         on_note: Callable[[str], None] | None = None,
@@ -98,7 +98,7 @@ class Federation:
         self._members = Membership([WorkerName(name) for name in workers], returning=True)
         self._rounds = RoundsOf(self._members, (), self._clock)
         note = on_note or _silent
-        self._evidence = evidence_of(state, credentials.peer.name, self._clock, note)
+        self._evidence = evidence_of(state, credentials.current().peer.name, self._clock, note)
         if on_message is not None:
             self._evidence.tell_of_messages(on_message)
         self._lobby, self._looking, self._summed = None, None, ()

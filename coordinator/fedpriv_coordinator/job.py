@@ -69,6 +69,10 @@ class Job:
         """Return which of `workers` a round asks, the same at every replay."""
         return self.sampling.choose(workers, seed=self.seed, round_number=round_number)
 
+    def suffices(self, workers: int) -> bool:
+        """Return whether a round can reach its quorum with so many workers to draw from."""
+        return self.sampling.least(workers) >= self.quorum if workers else False
+
     def worker_seed(self, round_number: int, worker: WorkerName) -> int:
         """Return the seed of one worker's row order in one round: 63 bits, the same at every replay."""
         seed = canonical.digest("fedpriv/seed/v1", self.seed, self.dataset, round_number, worker)

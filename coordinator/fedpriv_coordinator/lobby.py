@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fedpriv.clock import Clock
 from fedpriv.errors import FedprivError, PeerLost
 from fedpriv.remote.connection import Connection
-from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.credentials import CredentialsSource
 from fedpriv.transport.hello import Side
 from fedpriv.transport.link import OpenLink, RawLink
 from fedpriv.transport.listen import Listener
@@ -25,7 +25,7 @@ class Lobby:
     def __init__(
         self,
         address: str,
-        credentials: Credentials,
+        credentials: CredentialsSource,
         members: Membership,
         note: Callable[[str], None],
         evidence: Evidence,

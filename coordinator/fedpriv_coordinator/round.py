@@ -7,8 +7,8 @@
 It promises that a round always ends, at its deadline at the latest; that it is complete exactly when at least
 `quorum` updates were folded; and that updates are folded in order of worker name, whatever order they arrive in,
 so that the next model does not depend on who was fastest. Where lost workers can come back, one that does is asked
-again, and the round waits for them as long as it lacks its quorum. It holds no tensor, opens no link and reads no
-clock: messages come in as events, what to do goes out as actions, and `coordinator` does it.
+again, a few times, and the round waits for them as long as it lacks its quorum. It holds no tensor, opens no link and
+reads no clock: messages come in as events, what to do goes out as actions, and `coordinator` does it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from typing import Literal, TypeAlias
 
 from fedpriv.errors import counted
 from fedpriv.ids import WorkerName
+
+MAXIMUM_RETURNS = 3
+"""So often may a worker be lost and come back within one round before nobody waits for it."""
 
 Cause: TypeAlias = Literal["lost", "refused", "rejected", "late"]
 """Why a worker did not contribute: gone, unwilling, unusable, or too slow."""
@@ -125,7 +128,7 @@ class Selecting:
 class Collecting:
     """Updates are under way. The five sets are disjoint; together they are all workers that were asked.
 
-    Who is `lost` may still come back; who is `left` is out of this round for good.
+    Who is `lost` may still come back; who is `left` is out of this round for good. `returns` names each return.
     """
 
     terms: Terms
@@ -135,6 +138,7 @@ class Collecting:
     folded: tuple[WorkerName, ...] = ()
     lost: frozenset[WorkerName] = frozenset()
     left: frozenset[WorkerName] = frozenset()
+    returns: tuple[WorkerName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +191,13 @@ def _while_collecting(state: Collecting, event: Event) -> Step:
     match event:
         case Arrived(worker) if worker in state.waiting:
             return _settle(replace(state, waiting=state.waiting - {worker}, arrived=state.arrived | {worker}))
-        case Failed(worker, "lost", reason) if worker in state.waiting and state.terms.returning:
+        case Failed(worker, "lost", reason) if worker in state.waiting and _may_return(state, worker):
             after, actions = _settle(replace(state, waiting=state.waiting - {worker}, lost=state.lost | {worker}))
             return after, (Leave(worker, "lost", reason), *actions)
         case Returned(worker) if worker in state.lost:
-            return replace(state, waiting=state.waiting | {worker}, lost=state.lost - {worker}), (Ask(worker),)
+            again = (*state.returns, worker)
+            back = replace(state, waiting=state.waiting | {worker}, lost=state.lost - {worker}, returns=again)
+            return back, (Ask(worker),)
         case Failed(worker, cause, reason) if worker in state.waiting:
             return _leave(state, frozenset({worker}), cause, reason)
         case Tick(now) if now >= state.deadline:
@@ -199,6 +205,10 @@ def _while_collecting(state: Collecting, event: Event) -> Step:
             return _leave(for_good, state.waiting, "late", f"no update within {state.terms.deadline_seconds:g} s")
         case Begin() | Arrived() | Failed() | Returned() | Tick():
             return state, ()  # said twice, too late, or not asked
+
+
+def _may_return(state: Collecting, worker: WorkerName) -> bool:
+    return state.terms.returning and state.returns.count(worker) < MAXIMUM_RETURNS
 
 
 def _leave(state: Collecting, workers: frozenset[WorkerName], cause: Cause, reason: str) -> Step:

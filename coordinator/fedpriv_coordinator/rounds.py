@@ -6,6 +6,7 @@ the same round again, under the same request numbers, and the workers answer wit
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +20,10 @@ from fedpriv_coordinator.experiment import RoundRecord
 from fedpriv_coordinator.job import Job, load_tensors
 from fedpriv_coordinator.journal import FINISHED, RunFolder, Saved
 from fedpriv_coordinator.membership import Membership
+from fedpriv_coordinator.resting import IN_A_ROW, resting
 from fedpriv_coordinator.telling import why_each
+
+log = logging.getLogger("fedpriv.coordinator")
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 MAXIMUM_ABANDONED = 3
@@ -98,7 +102,7 @@ def train(
         for number in range(done + 1, job.rounds + 1):
             standing = Standing(setting, reached.model, reached.memory)
             _assemble(coordinator.needed, members, number, job, watch.note)
-            concluded = _round(coordinator, number, reached, standing, job)
+            concluded = _round(coordinator, members, number, reached, standing, job)
             record = replace(concluded.record, metrics=watch.measure(concluded))
             history = replace(reached.history, rounds=(*reached.history.rounds, record))
             reached = replace(
@@ -131,9 +135,14 @@ def _assemble(needed: int, members: Membership, number: int, job: Job, note: Cal
         raise RoundAbandoned(f"round {number} cannot begin: {loss}") from None
 
 
-def _round(coordinator: Coordinator, number: int, course: Saved, standing: Standing, job: Job) -> Concluded:
+def _round(
+    coordinator: Coordinator, members: Membership, number: int, course: Saved, standing: Standing, job: Job
+) -> Concluded:
     """Run one round and return how it ended; raise where it was abandoned and no other would be better."""
-    concluded = runtime.run(coordinator.run_round(number, standing))
+    rested = resting(course.history.rounds, tuple(members.connected), job.suffices)
+    if rested:
+        log.warning("round %d does not ask %s: lost in %d rounds in a row", number, ", ".join(sorted(rested)), IN_A_ROW)
+    concluded = runtime.run(coordinator.run_round(number, standing, rested))
     if concluded.abandoned:
         _end_if_hopeless((*course.history.rounds, concluded.record), concluded, job)
     return concluded

@@ -19,6 +19,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from fedpriv.cli import logs
 from fedpriv.cli.stopping import TERMINATED, Terminated, terminable
 from fedpriv.cli.terminal import harmless
 from fedpriv.errors import FedprivError
@@ -42,11 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code; a refusal is one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbose = "--verbose" in words or bool(os.environ.get("FEDPRIV_DEBUG"))
-    if verbose:
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    as_json = "--log-json" in words
+    if verbose or as_json:
+        logs.configure(as_json=as_json, level=logging.DEBUG if verbose else logging.INFO)
     try:
         with terminable():
-            app(args=[word for word in words if word != "--verbose"], prog_name="fedpriv")
+            app(args=[word for word in words if word not in ("--verbose", "--log-json")], prog_name="fedpriv")
     except FedprivError as error:
         _fail(str(error), error.exit_code, traced=verbose)
     except KeyboardInterrupt:
@@ -65,7 +67,10 @@ def _fail(message: str, code: int, *, traced: bool) -> NoReturn:
     if traced:
         traceback.print_exc()
     lines = "\n".join(map(harmless, message.split("\n")))  # a message can quote a file's name, or what a peer wrote
-    print(f"fedpriv: error: {lines}", file=sys.stderr)  # noqa: T201 - this is the command line
+    if logs.are_json():
+        logging.getLogger("fedpriv").error(message)
+    else:
+        print(f"fedpriv: error: {lines}", file=sys.stderr)  # noqa: T201 - this is the command line
     sys.exit(code)
 
 
@@ -82,8 +87,9 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show logs, and where an error was raised.")] = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Logs as one JSON object a line, on stderr.")] = False,
 ) -> None:
-    """Declare the options of the command itself; `main` takes --verbose wherever it stands."""
+    """Declare the options of the command itself; `main` takes --verbose and --log-json wherever they stand."""
 
 
 @app.command()
@@ -142,6 +148,23 @@ def worker_init(
     command.init(folder, name)
 
 
+@worker.command("join")
+def worker_join(
+    token: Annotated[str, typer.Argument(help="The line that `fedpriv certs join-token` printed.")],
+    *,
+    coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="Whom the worker will dial.")],
+    registrar: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Who answers.", show_default="as the token says, or port 7444 there"),
+    ] = "",
+    folder: Annotated[Path | None, typer.Option(help="Where it is written.", show_default="here")] = None,
+) -> None:
+    """Make a key, get a certificate for it with a token, and write worker.toml; nothing may leave yet."""
+    from fedpriv.cli import joining as command  # noqa: PLC0415 - imported when it runs, as every other
+
+    command.join_worker(token, coordinator, registrar, folder)
+
+
 @worker.command("start")
 def worker_start(
     config: Annotated[Path, typer.Option(help="The worker's TOML file.")] = Path("worker.toml"),
@@ -188,6 +211,32 @@ def run_job(
     from fedpriv.cli import run as command  # noqa: PLC0415 - brings torch
 
     command.run(job, resume, as_json)
+
+
+@app.command("doctor")
+def doctor(
+    *,
+    config: Annotated[Path | None, typer.Option(help="A worker's TOML file.", show_default="worker.toml here")] = None,
+    job: Annotated[Path | None, typer.Option(help="A job's TOML file.")] = None,
+    to: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A worker that listens, for researchers.")] = None,
+    credentials: Annotated[Path | None, typer.Option(help="With --to: the folder of our certificate.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Check versions, disk, certificate, name, proxy, port, TLS and clock, and say how to mend what fails."""
+    from fedpriv.cli import doctor as command  # noqa: PLC0415 - imported when it runs, as every other
+
+    command.doctor(config, job, to, credentials, as_json=as_json)
+
+
+@app.command("health")
+def health(
+    at: Annotated[str, typer.Argument(metavar="HOST:PORT", help="[operations] health of a process on this machine.")],
+    service: Annotated[str, typer.Option(help='"" is the process, fedpriv.link whether it has a link.')] = "",
+) -> None:
+    """Ask a process whether it serves; exit code 0 if so, 5 if not: for containers and scripts."""
+    from fedpriv.cli import health as command  # noqa: PLC0415 - imported when it runs, as every other
+
+    command.health(at, service)
 
 
 @app.command("attack")

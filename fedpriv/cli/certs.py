@@ -1,5 +1,7 @@
 """`fedpriv certs`: an authority in a folder and the certificates that it issues; an administrator and its rosters.
 
+Tokens, the registrar and revocation are in `registry`.
+
 Whoever holds the authority's key decides who is a worker and who a coordinator; it stays on one machine, offline if
 possible. The administrator decides who counts in sums, with a key of its own: who runs the authority cannot add
 workers to a roster. Nothing that exists is overwritten but a roster, by a later version of it.
@@ -15,15 +17,15 @@ from typing import Annotated
 
 import typer
 
+from fedpriv.cli import registry
 from fedpriv.entropy import SystemEntropy
 from fedpriv.errors import CredentialsError, UsageError
-from fedpriv.ids import WorkerName, checked_name
+from fedpriv.ids import Role, WorkerName, checked_name
 from fedpriv.secagg.keys import key_text
 from fedpriv.secagg.roster import Member, Roster
 from fedpriv.storage.files import make_folder
 from fedpriv.storage.rosters import ROSTER, SignedRoster, key_of, load_identity, load_roster, made_identity
 from fedpriv.transport.authority import Authority
-from fedpriv.wire.messages import Role
 
 ADMINISTRATOR_KEY, ADMINISTRATOR_PUBLIC = "administrator.key", "administrator.pub"
 
@@ -33,6 +35,11 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command("join-token")(registry.join_token)
+app.command("serve")(registry.serve)
+app.command("list")(registry.show)
+app.command("revoke")(registry.revoke)
 
 
 @app.command("ca")
@@ -69,7 +76,9 @@ def issue(
         )
     authority = Authority.load(ca)
     hosts = tuple(host) if host else ("localhost", "127.0.0.1")
-    authority.issue(name, role, hosts=hosts, days=days).save(folder)
+    credentials = authority.issue(name, role, hosts=hosts, days=days)
+    registry.record(ca, credentials)  # before anybody has it, so that it can be revoked
+    credentials.save(folder)
     typer.echo(folder / "certificate.pem")
 
 

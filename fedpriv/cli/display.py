@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from fedpriv.cli import logs
 from fedpriv_coordinator.experiment import LedgerSummary, RoundRecord, size_text
 from fedpriv_coordinator.telling import MORE_CLIP
 
@@ -98,7 +99,10 @@ class RoundDisplay:
             yield f"round {record.number} abandoned: {record.reason or 'no reason given'}"
 
     def _print(self, line: Text) -> None:
-        self._console.print(line, soft_wrap=True)
+        if logs.are_json():
+            logs.say(line.plain)
+        else:
+            self._console.print(line, soft_wrap=True)
 
 
 def egress_table(ledgers: Sequence[LedgerSummary], stream: TextIO | None = None) -> None:

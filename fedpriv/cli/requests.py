@@ -16,11 +16,10 @@ from rich.table import Table
 
 from fedpriv.cli.asking import ask, place_of, say
 from fedpriv.cli.audit.printing import console, harmless, print_json, printable, time_text
+from fedpriv.cli.durations import seconds_of
 from fedpriv.errors import UsageError
 from fedpriv.legible import quoted
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, context_settings=_CONTEXT)
@@ -260,14 +259,6 @@ def _approval(approval: dict[str, Any]) -> str:
 
 def _time(seconds: float) -> str:
     return time_text(int(seconds * 1000), fraction=False)
-
-
-def seconds_of(text: str) -> float:
-    """Return the seconds in a duration such as 90m, 12h, 7d; raise `UsageError` for anything else."""
-    match = _DURATION.fullmatch(text.strip().lower())
-    if match is None:
-        raise UsageError(f"--expires {text!r:.40} is no duration; write a number and s, m, h, d or w, such as 7d")
-    return float(int(match[1]) * _SECONDS[match[2]])
 
 
 def _table(*columns: str) -> Table:

@@ -15,9 +15,12 @@ from pathlib import Path
 
 from fedpriv.cli.display import RoundDisplay
 from fedpriv.cli.stopping import TERMINATED, Terminated
+from fedpriv.cli.watching import watched_run
 from fedpriv.clock import Clock, SystemClock
 from fedpriv.errors import FedprivError, UsageError
-from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.credentials import CredentialsSource
+from fedpriv.transport.renewal import kept_fresh
+from fedpriv.transport.rotation import CredentialFiles, CredentialPaths
 from fedpriv_coordinator.config import Code, JobConfig, load_code, load_job
 from fedpriv_coordinator.experiment import Result, RoundRecord
 from fedpriv_coordinator.federation import Federation
@@ -97,10 +100,11 @@ def run(job: Path, resume: Path | None, as_json: bool) -> None:  # noqa: FBT001 
     """Train as JOB.toml says and save the run; with `resume`, go on after the last whole round of that folder."""
     config = load_job(job)
     code = load_code(config)
-    credentials = Credentials.from_files(ca=config.tls.ca, certificate=config.tls.certificate, key=config.tls.key)
+    credentials = CredentialFiles(CredentialPaths(config.tls.ca, config.tls.certificate, config.tls.key))
     folder = config.run_folder(SystemClock().now()) if resume is None else resume
     reached = _checked(folder, job, resuming=resume is not None)
-    with RoundDisplay(config.rounds, title=config.name) as display:
+    beside = kept_fresh(credentials, config.tls.registrar), watched_run(config.operations, config.state, credentials)
+    with beside[0], beside[1], RoundDisplay(config.rounds, title=config.name) as display:
         if reached:
             display.note(f"the run is kept in {folder}; going on after round {reached}")
         progress = Progress(display, folder, reached)
@@ -133,7 +137,7 @@ def _checked(folder: Path, job: Path, *, resuming: bool) -> int:
 def _train(
     config: JobConfig,
     code: Code,
-    credentials: Credentials,
+    credentials: CredentialsSource,
     folder: Path,
     display: RoundDisplay,
     progress: Progress,

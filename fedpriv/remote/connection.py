@@ -21,7 +21,7 @@ from fedpriv.ids import PeerName, WorkerName
 from fedpriv.remote.recording import Hearing, Record, Recorder
 from fedpriv.sealed import Envelope
 from fedpriv.secagg.messages import FromCoordinator, FromWorker
-from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.credentials import CredentialsSource
 from fedpriv.transport.hello import TIMEOUT_SECONDS, Side, greet
 from fedpriv.transport.link import Link
 from fedpriv.wire.codec import encode, kind_of
@@ -161,7 +161,7 @@ class Connection:
         cls,
         link: Link[Envelope],
         side: Side,
-        credentials: Credentials,
+        credentials: CredentialsSource,
         *,
         name: str | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
@@ -191,7 +191,7 @@ class Connection:
             await link.close()
             raise
         _count(received, announcement, envelope)
-        return cls(link, credentials.peer.name, announcement, received, record)
+        return cls(link, credentials.current().peer.name, announcement, received, record)
 
     @property
     def is_open(self) -> bool:

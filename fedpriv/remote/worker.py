@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedpriv.ids import PeerName, WorkerName
 from fedpriv.remote.connection import Connection
 from fedpriv.remote.holder import Holder
-from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.credentials import CredentialsSource
 from fedpriv.transport.dial import dial
 from fedpriv.transport.hello import Side
 from fedpriv.transport.link import OpenLink
@@ -16,7 +16,7 @@ from fedpriv.wire.messages import Announcement
 class RemoteWorker(Holder):
     """A worker whose identity the handshake proved; dials again when its link was lost."""
 
-    def __init__(self, address: str, credentials: Credentials, connection: Connection) -> None:
+    def __init__(self, address: str, credentials: CredentialsSource, connection: Connection) -> None:
         self.address = address
         self._credentials = credentials
         self._connection = connection
@@ -43,12 +43,12 @@ class RemoteWorker(Holder):
         return f"<RemoteWorker {self.name} at {self.address}>"
 
 
-def connect(address: str, *, credentials: Credentials) -> RemoteWorker:
+def connect(address: str, *, credentials: CredentialsSource) -> RemoteWorker:
     """Return the worker that listens at "host:port"; raise `PeerLost` or `CredentialsError` saying what to mend."""
     connection = runtime.run(_open(address, credentials, None))
     return RemoteWorker(address, credentials, connection)
 
 
-async def _open(address: str, credentials: Credentials, name: str | None) -> Connection:
+async def _open(address: str, credentials: CredentialsSource, name: str | None) -> Connection:
     raw = await dial(address, credentials)
     return await Connection.open(OpenLink(raw), Side.DIALER, credentials, name=name)

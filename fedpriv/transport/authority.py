@@ -1,12 +1,13 @@
 """An authority that issues certificates: a federation's own, kept in a folder, or one that dies with the process.
 
-It issues; it keeps no list of what it issued, and revokes nothing.
+It issues and it signs revocation lists; what was issued and who is revoked, the register beside it keeps
+(`storage.register`).
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -15,12 +16,13 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedpriv.errors import CredentialsError
-from fedpriv.ids import checked_name
+from fedpriv.ids import Role, checked_name
 from fedpriv.transport import credentials as c
-from fedpriv.wire.messages import Role
+from fedpriv.transport.revocation import signed_list
 
 _CLOCK_SKEW = timedelta(minutes=5)
 _LOCAL_HOSTS = ("localhost", "127.0.0.1")
@@ -70,15 +72,29 @@ class Authority:
         days: int = 365,
         now: float | None = None,
     ) -> c.Credentials:
-        """Return credentials for `name` in `role`, reachable as `hosts` (names or IP addresses)."""
+        """Return credentials for `name` in `role`, reachable as `hosts` (names or IP addresses), with a new key."""
         key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self.certify(key.public_key(), name, role, hosts=hosts, days=days, now=now)
+        return c.Credentials((certificate,), key, (self.certificate,), c.peer_of(certificate))
+
+    def certify(
+        self,
+        key: ec.EllipticCurvePublicKey,
+        name: str,
+        role: Role,
+        *,
+        hosts: Sequence[str] = _LOCAL_HOSTS,
+        days: int = 365,
+        now: float | None = None,
+    ) -> x509.Certificate:
+        """Return a certificate for whoever holds the private half of `key`."""
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, checked_name(role.value, name))])
         names: list[x509.GeneralName] = [
             x509.DNSName(name),
             x509.UniformResourceIdentifier(c.ROLE_PREFIX + role.value),
             *(_host(host) for host in hosts if host != name),
         ]
-        builder = _builder(subject, self.certificate.subject, key.public_key(), days=days, now=now)
+        builder = _builder(subject, self.certificate.subject, key, days=days, now=now)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(authority=False), critical=True)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -86,9 +102,17 @@ class Authority:
         builder = builder.add_extension(issuer, critical=False)
         both = x509.ExtendedKeyUsage((ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH))
         builder = builder.add_extension(both, critical=False)
-        certificate = builder.sign(self.key, hashes.SHA256())
-        peer = c.peer_of(certificate)
-        return c.Credentials((certificate,), key, (self.certificate,), peer)
+        return builder.sign(self.key, hashes.SHA256())
+
+    def revoke(self, serials: Mapping[int, float], number: int, *, now: float) -> bytes:
+        """Return revocation list `number` in PEM: every serial number, and Unix seconds from which it holds."""
+        builder = signed_list(self.certificate.subject, self.key, serials, number, now=now)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The SHA-256 of the certificate, by which others pin it."""
+        return self.certificate.fingerprint(hashes.SHA256())
 
 
 @cache

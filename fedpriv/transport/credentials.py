@@ -2,7 +2,8 @@
 
 Keys are ECDSA P-256, because grpcio refuses Ed25519 certificates. A certificate's common name and DNS name are the
 peer's name, its role stands in the URI `urn:fedpriv:role:<role>`. Every error says which file or field is wrong and
-what to do about it. Private keys never print, and are written for their owner's eyes only. Revocation is not here.
+what to do about it. Private keys never print, and are written for their owner's eyes only. Whom the authority revoked,
+the file revoked.pem beside ca.pem says, if there is one (`revocation`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -19,25 +21,42 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from fedpriv.clock import in_words
 from fedpriv.errors import CredentialsError, HandshakeFailed, UsageError
-from fedpriv.ids import PeerName, checked_name
+from fedpriv.ids import PeerName, Role, checked_name
 from fedpriv.transport.link import Peer
-from fedpriv.wire.messages import Role
+from fedpriv.transport.revocation import NOBODY, REVOKED, Revoked, load_revoked
 
 ROLE_PREFIX = "urn:fedpriv:role:"
 MAXIMUM_DEPTH = 2
 SIGNATURE = ec.ECDSA(hashes.SHA256())
 
 
+class CredentialsSource(Protocol):
+    """What a process proves itself with at each moment; asked anew for each connection, from any thread."""
+
+    def current(self) -> Credentials:
+        """Return the credentials to use now."""
+        ...
+
+
 @dataclass(frozen=True)
 class Credentials:
-    """A valid chain (leaf first), the key of its leaf, and the authorities to check others against."""
+    """A valid chain (leaf first), the key of its leaf, and the authorities to check others against.
+
+    `revoked` is whom those authorities take back; as a `CredentialsSource` it stays what it is.
+    """
 
     chain: tuple[x509.Certificate, ...] = field(repr=False)
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     authorities: tuple[x509.Certificate, ...] = field(repr=False)
     peer: Peer
     """Who these credentials prove their holder to be."""
+    revoked: Revoked = NOBODY
+
+    def current(self) -> Credentials:
+        """Return these."""
+        return self
 
     @classmethod
     def load(
@@ -66,8 +85,9 @@ class Credentials:
         now: float | None = None,
     ) -> Credentials:
         """Return the credentials in three PEM files; raise `CredentialsError` unless usable, as `name` in `role`."""
-        chain = read_certificates(Path(certificate))
-        credentials = cls.of(chain, read_key(Path(key)), read_certificates(Path(ca)), now=now)
+        chain, authorities = read_certificates(Path(certificate)), read_certificates(Path(ca))
+        revoked = load_revoked(Path(ca).with_name(REVOKED), authorities)
+        credentials = cls.of(chain, read_key(Path(key)), authorities, revoked=revoked, now=now)
         peer = credentials.peer
         if name is not None and peer.name != name:
             raise CredentialsError(
@@ -88,16 +108,17 @@ class Credentials:
         key: ec.EllipticCurvePrivateKey,
         authorities: Sequence[x509.Certificate],
         *,
+        revoked: Revoked = NOBODY,
         now: float | None = None,
     ) -> Credentials:
         """Return credentials of parts in memory; raise `CredentialsError` if they do not belong together or expired."""
         if chain[0].public_key() != key.public_key():
             raise CredentialsError("the key does not belong to the certificate; use the two that were issued together")
         try:
-            peer = identify(chain, authorities, now=now)
+            peer = identify(chain, authorities, revoked=revoked, now=now)
         except HandshakeFailed as error:
             raise CredentialsError(f"our own certificate cannot be used: {error}") from None
-        return cls(tuple(chain), key, tuple(authorities), peer)
+        return cls(tuple(chain), key, tuple(authorities), peer, revoked)
 
     @classmethod
     def throwaway(cls, name: str, role: Role) -> Credentials:
@@ -140,7 +161,11 @@ class Credentials:
 
 
 def identify(
-    chain: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate], *, now: float | None = None
+    chain: Sequence[x509.Certificate],
+    authorities: Sequence[x509.Certificate],
+    *,
+    revoked: Revoked = NOBODY,
+    now: float | None = None,
 ) -> Peer:
     """Return whom `chain` (leaf first) names; raise `HandshakeFailed` unless `authorities` vouch for it now."""
     moment = datetime.now(UTC) if now is None else datetime.fromtimestamp(now, UTC)
@@ -158,6 +183,11 @@ def identify(
             f"the certificate of {peer.name!r} was not issued by an authority that we trust; "
             "both sides need the same ca.pem"
         ) from None
+    if (since := revoked.since(chain)) is not None:
+        raise HandshakeFailed(
+            f"the certificate of {peer.name!r} was revoked at {since:%Y-%m-%d %H:%M} UTC; if that was a mistake, ask "
+            "whoever runs the authority for another one (fedpriv certs join-token)"
+        )
     return peer
 
 
@@ -193,13 +223,16 @@ def _check_dates(certificate: x509.Certificate, moment: datetime) -> None:
     name = _common_name(certificate)
     if moment > certificate.not_valid_after_utc:
         raise HandshakeFailed(
-            f"the certificate of {name!r} expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; "
-            "issue a new one (fedpriv certs issue)"
+            f"the certificate of {name!r} expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, "
+            f"{in_words((moment - certificate.not_valid_after_utc).total_seconds())} ago by this machine's clock; "
+            "issue a new one (fedpriv certs issue or join-token)"
         )
     if moment < certificate.not_valid_before_utc:
         raise HandshakeFailed(
             f"the certificate of {name!r} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
-            f"and it is {moment:%Y-%m-%d %H:%M} here; check the clocks of both machines"
+            f"and it is {moment:%Y-%m-%d %H:%M} here, "
+            f"{in_words((certificate.not_valid_before_utc - moment).total_seconds())} too early; "
+            "set the clock of whichever machine is wrong (timedatectl set-ntp true)"
         )
 
 
@@ -225,8 +258,8 @@ def _role(leaf: x509.Certificate, name: str) -> Role:
         roles = []
     if len(roles) != 1:
         raise HandshakeFailed(
-            f"the certificate of {name!r} does not name itself and one role of worker, coordinator, researcher; "
-            "issue one with fedpriv certs issue"
+            f"the certificate of {name!r} does not name itself and one role of "
+            f"{', '.join(role.value for role in Role)}; issue one with fedpriv certs issue"
         )
     return roles[0]
 

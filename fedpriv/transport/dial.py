@@ -7,21 +7,36 @@ we expect. That proves a certificate for an address; who the peer is, the signed
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
+from secrets import SystemRandom
 
 import grpc
 
-from fedpriv.errors import HandshakeFailed, NotTrusted, PeerLost, UsageError
-from fedpriv.transport.credentials import Credentials
-from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, WELCOME, Stream, StreamLink
+from fedpriv.errors import HandshakeFailed, NotTrusted, PeerLost
+from fedpriv.transport.credentials import CredentialsSource
+from fedpriv.transport.proxy import proxy_for, split_address
+from fedpriv.transport.software import mismatch
+from fedpriv.transport.stream import (
+    CLOCK_KEY,
+    COMMON_OPTIONS,
+    METHOD,
+    SERVICE,
+    SOFTWARE_KEY,
+    WELCOME,
+    Stream,
+    StreamLink,
+    Welcome,
+)
 from fedpriv.wire.framing import FRAME_BYTES
 
 TIMEOUT_SECONDS = 20.0
 FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = 2.5
+"""So that whoever dials is back within three seconds of the other side, however long that was away."""
+LONGEST_REST_SECONDS = 30.0
+"""Of a dialler that is sent away or not trusted, again and again."""
 
-_LOOPBACK = ("localhost:", "127.", "[::1]:")
+_SYSTEM = SystemRandom()
 _SAME_AUTHORITY = "both sides need the same ca.pem"
 _UNTRUSTED = "ended the connection during the TLS handshake; it may not trust our certificate: " + _SAME_AUTHORITY
 _REFUSALS: Sequence[tuple[str, type[PeerLost], str]] = (
@@ -46,7 +61,7 @@ _REFUSALS: Sequence[tuple[str, type[PeerLost], str]] = (
 
 async def dial(
     address: str,
-    credentials: Credentials,
+    credentials: CredentialsSource,
     *,
     expected_name: str | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
@@ -56,20 +71,22 @@ async def dial(
 
     Raise `PeerLost` if nobody answers, `HandshakeFailed` if one side does not accept the other's certificate.
     """
-    _check_address(address)
+    host, _ = split_address(address)
+    own = credentials.current()
     channel = grpc.aio.secure_channel(
         address,
-        grpc.ssl_channel_credentials(credentials.authorities_pem, credentials.key_pem, credentials.chain_pem),
-        options=_options(address, expected_name),
+        grpc.ssl_channel_credentials(own.authorities_pem, own.key_pem, own.chain_pem),
+        options=_options(host, expected_name),
     )
     try:
         async with asyncio.timeout(timeout_seconds):
             call = channel.stream_stream(f"/{SERVICE}/{METHOD}", None, None)(None)
-            await _welcomed(address, call)
+            welcome = await _welcomed(address, call)
     except TimeoutError:
         await channel.close(None)
         raise PeerLost(
-            f"nothing answered at {address} within {timeout_seconds:g} s; check address and network"
+            f"nothing answered at {address} within {timeout_seconds:g} s; check the address, and ask the firewall's "
+            f"owner to allow outgoing TCP from this machine to {address}"
         ) from None
     except grpc.aio.AioRpcError as error:
         await channel.close(None)
@@ -77,24 +94,25 @@ async def dial(
     except BaseException:
         await channel.close(None)
         raise
-    return StreamLink(_stream(channel, call), whom=expected_name or address, frame_bytes=frame_bytes)
+    return StreamLink(_stream(channel, call), whom=expected_name or address, frame_bytes=frame_bytes, welcome=welcome)
 
 
 async def dial_with_retry(
     address: str,
-    credentials: Credentials,
+    credentials: CredentialsSource,
     *,
     expected_name: str | None = None,
     on_wait: Callable[[int, float, str], None],
     attempts: int | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    jitter: Callable[[], float] = random.random,
+    jitter: Callable[[], float] = _SYSTEM.random,
 ) -> StreamLink:
     """Dial until it works, at most `attempts` times; before each pause call `on_wait(attempt, seconds, reason)`.
 
-    Pauses double up to `LONGEST_PAUSE_SECONDS`; each is shortened by up to half, so that many workers do not come back
-    in step. A listener's certificate that we do not accept raises `NotTrusted` at once: waiting does not mend it. Any
-    other end, during TLS too, may be a restart, a proxy or a port that will be fedpriv's, and is tried again.
+    Pauses are drawn from nothing up to a bound that doubles to `LONGEST_PAUSE_SECONDS` (full jitter), so that many
+    workers do not come back in step. A listener's certificate that we do not accept raises `NotTrusted` at once:
+    waiting does not mend it. Any other end, during TLS too, may be a restart, a proxy or a port that will be fedpriv's,
+    and is tried again.
     """
     attempt = 0
     while True:
@@ -106,17 +124,28 @@ async def dial_with_retry(
         except PeerLost as error:
             if attempt == attempts:
                 raise
-            longest = min(FIRST_PAUSE_SECONDS * 2 ** min(attempt - 1, 16), LONGEST_PAUSE_SECONDS)
-            seconds = longest * (1 - jitter() / 2)
+            seconds = jitter() * min(FIRST_PAUSE_SECONDS * 2 ** min(attempt - 1, 16), LONGEST_PAUSE_SECONDS)
             on_wait(attempt, seconds, str(error))
             await sleep(seconds)
 
 
-async def _welcomed(address: str, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
-    """Return when the listener has taken the stream in; raise if it ended it instead."""
+def drawn_pause(longest: float) -> float:
+    """Return a pause of 0 to `longest` seconds, drawn by the operating system."""
+    return longest * _SYSTEM.random()
+
+
+async def _welcomed(address: str, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> Welcome:
+    """Return what the listener says of itself when it has taken the stream in; raise if it ended it instead."""
     await call.wait_for_connection()
-    if WELCOME not in await call.initial_metadata():
+    said = await call.initial_metadata()
+    if WELCOME not in said:
         raise _refusal(address, await call.code(), await call.details())
+    clock = str(said.get(CLOCK_KEY, ""))
+    seconds = float(clock) if clock.isdecimal() and len(clock) < 16 else None
+    welcome = Welcome(str(said[WELCOME]), str(said.get(SOFTWARE_KEY, "")), seconds)
+    if (why := mismatch(welcome.protocol, welcome.software)) is not None:
+        raise HandshakeFailed(f"{address}: {why}")
+    return welcome
 
 
 def _stream(channel: grpc.aio.Channel, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> Stream:
@@ -135,19 +164,13 @@ def _stream(channel: grpc.aio.Channel, call: grpc.aio.StreamStreamCall[bytes, by
     return Stream(read=read, write=call.write, finish=call.done_writing, abort=abort)
 
 
-def _options(address: str, expected_name: str | None) -> list[tuple[str, int | str]]:
+def _options(host: str, expected_name: str | None) -> list[tuple[str, int | str]]:
     options = [*COMMON_OPTIONS, ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-    if address.startswith(_LOOPBACK):
-        options.append(("grpc.enable_http_proxy", 0))
+    proxy = proxy_for(host)
+    options.append(("grpc.enable_http_proxy", 0) if proxy is None else ("grpc.http_proxy", proxy.url))
     if expected_name is not None:
         options.append(("grpc.ssl_target_name_override", expected_name))
     return options
-
-
-def _check_address(address: str) -> None:
-    host, separator, port = address.rpartition(":")
-    if not (host and separator and port.isdecimal() and 0 < int(port) < 1 << 16):
-        raise UsageError(f"address {address!r} is not usable; write it as host:port, for example localhost:7443")
 
 
 def _refusal(address: str, code: grpc.StatusCode, details: str | None) -> PeerLost:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias, TypeVar
@@ -24,15 +24,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedpriv import canonical
 from fedpriv.entropy import Entropy, SystemEntropy
 from fedpriv.errors import FedprivError, HandshakeFailed, PeerLost
-from fedpriv.transport.credentials import SIGNATURE, Credentials, identify
+from fedpriv.transport.credentials import SIGNATURE, Credentials, CredentialsSource, identify
 from fedpriv.transport.link import Link, Peer
+from fedpriv.transport.software import SOFTWARE, mismatch
 from fedpriv.wire.bodies import NONCE_BYTES
 from fedpriv.wire.codec import decode
 from fedpriv.wire.messages import PROTOCOL, Hello, HelloProof, Message, Role
 
 TIMEOUT_SECONDS = 30.0
 _TAG = "fedpriv/hello/v1"
-_DRIVERS = frozenset({Role.COORDINATOR, Role.RESEARCHER})
+_ACCEPTED: Mapping[Role, frozenset[Role]] = {
+    Role.WORKER: frozenset({Role.COORDINATOR, Role.RESEARCHER}),
+    Role.COORDINATOR: frozenset({Role.WORKER}),
+    Role.RESEARCHER: frozenset({Role.WORKER}),
+}
+"""Who talks to whom over a link; a role that is not here talks to nobody."""
 
 Sent = TypeVar("Sent")
 
@@ -102,7 +108,7 @@ def advance(state: State, message: Message) -> tuple[State, tuple[Message, ...]]
 
 def accepted_roles(role: Role) -> frozenset[Role]:
     """Return whom a holder of `role` talks to: workers are driven, coordinators and researchers drive."""
-    return _DRIVERS if role is Role.WORKER else frozenset({Role.WORKER})
+    return _ACCEPTED.get(role, frozenset())
 
 
 def transcript(signer: Side, dialer: Hello, listener: Hello) -> bytes:
@@ -113,16 +119,17 @@ def transcript(signer: Side, dialer: Hello, listener: Hello) -> bytes:
 
 def _on_hello(state: AwaitingHello, theirs: Hello) -> tuple[State, tuple[Message, ...]]:
     terms = state.terms
-    if theirs.protocol != PROTOCOL:
-        raise HandshakeFailed(
-            f"the peer speaks protocol {theirs.protocol}, we speak {PROTOCOL}; install the same fedpriv on both sides"
-        )
+    if (why := mismatch(str(theirs.protocol), theirs.software)) is not None:
+        raise HandshakeFailed(why)
     if terms.tls_certificate is not None and terms.tls_certificate != theirs.certificates[0]:
         raise HandshakeFailed("the hello names another certificate than the TLS connection; somebody stands in between")
     chain, claimed = _identified(theirs.certificates, terms)
     if claimed.role not in terms.accepts:
-        accepted = " or ".join(sorted(role.value for role in terms.accepts))
-        raise HandshakeFailed(f"{claimed.name!r} is a {claimed.role.value}, but only a {accepted} is accepted here")
+        accepted = " or ".join(sorted(role.value for role in terms.accepts)) or "nobody"
+        raise HandshakeFailed(
+            f"{claimed.name!r} is a {claimed.role.value}, but only a {accepted} is accepted here; use a certificate of "
+            "that role (fedpriv certs issue --role)"
+        )
     if terms.name is not None and claimed.name != terms.name:
         raise HandshakeFailed(f"{claimed.name!r} answered where {terms.name!r} was expected; check the address")
     key = chain[0].public_key()
@@ -153,9 +160,10 @@ def _transcript(state: AwaitingProof, signer: Side) -> bytes:
 
 def _identified(certificates: tuple[bytes, ...], terms: Terms) -> tuple[list[x509.Certificate], Peer]:
     """Return the parsed chain and whom it names; whatever a stranger's certificate provokes is a failed handshake."""
+    own = terms.credentials
     try:
         chain = [x509.load_der_x509_certificate(certificate) for certificate in certificates]
-        return chain, identify(chain, terms.credentials.authorities, now=terms.now)
+        return chain, identify(chain, own.authorities, revoked=own.revoked, now=terms.now)
     except FedprivError:
         raise
     except Exception:  # noqa: BLE001 - the parser raises many kinds, and their text quotes the certificate
@@ -165,12 +173,12 @@ def _identified(certificates: tuple[bytes, ...], terms: Terms) -> tuple[list[x50
 async def greet(
     side: Side,
     link: Link[Sent],
-    credentials: Credentials,
+    credentials: CredentialsSource,
     seal: Callable[[Message], Sent],
     *,
     name: str | None = None,
     accepts: frozenset[Role] | None = None,
-    software: str = "",
+    software: str = SOFTWARE,
     entropy: Entropy | None = None,
     now: float | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
@@ -180,11 +188,11 @@ async def greet(
     `seal` turns each outgoing message into what this side's link sends. `name` is whom we expect, if anybody.
     Raise `HandshakeFailed` with the reason, `PeerLost` if the other side left or took over `timeout_seconds`.
     """
-    nonce = (entropy or SystemEntropy()).random_bytes(NONCE_BYTES)
+    nonce, own = (entropy or SystemEntropy()).random_bytes(NONCE_BYTES), credentials.current()
     terms = Terms(
-        credentials=credentials,
-        hello=Hello(credentials.chain_der, nonce, PROTOCOL, software),
-        accepts=accepted_roles(credentials.peer.role) if accepts is None else accepts,
+        credentials=own,
+        hello=Hello(own.chain_der, nonce, PROTOCOL, software),
+        accepts=accepted_roles(own.peer.role) if accepts is None else accepts,
         name=name,
         tls_certificate=link.raw.tls_certificate,
         now=time.time() if now is None else now,

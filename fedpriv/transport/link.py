@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from fedpriv.errors import HandshakeFailed
-from fedpriv.ids import PeerName
+from fedpriv.ids import PeerName, Role
 from fedpriv.sealed import Envelope, Sealed
 from fedpriv.wire.framing import MAXIMUM_MESSAGE_BYTES
-from fedpriv.wire.messages import Role
 
 Sent_contra = TypeVar("Sent_contra", contravariant=True)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -21,8 +22,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedpriv.errors import FedprivError, UsageError
-from fedpriv.transport.credentials import Credentials
-from fedpriv.transport.stream import COMMON_OPTIONS, METHOD, SERVICE, WELCOME, Stream, StreamLink
+from fedpriv.transport.credentials import Credentials, CredentialsSource
+from fedpriv.transport.software import SOFTWARE
+from fedpriv.transport.stream import (
+    CLOCK_KEY,
+    COMMON_OPTIONS,
+    METHOD,
+    SERVICE,
+    SOFTWARE_KEY,
+    WELCOME,
+    Stream,
+    StreamLink,
+)
 from fedpriv.wire.framing import FRAME_BYTES
 from fedpriv.wire.messages import PROTOCOL
 
@@ -33,6 +44,9 @@ MAXIMUM_LINKS_EACH = 16
 """Streams that one certificate may hold open: twice what a worker answers, so that it says so itself."""
 _STREAMS_PER_CONNECTION = 8
 _STOP_GRACE_SECONDS = 2.0
+_REFRESH_SECONDS, _REBIND_SECONDS = 30.0, 0.02
+_LONGEST_LINK_SECONDS = 7 * 86_400.0
+"""So long may a link go on that was met with a certificate that was renewed since."""
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
@@ -43,7 +57,7 @@ class Listener:
     def __init__(
         self,
         address: str,
-        credentials: Credentials,
+        credentials: CredentialsSource,
         attached: Callable[[StreamLink], Awaitable[None]],
         *,
         on_failure: Callable[[FedprivError], None] = lambda _: None,
@@ -62,6 +76,11 @@ class Listener:
         self._refused: set[bytes] = set()
         """Certificates that hold all they may, and of which that was logged."""
         self._frame_bytes = frame_bytes
+        self._server: grpc.aio.Server | None = None
+        self._shown: tuple[bytes, ...] = ()
+        """The certificate chain that new connections are met with."""
+        self._leaving: set[asyncio.Task[None]] = set()
+        """Servers with an older certificate, whose links go on."""
         self._keeping: asyncio.Task[None] | None = None
         self._sessions: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -82,34 +101,41 @@ class Listener:
 
     async def start(self) -> None:
         """Listen; raise `UsageError` if the port cannot be had."""
-        server = grpc.aio.server(
-            options=(
-                *COMMON_OPTIONS,
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
-                ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
-            )
-        )
-        handler = grpc.stream_stream_rpc_method_handler(self._serve)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
-        own = self._credentials
-        tls = grpc.ssl_server_credentials(
-            [(own.key_pem, own.chain_pem)], root_certificates=own.authorities_pem, require_client_auth=True
-        )
-        try:
-            self.port = server.add_secure_port(self._wanted, tls)
-        except RuntimeError:
-            self.port = 0
+        own = self._credentials.current()
+        self._server, self.port = _bound(self._wanted, own, self._serve)
         if not self.port:
             raise UsageError(
                 f"cannot listen on {self._wanted}: the port is in use, or the host is not this machine's; "
                 "stop what listens there, or choose another port (port 0 lets the system choose)"
             )
-        await server.start()
+        await self._server.start()
+        self._shown = own.chain_der
         kept = asyncio.Event()
-        self._keeping = asyncio.create_task(self._keep(server, kept), name=f"listener on {self.address}")
+        self._keeping = asyncio.create_task(self._keep(kept), name=f"listener on {self.address}")
         await kept.wait()
+
+    async def refresh(self) -> None:
+        """Meet new connections with the certificate that is current now; links that are open go on.
+
+        The port is let go and taken again: for an instant nobody listens, and who dials just then dials again.
+        """
+        own = self._credentials.current()
+        if own.chain_der == self._shown:
+            return
+        assert self._server is not None
+        self._shown = own.chain_der
+        leaving = asyncio.create_task(self._server.stop(_LONGEST_LINK_SECONDS))  # stops listening at once
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        while True:
+            server, port = _bound(self.address, own, self._serve)
+            if port:
+                break
+            await server.stop(None)
+            await asyncio.sleep(_REBIND_SECONDS)
+        self._server = server
+        await server.start()
+        log.info("listening on %s with a renewed certificate", self.address)
 
     async def close(self) -> None:
         """Cancel what `attached` still does, which breaks its streams, wait for it to clean up, and free the port."""
@@ -117,16 +143,21 @@ class Listener:
             self._keeping.cancel()
             await asyncio.wait((self._keeping,))
 
-    async def _keep(self, server: grpc.aio.Server, kept: asyncio.Event) -> None:
-        """Stop the server when cancelled, by `close` or by the end of the loop; a task that never ran could not."""
+    async def _keep(self, kept: asyncio.Event) -> None:
+        """Follow the credentials; stop when cancelled, by `close` or the end of the loop: what never ran could not."""
         try:
             kept.set()
-            await asyncio.Event().wait()
+            while True:
+                await asyncio.sleep(_REFRESH_SECONDS)
+                await self.refresh()
         finally:
             for session in self._sessions:
                 session.cancel()
             await asyncio.gather(*self._sessions, return_exceptions=True)
-            await server.stop(_STOP_GRACE_SECONDS)
+            for leaving in self._leaving:
+                leaving.cancel()
+            if self._server is not None:
+                await self._server.stop(_STOP_GRACE_SECONDS)
 
     async def _serve(self, _: object, context: _Context) -> None:
         """Run one stream; whatever goes wrong, the peer learns only that the stream is over."""
@@ -135,7 +166,9 @@ class Listener:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED)
         self._held[certificate] += 1  # before anything is awaited, so that many at once are counted too
         try:
-            await context.send_initial_metadata(((WELCOME, str(PROTOCOL)),))
+            await context.send_initial_metadata(
+                ((WELCOME, str(PROTOCOL)), (SOFTWARE_KEY, SOFTWARE), (CLOCK_KEY, str(int(time.time()))))
+            )
             over = asyncio.Event()
             link = StreamLink(_stream(context, over, certificate), whom="the peer", frame_bytes=self._frame_bytes)
             session = asyncio.create_task(self._run(link))
@@ -168,6 +201,36 @@ class Listener:
             self._on_failure(error)
         finally:
             await link.close()
+
+
+def _bound(
+    address: str, own: Credentials, serve: Callable[[object, _Context], Awaitable[None]]
+) -> tuple[grpc.aio.Server, int]:
+    """Return a server that is bound to `address`, not started, and its port: 0 if that cannot be had.
+
+    Its certificate is fixed: grpcio 1.85 with one that it asks for anew (`dynamic_ssl_server_credentials`) aborts the
+    process when many connections that never said anything are closed at once, which any stranger can do.
+    """
+    server = grpc.aio.server(
+        options=(
+            *COMMON_OPTIONS,
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
+            ("grpc.server_handshake_timeout_ms", 20_000),
+            ("grpc.max_connection_idle_ms", 300_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+        )
+    )
+    handler = grpc.stream_stream_rpc_method_handler(serve)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+    tls = grpc.ssl_server_credentials(
+        [(own.key_pem, own.chain_pem)], root_certificates=own.authorities_pem, require_client_auth=True
+    )
+    try:
+        return server, server.add_secure_port(address, tls)
+    except RuntimeError:
+        return server, 0
 
 
 def _stream(context: _Context, over: asyncio.Event, certificate: bytes) -> Stream:

@@ -1,8 +1,9 @@
 """What both ends of a gRPC stream share: its name, its limits, and the link over it.
 
 One generic method carries frames as bytes; gRPC neither parses them nor knows their meaning. Back-pressure is HTTP/2's:
-a frame is read when somebody receives, and written when the one before is on its way. An empty frame ends a direction
-in order; a stream that ends without one was lost. Nothing of gRPC's own error texts reaches a peer.
+a frame is read when somebody receives, and written when the one before is on its way. A message that was begun has to
+come at some pace, so that nobody holds a buffer with a byte now and then. An empty frame ends a direction in order; a
+stream that ends without one was lost. Nothing of gRPC's own error texts reaches a peer.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ import grpc
 from fedpriv.errors import PeerLost, WireError
 from fedpriv.sealed import Envelope
 from fedpriv.transport.link import STRANGER_MESSAGE_BYTES
+from fedpriv.transport.tally import tally
 from fedpriv.wire.framing import END, FRAME_BYTES, Assembler, frames
 
 SERVICE = "fedpriv.wire.v1.Worker"
 METHOD = "Attach"
 WELCOME = "fedpriv"
 """Key of the initial metadata with which a listener takes a stream in; a refused stream has none."""
+SOFTWARE_KEY, CLOCK_KEY = "fedpriv-software", "fedpriv-clock"
 CLOSE_GRACE_SECONDS = 5.0
+MESSAGE_SECONDS, MESSAGE_BYTES_PER_SECOND = 60.0, 16 << 10
+"""A message that has begun is whole within the first, and a second more for so many of its bytes."""
 _MESSAGE_BYTES = 4 << 20
 _METADATA_BYTES = 8 << 10
 
@@ -53,11 +58,23 @@ class Stream:
     tls_certificate: bytes | None = None
 
 
-class StreamLink:
-    """A `RawLink` over one gRPC stream."""
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What a listener says of itself with its first metadata: protocol, software, Unix seconds; nothing is proved."""
 
-    def __init__(self, stream: Stream, *, whom: str, frame_bytes: int = FRAME_BYTES) -> None:
+    protocol: str
+    software: str
+    clock: float | None
+
+
+class StreamLink:
+    """A `RawLink` over one gRPC stream; `welcome` is what a listener said of itself, None at its own end."""
+
+    def __init__(
+        self, stream: Stream, *, whom: str, frame_bytes: int = FRAME_BYTES, welcome: Welcome | None = None
+    ) -> None:
         self.tls_certificate = stream.tls_certificate
+        self.welcome = welcome
         self._stream = stream
         self._whom = whom
         self._frame_bytes = frame_bytes
@@ -69,6 +86,8 @@ class StreamLink:
         self._ended = False
         self._closed = False
         self._broken = False
+        self._due: float | None = None
+        tally.links_opened += 1
 
     @property
     def maximum_message_bytes(self) -> int:
@@ -98,6 +117,7 @@ class StreamLink:
                 for frame in frames(envelope, self._frame_bytes):
                     await self._guarded(self._stream.write(frame))
                     self._bytes_sent += len(frame)
+                    tally.bytes_sent += len(frame)
             except BaseException:
                 self._break()
                 raise
@@ -135,7 +155,7 @@ class StreamLink:
         while not self._ended:
             if self._broken:
                 raise self._lost()
-            frame = await self._guarded(self._stream.read())
+            frame = await self._next_frame()
             if frame is None:
                 raise self._lost()
             if frame == END:
@@ -144,10 +164,28 @@ class StreamLink:
                 self._ended = True
                 break
             self._bytes_received += len(frame)
+            tally.bytes_received += len(frame)
             envelope = self._assembler.feed(frame)
             if envelope is not None:
                 return envelope
         return None
+
+    async def _next_frame(self) -> bytes | None:
+        """Return the next frame; raise `PeerLost` for one of a message that takes too long."""
+        announced = self._assembler.announced_bytes
+        if not announced:
+            self._due = None
+            return await self._guarded(self._stream.read())
+        if self._due is None:
+            allowed = MESSAGE_SECONDS + announced / MESSAGE_BYTES_PER_SECOND
+            self._due = asyncio.get_running_loop().time() + allowed
+        try:
+            async with asyncio.timeout_at(self._due):
+                return await self._guarded(self._stream.read())
+        except TimeoutError:
+            raise PeerLost(
+                f"{self._whom} began a message of {announced} bytes and did not finish it in time; the link is closed"
+            ) from None
 
     async def _guarded(self, operation: Awaitable[T]) -> T:
         """Await one gRPC operation; raise `PeerLost` however gRPC says that the stream is over."""
@@ -164,6 +202,7 @@ class StreamLink:
     def _break(self) -> None:
         if not self._broken:
             self._broken = True
+            tally.links_closed += 1
             self._stream.abort()
 
     def _lost(self) -> PeerLost:

@@ -92,6 +92,11 @@ class Assembler:
         """Whether nothing is left of an unfinished message."""
         return not self._header
 
+    @property
+    def announced_bytes(self) -> int:
+        """How large the unfinished message is said to be, 0 between messages."""
+        return len(self._header) + self._payload.nbytes
+
     def feed(self, frame: bytes) -> Envelope | None:
         """Take the next frame; return the message that it completes, or None; raise `WireError` for a bad one."""
         reader = _Reader(frame)

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from fedpriv.ids import DatasetName, JobId, PlanDigest
+from fedpriv.ids import Role as Role  # noqa: PLC0414 - named here beside the hello that proves it
 from fedpriv.plans.plan import Plan
 from fedpriv.privacy.budget import Account
 from fedpriv.secagg.messages import FromCoordinator, FromWorker, Invite
@@ -57,14 +58,6 @@ class Parting(Enum):
     NOT_EXPECTED = 1
     NAME_TAKEN = 2
     LEDGER_REFUSED = 3
-
-
-class Role(Enum):
-    """What a certificate says its holder may be."""
-
-    WORKER = "worker"
-    COORDINATOR = "coordinator"
-    RESEARCHER = "researcher"
 
 
 # --- handshake: both sides, before anything else ---------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_requests_command import run
 
-from fedpriv.cli.requests import seconds_of
+from fedpriv.cli.durations import seconds_of
 from fedpriv.errors import UsageError
 
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from fedpriv.ids import WorkerName
 from fedpriv_coordinator.round import (
+    MAXIMUM_RETURNS,
     Abandoned,
     Action,
     Arrived,
@@ -134,6 +135,20 @@ def test_each_return_is_worth_one_more_asking() -> None:
     for _ in range(3):
         state, actions = play(state, Failed(A, "lost", "cut"), Returned(A), Returned(A))
         assert actions == [Leave(A, "lost", "cut"), Ask(A)]
+
+
+def test_a_worker_that_comes_and_goes_is_not_waited_for_for_ever() -> None:
+    state, _ = play(Selecting(terms(returning=True)), Begin((A, B, C), 0.0), Arrived(B))
+    for _ in range(MAXIMUM_RETURNS):
+        state, _ = play(state, Failed(A, "lost", "cut"), Returned(A))
+    state, actions = play(state, Failed(A, "lost", "cut"), Returned(A))
+    assert actions == [Leave(A, "lost", "cut"), Fold(B)]
+    assert isinstance(state, Collecting)
+    assert state.left == {A}
+    state, _ = play(state, Failed(C, "lost", "cut"))
+    assert isinstance(state, Collecting)
+    below, _ = play(state, Returned(C), Failed(C, "refused", "no"))
+    assert isinstance(below, Abandoned)
 
 
 def test_a_round_does_not_wait_for_the_lost_once_it_has_its_quorum() -> None:

@@ -2,6 +2,7 @@
 
     {"task": "serve" or "spend", "state": folder, ...}  ->  {"pid": ..., "address": ...}
     {"task": "start", "config": worker.toml}            ->  the same, of what `fedpriv worker start` runs
+    {"task": "run", "job": job.toml, "resume": folder}  ->  the same, of what `fedpriv run` runs
     {"task": "wait", "pid": ...}                        ->  {"ended": exit status}
 
 A child is a whole process with its own files, sockets and threads. One that serves or spends ends by SIGKILL at the
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dying_coordinators
 import torch
 
 import fedpriv as fp
@@ -192,6 +194,11 @@ def live(order: dict[str, Any]) -> None:
             asyncio.run(serve(order, fate))
         case "start":
             start(Path(order["config"]))
+        case "run":
+            resume = order.get("resume")
+            dying_coordinators.run(
+                Path(order["job"]), Path(resume) if resume else None, order.get("step"), order.get("at", 1), say
+            )
 
 
 def start(config: Path) -> None:

@@ -302,7 +302,7 @@ def test_dialling_again_pauses_longer_each_time_and_says_why() -> None:
                 on_wait=lambda *facts: said.append(facts),
                 attempts=4,
                 sleep=sleep,
-                jitter=lambda: 0.0,
+                jitter=lambda: 1.0,
             )
         assert slept == [seconds for _, seconds, _ in said] == [0.5, 1.0, 2.0]
         assert [attempt for attempt, _, _ in said] == [1, 2, 3]

@@ -259,6 +259,12 @@ class Aggregation:
         part = self._rounds.part
         return part is not None and part.order is order and not part.over()
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a round has begun and is not over."""
+        part = self._rounds.part
+        return part is not None and not part.over()
+
     async def hear(self, message: FromCoordinator) -> None:
         """Answer a message of the round."""
         await self._work(lambda: self._rounds.hear(message))

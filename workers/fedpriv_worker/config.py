@@ -27,7 +27,6 @@ from fedpriv_worker.enrolment import OwnerTerms
 from fedpriv_worker.payloads import check_simulated
 from fedpriv_worker.promises import RowCount, check_promises
 
-FILE = "worker.toml"
 FILE_KINDS = (".parquet", ".arrow", ".feather", ".csv", ".npz")
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,3})?")
 _LOADER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -71,11 +70,12 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The authority that both sides trust, and this worker's certificate and key."""
+    """The authority that both sides trust, and this worker's certificate and key; `registrar` is who renews it."""
 
     ca: Path
     certificate: Path
     key: Path
+    registrar: str | None = field(default=None, metadata=settings.key("registrar", parse=settings.address))
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +242,7 @@ class WorkerConfig:
     dial: Dial | None = None
     listen: Listen | None = None
     limits: Limits = Limits()
+    operations: settings.Operations = settings.NOT_WATCHED
     secure_aggregation: SecureAggregation | None = None
     datasets: tuple[DatasetConfig, ...] = field(default=(), metadata=settings.key("dataset"))
     witnesses: tuple[HttpWitness, ...] = field(default=(), metadata=settings.key("witness"))
@@ -268,6 +269,11 @@ def load_config(path: Path) -> WorkerConfig:
     return replace(
         config,
         worker=replace(config.worker, state=folder / config.worker.state),
-        tls=Tls(folder / config.tls.ca, folder / config.tls.certificate, folder / config.tls.key),
+        tls=replace(
+            config.tls,
+            ca=folder / config.tls.ca,
+            certificate=folder / config.tls.certificate,
+            key=folder / config.tls.key,
+        ),
         datasets=tuple(dataset.beside(folder) for dataset in config.datasets),
     )

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from fedpriv.errors import QuotaExceeded, StorageFailed
 from fedpriv.ids import DatasetName
+from fedpriv.occasion import about
 from fedpriv.policy.decision import NOTHING_STANDS, Recipient
 from fedpriv.privacy.budget import Account
 from fedpriv.sealed import Sealed
@@ -23,10 +24,12 @@ from fedpriv.wire.messages import (
     AskMock,
     AskStatistics,
     BudgetLeft,
+    ErrorCode,
     Evaluate,
     Failure,
     Goodbye,
     Message,
+    OfferPlan,
     Parting,
     Train,
 )
@@ -76,6 +79,9 @@ log = logging.getLogger("fedpriv.worker")
 
 T = TypeVar("T")
 
+_ORDERS = (OfferPlan, Train, Evaluate, AskStatistics, AskMock)
+"""What a worker that drains does not begin."""
+
 _TURNED_AWAY: Mapping[Parting, str] = {
     Parting.NOT_EXPECTED: "it expects no worker of this name; ask whoever runs it to add {name!r} to names under "
     "[workers] in the job, or dial with a certificate under a name that is there",
@@ -106,6 +112,7 @@ class Host(Protocol):
     reached: Reached
     paces: Paces
     closing: bool
+    draining: asyncio.Event
     door: Door
     enrolment: Enrolment | None
 
@@ -158,17 +165,22 @@ class Conversation:
         self._executing: dict[asyncio.Task[Carried], int] = {}
         self._attached = Attached(worker, link, recipient)
         self._aggregation = Aggregation(worker, link, recipient)
+        self.turned_away = False
         self._open = True
         self._over = False
 
     async def run(self) -> None:
-        """Go on until the peer closes the link, breaks it, or says what no peer may say."""
+        """Go on until the peer closes the link, breaks it, or says what no peer may say; or until we drained.
+
+        A worker that drains takes no order more, sees through what it has begun, and closes the link.
+        """
         session, actions = open_session(self._worker.facts, self._recipient)
         await self._perform(actions)
-        receiving = asyncio.create_task(self._receive())
+        receiving, draining = asyncio.create_task(self._receive()), asyncio.create_task(self._worker.draining.wait())
         try:
-            while self._open:
-                await asyncio.wait({receiving, *self._executing}, return_when=asyncio.FIRST_COMPLETED)
+            while self._open and (self._executing or self._aggregation.is_under_way or not draining.done()):
+                waited = {receiving, *self._executing, *(() if draining.done() else (draining,))}
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 for done in [task for task in self._executing if task.done()]:
                     session = await self._conclude(session, done)
                 if receiving.done():
@@ -178,7 +190,6 @@ class Conversation:
                     if isinstance(message, Goodbye):
                         self._turned_away(message.reason)
                     session, actions = await self._handled(session, message)
-                    session, actions = await self._put_before_owner(session, actions)
                     await self._perform(actions)
                     receiving = asyncio.create_task(self._receive())
         except StorageFailed as error:
@@ -187,8 +198,9 @@ class Conversation:
             self._over = True
             self._worker.leave(self._executing)
             receiving.cancel()
+            draining.cancel()
             ends = self._attached.close(), self._aggregation.close()
-            await asyncio.gather(receiving, *ends, return_exceptions=True)
+            await asyncio.gather(receiving, draining, *ends, return_exceptions=True)
 
     async def _conclude(self, session: Session, task: asyncio.Task[Carried]) -> Session:
         """Return the session after a request was carried out, its answer sent and what it reserved settled."""
@@ -208,10 +220,11 @@ class Conversation:
         await self._perform(actions, carried.admitted)
         return session
 
-    async def _put_before_owner(
-        self, session: Session, actions: tuple[Action, ...]
-    ) -> tuple[Session, tuple[Action, ...]]:
-        """Note an order, and return what is then to be done about it: what cannot be noted is not carried out."""
+    async def _handled(self, session: Session, message: Message) -> tuple[Session, tuple[Action, ...]]:
+        """Return the session after `message` and what to do; an order that cannot be noted is not carried out."""
+        if self._worker.draining.is_set() and isinstance(message, _ORDERS):
+            return session, (Tell(Failure(message.request, ErrorCode.SHUTTING_DOWN)),)
+        session, actions = await self._judged(session, message)
         match actions:
             case (Note() as note, action):
                 noted = await self._worker.aside(lambda: self._note(note))
@@ -227,7 +240,8 @@ class Conversation:
         worker = self._worker
         match action:
             case Validate() | Execute():
-                self._executing[asyncio.create_task(self._carry_out(action))] = action.number
+                with about(request=action.number):
+                    self._executing[asyncio.create_task(self._carry_out(action))] = action.number
             case Note():
                 raise AssertionError("an order is noted before anything is done about it")
             case Tell():
@@ -309,7 +323,7 @@ class Conversation:
         await self._worker.paces.keep(self._recipient.name, pace)
         return message
 
-    async def _handled(self, session: Session, message: Message) -> tuple[Session, tuple[Action, ...]]:
+    async def _judged(self, session: Session, message: Message) -> tuple[Session, tuple[Action, ...]]:
         """Return what `session` makes of a message, by what the owner's rules are judged by at this moment.
 
         In a thread where a price has to be found, which can take a while.
@@ -343,6 +357,7 @@ class Conversation:
     def _turned_away(self, reason: Parting) -> None:
         """Log why the peer ends the link, in our own words, and what this worker's owner can do about it."""
         if reason is not Parting.DONE:
+            self.turned_away = True
             log.warning(
                 "%s turned us away: %s",
                 self._recipient.name,

@@ -37,11 +37,14 @@ class Publisher:
         self._published = -PUBLISH_SECONDS
         self._next: asyncio.Task[None] | None = None
         self._under_way: set[asyncio.Task[None]] = set()
+        self.begun = False
+        """Whether the ledger was published and every witness heard: nothing leaves before."""
 
     async def begin(self) -> None:
         """Publish, and let every witness speak before anything leaves; raise `RolledBack` if one holds more than we."""
         await self.soon()
         await self._witnesses.heard()
+        self.begun = True
 
     def soon(self) -> asyncio.Task[None]:
         """Publish as soon as that is due, once for all who ask before; return the task that does it."""

@@ -89,6 +89,7 @@ from fedpriv_worker.actions import (
     Validate,
 )
 from fedpriv_worker.forecast import Forecast, changed_specs, forecast
+from fedpriv_worker.methods import may_send
 from fedpriv_worker.orders import NO_JOB, NO_ROUND, Answer, Order, asks_of, request_of
 from fedpriv_worker.pricing import Price, price_of
 
@@ -151,6 +152,8 @@ def handle(  # noqa: PLR0911 - one for each kind of message
 
     `standing` is what the owner's rules are judged by at this moment.
     """
+    if not may_send(session.peer.role, message):
+        return session, (Close(),)
     match message:
         case OfferPlan():
             return _offered(session, message)

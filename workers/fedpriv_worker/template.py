@@ -2,16 +2,18 @@
 
 Its owner fills the blanks and removes one "#" for each thing to use; as written, nothing may leave, and the data set in
 comments lets out only what its owner approves. Every example in a comment is one that this version reads. It makes no
-keys and no certificates.
+keys and no certificates; `fedpriv worker join` does, and then fills in what it was told. It needs no torch.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedpriv.errors import UsageError
 from fedpriv.ids import checked_name
-from fedpriv_worker.config import FILE
+
+FILE = "worker.toml"
 
 _TEMPLATE = """\
 # The worker of one data owner. It holds the data, computes on it, and lets out only what a rule below names.
@@ -25,7 +27,7 @@ device = "cpu"                         # the only one in this version
 
 # Keep exactly one of [dial] and [listen].
 [dial]                                 # open one outbound stream to the coordinator: works behind NAT and firewalls
-address = "coordinator.example:7443"
+address = "{address}"
 # [listen]                             # or wait for a coordinator or researcher to connect
 # address = "0.0.0.0:7443"
 
@@ -33,6 +35,7 @@ address = "coordinator.example:7443"
 ca = "ca.pem"
 certificate = "certificate.pem"
 key = "key.pem"
+{registrar}
 
 # Who else holds the ledger's checkpoints, so that nobody can take it back unnoticed: any C2SP witness.
 # [[witness]]
@@ -42,8 +45,7 @@ key = "key.pem"
 # Take part in sums over several workers, under the rule "secure-sum". The key is the administrator's, from
 # `fedpriv certs administrator`: get it from a person, not from a coordinator. Then, here: fedpriv worker roster show,
 # and once the administrator signed a roster: fedpriv worker roster accept roster.toml
-# [secure_aggregation]
-# administrator = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+{aggregation}
 # minimum_cohort = 3                   # in a sum of fewer this worker takes no part, whatever a rule says
 # colluding = 0.333333                 # share of the workers that may work together with the coordinator
 # maximum_weight = 10000               # what this worker weighs in a mean at most; otherwise as many as it has rows
@@ -53,6 +55,11 @@ key = "key.pem"
 # memory_gib = 4.0                     # one batch of a plan, and all values behind a peer's pointers
 # work = 1e13                          # elementary operations of one batch, or of one operation
 # values = 1000000                     # values behind pointers in one session
+
+# For whatever watches this process, on this machine alone: grpc.health.v1, and numbers for Prometheus.
+# [operations]
+# health = "127.0.0.1:7450"
+# metrics = "127.0.0.1:7451"
 
 # One [[dataset]] for each data set. Remove the "#" in front of the lines that you use.
 # [[dataset]]
@@ -102,18 +109,41 @@ key = "key.pem"
 """
 
 
-def render_template(name: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a worker that joined knows already: whom to dial, who renews its certificate, and who signs rosters.
+
+    `administrator` is the key in base64, "" where the token carried none.
+    """
+
+    address: str = "coordinator.example:7443"
+    registrar: str = ""
+    administrator: str = ""
+
+
+NOTHING_TOLD = Told()
+
+
+def render_template(name: str, told: Told = NOTHING_TOLD) -> str:
     """Return the text of a commented `worker.toml` for the worker `name`, under which nothing may leave."""
-    return _TEMPLATE.format(name=checked_name("worker", name))
+    registrar = f'registrar = "{told.registrar}"' if told.registrar else '# registrar = "ca.example:7444"'
+    key = told.administrator or "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+    off = "" if told.administrator else "# "
+    return _TEMPLATE.format(
+        name=checked_name("worker", name),
+        address=told.address,
+        registrar=f"{registrar:<39}# renews the certificate while the worker runs, and knows who is revoked",
+        aggregation=f'{off}[secure_aggregation]\n{off}administrator = "{key}"',
+    )
 
 
-def write_template(folder: Path, name: str | None = None) -> Path:
+def write_template(folder: Path, name: str | None = None, told: Told = NOTHING_TOLD) -> Path:
     """Write `worker.toml` into `folder`, made if need be, and return its path; never write over one that is there.
 
     The worker is called as `folder` is, unless `name` says otherwise.
     """
     path = folder / FILE
-    text = render_template(folder.resolve().name if name is None else name)
+    text = render_template(folder.resolve().name if name is None else name, told)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:

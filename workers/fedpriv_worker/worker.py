@@ -12,9 +12,11 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from contextvars import copy_context
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from itertools import count
 from typing import TypeVar
 
 import torch
@@ -30,10 +32,11 @@ from fedpriv.errors import (
     WireError,
 )
 from fedpriv.ids import DatasetName, PeerName, WorkerName
+from fedpriv.occasion import about
 from fedpriv.policy.decision import Recipient, may_compute
 from fedpriv.sealed import Sealed
 from fedpriv.secagg.thresholds import DEFAULT_COLLUDING
-from fedpriv.transport.credentials import Credentials
+from fedpriv.transport.credentials import CredentialsSource
 from fedpriv.transport.hello import Side, greet
 from fedpriv.transport.link import STRANGER_MESSAGE_BYTES, RawLink, SealedLink
 from fedpriv.wire.messages import ErrorCode, Failure, Hello, HelloProof, Message, Train
@@ -72,8 +75,17 @@ log = logging.getLogger("fedpriv.worker")
 MAXIMUM_SESSIONS = 8
 """Sessions that one peer may hold at once."""
 CLOSE_SECONDS = 5.0
+_SESSIONS = count(1)
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Meeting:
+    """How one link went, for whoever dials again: whether a session began, and whether the peer sent us away."""
+
+    began: bool = False
+    turned_away: bool = False
 
 
 class Worker:
@@ -86,7 +98,7 @@ class Worker:
         *,
         executor: Executor,
         journal: Journal,
-        credentials: Credentials,
+        credentials: CredentialsSource,
         pool: ThreadPoolExecutor | None = None,
         witnesses: Sequence[HttpWitness] = (),
         quota: PointerQuota | None = None,
@@ -105,6 +117,8 @@ class Worker:
         self.reached = reached
         self.paces = Paces()
         self.closing = False
+        self.draining = asyncio.Event()
+        self._served: set[asyncio.Future[None]] = set()
         self.door = Door(self.facts, journal)
         self.enrolment = enrolment
         self._recorder = recorder
@@ -119,8 +133,13 @@ class Worker:
         self.leases = Leases(self._values)
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def serve(self, raw: RawLink, side: Side) -> None:
+    async def serve(self, raw: RawLink, side: Side, meeting: Meeting | None = None) -> None:
         """Prove who we are, learn who the peer is, and answer it until the link ends; raise `PeerLost` if it is cut."""
+        if self.draining.is_set():
+            await raw.close()
+            return
+        meeting, over = meeting or Meeting(), asyncio.get_running_loop().create_future()
+        self._served.add(over)
         if self._recorder is not None:
             raw = self._recorder.over(raw)
         link = SealedLink(raw, maximum_message_bytes=STRANGER_MESSAGE_BYTES)
@@ -134,12 +153,25 @@ class Worker:
             recipient = Recipient(peer.name, peer.role.value)
             if may_compute(recipient, self.facts.rules):  # whom no rule names has nothing large to ask
                 raw.maximum_message_bytes = largest_message()
-            log.info("session with %s (%s) begins", peer.name, peer.role.value)
-            await Conversation(self, link, recipient).run()
-            log.info("session with %s ends", peer.name)
+            meeting.began, conversation = True, Conversation(self, link, recipient)
+            with about(worker=self.name, peer=peer.name, session=next(_SESSIONS)):
+                log.info("session with %s (%s) begins", peer.name, peer.role.value)
+                try:
+                    await conversation.run()
+                finally:
+                    meeting.turned_away = conversation.turned_away
+                log.info("session with %s ends", peer.name)
         finally:
             self._links.discard(link)
             await link.close()
+            self._served.discard(over)
+            over.set_result(None)
+
+    async def drain(self, seconds: float) -> bool:
+        """Take no order more, see through what was begun, and end each link; return False if that took too long."""
+        self.draining.set()
+        served = tuple(self._served)
+        return not served or not (await asyncio.wait(served, timeout=seconds))[1]
 
     async def carry_out(
         self,
@@ -154,7 +186,8 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         async with self._executing:
-            carried = await loop.run_in_executor(self._pool, self._carried, action, recipient, stopped, admitted)
+            work = partial(copy_context().run, self._carried, action, recipient, stopped, admitted)  # logs know the ids
+            carried = await loop.run_in_executor(self._pool, work)
             if isinstance(action, Execute) and isinstance(carried.outcome, Broken) and carried.outcome.on_values:
                 self.bar(recipient, frozenset({action.order.dataset}))  # also a peer that hung up before it hears
             return carried
@@ -169,7 +202,7 @@ class Worker:
 
     async def seal(self, action: Tell | Release, recipient: Recipient, admitted: Admitted | None) -> Sealed:
         """Take a message through the door; raise `StorageFailed` when it cannot be recorded."""
-        return await self.aside(lambda: self._through_the_door(action, recipient, admitted))
+        return await self.aside(lambda: _through(self.door, action, recipient, admitted))
 
     async def give_up(self, admitted: Admitted) -> None:
         """Give back what an order reserved whose answer nobody gets."""
@@ -236,21 +269,6 @@ class Worker:
         table = Table(self._quota, self._barred.get(recipient.name, frozenset()))
         return Pointing(self.facts, self.door, self.journal, self._executor, recipient, mark, table)
 
-    def _through_the_door(self, action: Tell | Release, recipient: Recipient, admitted: Admitted | None) -> Sealed:
-        if isinstance(action, Tell):
-            return self.door.tell(action.message, recipient)
-        assert admitted is not None  # nothing is computed that was not admitted
-        try:
-            return self.door.release(action.message, action.order, action.forecast, recipient, admitted)
-        except (ReleaseDenied, UsageError) as denial:
-            log.warning("release for request %d denied: %s", action.order.request, denial)
-            self.door.give_up(admitted, charged=False)
-            return self.door.tell(Failure(action.order.request, ErrorCode.RELEASE_DENIED), recipient)
-        except StorageFailed:
-            with suppress(StorageFailed):  # it then stays charged
-                self.door.give_up(admitted, charged=False)
-            raise
-
 
 def _admitted(door: Door, action: Execute, recipient: Recipient) -> Admitted | Carried:
     """Reserve for one order; a denial is logged, and the peer gets a code."""
@@ -272,6 +290,22 @@ def _outcome(
     assert isinstance(order, Train)  # nothing else is priced
     assert action.plan is not None  # as above
     return executor.train_privately(order, action.plan, price, stopped)
+
+
+def _through(door: Door, action: Tell | Release, recipient: Recipient, admitted: Admitted | None) -> Sealed:
+    if isinstance(action, Tell):
+        return door.tell(action.message, recipient)
+    assert admitted is not None  # nothing is computed that was not admitted
+    try:
+        return door.release(action.message, action.order, action.forecast, recipient, admitted)
+    except (ReleaseDenied, UsageError) as denial:
+        log.warning("release for request %d denied: %s", action.order.request, denial)
+        door.give_up(admitted, charged=False)
+        return door.tell(Failure(action.order.request, ErrorCode.RELEASE_DENIED), recipient)
+    except StorageFailed:
+        with suppress(StorageFailed):  # it then stays charged
+            door.give_up(admitted, charged=False)
+        raise
 
 
 def _code_of(denial: ReleaseDenied) -> ErrorCode:
@@ -305,10 +339,10 @@ def _facts(name: WorkerName, datasets: Sequence[Dataset], colluding: Fraction) -
     )
 
 
-async def serve_quietly(worker: Worker, raw: RawLink, side: Side) -> None:
+async def serve_quietly(worker: Worker, raw: RawLink, side: Side, meeting: Meeting | None = None) -> None:
     """Serve one link and log how it ended: one bad peer must not end the worker."""
     try:
-        await worker.serve(raw, side)
+        await worker.serve(raw, side, meeting)
     except PeerLost as error:
         log.warning("link lost: %s", error)
     except WireError as error:
