@@ -36,7 +36,8 @@ class WorkerRound:
 
     `unmeasured` names the metrics of the model that it was asked for and did not give, with the reason; "" otherwise.
     `gone` says that it went away before the round was over, whatever it had given by then. `staleness` is how many
-    steps the model had taken since the worker was given the one that it trained on; 0 in a run of rounds.
+    steps the model had taken since the worker was given the one that it trained on; 0 in a run of rounds. `anew` says
+    that what its strategy keeps at the worker was gone, as after a restart, and began anew; in a sum nobody is told.
     """
 
     worker: str
@@ -50,6 +51,7 @@ class WorkerRound:
     unmeasured: str = ""
     gone: bool = False
     staleness: int = 0
+    anew: bool = False
 
     @property
     def lost(self) -> bool:
