@@ -252,6 +252,21 @@ class Result:
 
         return plots.write(self.history, Path(path))
 
+    def to_tensorboard(self, folder: str | Path) -> Path:
+        """Write every column of the history to TensorBoard's event files in `folder`; needs the extra `tensorboard`."""
+        from fedpriv_coordinator import writers  # noqa: PLC0415 - it imports the values of this module
+
+        return writers.to_tensorboard(self.history, Path(folder))
+
+    def to_mlflow(self, uri: str | None = None, *, experiment: str = "fedpriv") -> str:
+        """Log every column of the history as a run of MLflow and return the run's id; needs the extra `mlflow`.
+
+        `uri` is the tracking server's, or MLflow's own choice for None. What is logged leaves this process for there.
+        """
+        from fedpriv_coordinator import writers  # noqa: PLC0415 - it imports the values of this module
+
+        return writers.to_mlflow(self.history, self.job or JobFacts(""), uri=uri, experiment=experiment)
+
     def save(self, folder: str | Path) -> Path:
         """Write history.json, model.safetensors, report.html and, with the extra `plot`, curves.png to `folder`.
 
