@@ -30,10 +30,10 @@ class Failing(InProcessExecutor):
 
     error: Exception
 
-    def _outcome(self, request, plan, stopped):
+    def _outcome(self, request, plan, stopped, peer):
         if isinstance(request, Train):
             raise self.error
-        return super()._outcome(request, plan, stopped)
+        return super()._outcome(request, plan, stopped, peer)
 
 
 @pytest.fixture
