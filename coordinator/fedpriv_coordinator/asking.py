@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fedpriv.clock import Clock
 from fedpriv.errors import PeerLost, WireError, WorkerRefused
 from fedpriv.ids import WorkerName
-from fedpriv.wire.messages import Update
+from fedpriv.wire.messages import Memory, Update
 from fedpriv_coordinator.arrivals import Arrivals
 from fedpriv_coordinator.experiment import WorkerStatus
 from fedpriv_coordinator.round import Arrived, Failed
@@ -21,7 +21,10 @@ Inspect = Callable[[WorkerName, Update], str | None]
 
 @dataclass(slots=True)
 class Part:
-    """One worker's part in a round, as far as it is known; `code` is the error code of one that refused."""
+    """One worker's part in a round, as far as it is known; `code` is the error code of one that refused.
+
+    `memory` is what the worker says it found of what its strategy keeps there, `anew` that it had been kept before.
+    """
 
     status: WorkerStatus = "unused"
     weight: float = 0.0
@@ -30,6 +33,8 @@ class Part:
     reason: str = ""
     code: str = ""
     staleness: int = 0
+    memory: Memory = Memory.NONE
+    anew: bool = False
 
 
 class Asking:
@@ -62,4 +67,5 @@ class Asking:
         self.arrivals.put(worker, update.delta)
         part.weight = update.weight
         part.loss = update.metrics.get("loss")
+        part.memory = update.memory
         return Arrived(worker)

@@ -21,7 +21,7 @@ from fedpriv.learning.strategies import Contribution, Gathering, Standing, Strat
 from fedpriv.occasion import about
 from fedpriv.remote.connection import Connection
 from fedpriv.updates import TensorSet
-from fedpriv.wire.messages import ErrorCode, Train, Update
+from fedpriv.wire.messages import ErrorCode, Memory, Train, Update
 from fedpriv_coordinator.asking import Asking, Part
 from fedpriv_coordinator.buffered_rounds import BufferedRounds
 from fedpriv_coordinator.course import Course
@@ -85,6 +85,10 @@ class Coordinator:
         self._asked: dict[WorkerName, Connection] = {}
         self._left: tuple[WorkerName, ...] = ()  # who was here when the last round ended
         self._resting: frozenset[WorkerName] = frozenset()
+        rounds = () if past is None else past.rounds
+        self._heard = {
+            WorkerName(each.worker) for record in rounds for each in record.workers if each.status == "folded"
+        }
         self._simulated = simulated_time(devices, secure)
         self._buffered = self._buffers(0 if past is None else len(past.arrivals))
 
@@ -109,6 +113,7 @@ class Coordinator:
                 gathered = replace(gathered, reason="the updates together make a model that is not finite")
         seconds = self._clock.monotonic() - started
         present = self._left = tuple(self._members.connected)
+        self._remember(gathered)
         gathered = replace(gathered, parts={**missed, **gathered.parts})
         record = record_of(number, gathered, measured, before, self._members.traffic(), seconds, present)
         if self._simulated is not None and simulated is not None:
@@ -157,6 +162,13 @@ class Coordinator:
         folded = _folded(self._strategy, mean_update(total, job.changed), float(total.weight))
         loss = mean_metrics(total, job.training_metrics).get("loss")
         return Gathered(summed.parts, folded, "", loss, total.saturated, summed.findings, sums)
+
+    def _remember(self, gathered: Gathered) -> None:
+        """Note who begins anew of whom an earlier round had an update, and so kept something."""
+        for worker, part in gathered.parts.items():
+            if part.status == "folded":
+                part.anew = part.memory is Memory.ANEW and worker in self._heard
+                self._heard.add(worker)
 
     async def close_round(self, number: int) -> None:
         """Tell every worker that the round is over and saved; one that does not take it in time loses its connection.

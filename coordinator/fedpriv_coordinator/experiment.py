@@ -37,7 +37,8 @@ class WorkerRound:
 
     `unmeasured` names the metrics of the model that it was asked for and did not give, with the reason; "" otherwise.
     `gone` says that it went away before the round was over, whatever it had given by then. `staleness` is how many
-    steps the model had taken since the worker was given the one that it trained on; 0 in a run of rounds.
+    steps the model had taken since the worker was given the one that it trained on; 0 in a run of rounds. `anew` says
+    that what its strategy keeps at the worker was gone, as after a restart, and began anew; in a sum nobody is told.
     """
 
     worker: str
@@ -51,6 +52,7 @@ class WorkerRound:
     unmeasured: str = ""
     gone: bool = False
     staleness: int = 0
+    anew: bool = False
 
     @property
     def lost(self) -> bool:
@@ -258,6 +260,21 @@ class Result:
         from fedpriv_coordinator import plots  # noqa: PLC0415 - matplotlib is optional, and slow to import
 
         return plots.write(self.history, Path(path))
+
+    def to_tensorboard(self, folder: str | Path) -> Path:
+        """Write every column of the history to TensorBoard's event files in `folder`; needs the extra `tensorboard`."""
+        from fedpriv_coordinator import writers  # noqa: PLC0415 - it imports the values of this module
+
+        return writers.to_tensorboard(self.history, Path(folder))
+
+    def to_mlflow(self, uri: str | None = None, *, experiment: str = "fedpriv") -> str:
+        """Log every column of the history as a run of MLflow and return the run's id; needs the extra `mlflow`.
+
+        `uri` is the tracking server's, or MLflow's own choice for None. What is logged leaves this process for there.
+        """
+        from fedpriv_coordinator import writers  # noqa: PLC0415 - it imports the values of this module
+
+        return writers.to_mlflow(self.history, self.job or JobFacts(""), uri=uri, experiment=experiment)
 
     def save(self, folder: str | Path) -> Path:
         """Write history.json, model.safetensors, report.html and, with the extra `plot`, curves.png to `folder`.

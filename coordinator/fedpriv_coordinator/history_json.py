@@ -132,5 +132,6 @@ def _worker(document: object, where: str) -> WorkerRound:
         reason=reading.text(found["reason"], f"{where}.reason"),
         unmeasured=reading.text(found["unmeasured"], f"{where}.unmeasured"),
         gone=reading.one_of(found["gone"], (False, True), f"{where}.gone"),
+        anew=reading.one_of(found["anew"], (False, True), f"{where}.anew"),
         staleness=reading.integer(found["staleness"], f"{where}.staleness"),
     )

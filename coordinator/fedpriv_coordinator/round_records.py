@@ -90,6 +90,7 @@ def record_of(
                 unmeasured,
                 gone=worker not in present,
                 staleness=part.staleness,
+                anew=part.anew,
             )
         )
     return RoundRecord(

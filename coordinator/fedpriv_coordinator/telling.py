@@ -44,6 +44,8 @@ def summary(result: Result) -> Iterator[str]:
         yield f"  {result.privacy.words}"
     received, sent = (sum(getattr(record, name) for record in rounds) for name in ("bytes_in", "bytes_out"))
     yield f"  rounds: received {size_text(received)} from the workers, sent {size_text(sent)} to them"
+    for number, worker in ((record.number, part.worker) for record in rounds for part in record.workers if part.anew):
+        yield f"  {worker} began anew in round {number}: what it kept for its strategy was gone"
     for lost in result.lost:
         yield f"  lost {lost.worker} in round {lost.round}: {lost.reason or 'no reason given'}"
     for worker in sorted({row.worker for row in result.egress}):

@@ -96,13 +96,20 @@ def GeometricMedian(smoothing: float = 1e-6) -> Strategy:  # noqa: N802 - as Fed
     return Strategy("geometric-median", keep, conclude)
 
 
-def NormBound(limit: float) -> Strategy:  # noqa: N802 - as FedAvg
-    """Return the mean of updates that were shortened to the norm `limit` where longer. Sun et al. 2019, section 3."""
-    if not (math.isfinite(limit) and limit > 0):
-        raise UsageError(f"limit is {limit}; use the longest norm that an honest update has")
+def NormBound(limit: float | None = None) -> Strategy:  # noqa: N802 - as FedAvg
+    """Return the mean of updates that were shortened to the norm `limit` where longer. Sun et al. 2019, section 3.
+
+    None bounds each round by the median of its norms, which fewer than half of the updates can move no further than to
+    the largest or smallest of the honest ones, and which shrinks as honest updates do; a fixed bound lets attackers in
+    late rounds push with all of it against updates that have become small.
+    """
+    if limit is not None and not (math.isfinite(limit) and limit > 0):
+        raise UsageError(f"limit is {limit}; use the longest norm that an honest update has, or None for the median")
 
     def conclude(before: Standing, gathering: Gathering) -> Standing:
-        scales = (limit / _flat(before, gathering.kept).norm(dim=1)).clamp(max=1.0)  # an update of zeros keeps scale 1
+        norms = _flat(before, gathering.kept).norm(dim=1)
+        bound = _median(norms) if limit is None else limit
+        scales = torch.where(norms > bound, bound / norms, 1.0)
         count = len(gathering.kept)
         return _combined(before, gathering.kept, lambda values: torch.einsum("n...,n->...", values, scales) / count)
 

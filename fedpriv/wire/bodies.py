@@ -252,12 +252,17 @@ def _plan_accepted(body: v1.PlanAccepted, _: TensorSet) -> m.PlanAccepted:
 
 
 def _pack_update(update: m.Update, body: v1.Update) -> None:
-    body.request, body.round, body.weight = update.request, update.round, update.weight
+    memory = f"MEMORY_{update.memory.name}"
+    body.MergeFrom(v1.Update(request=update.request, round=update.round, weight=update.weight, memory=memory))
     body.metrics.extend(_named(update.metrics))
 
 
 def _update(body: v1.Update, tensors: TensorSet) -> m.Update:
-    return m.Update(body.request, body.round, body.weight, _numbers(body.metrics), tensors)
+    try:
+        memory = m.Memory(body.memory)
+    except ValueError:
+        raise WireError(f"memory {body.memory} is unknown; both sides need the same protocol version") from None
+    return m.Update(body.request, body.round, body.weight, _numbers(body.metrics), tensors, memory)
 
 
 def _pack_evaluation(evaluation: m.Evaluation, body: v1.Evaluation) -> None:

@@ -60,6 +60,14 @@ class Parting(Enum):
     LEDGER_REFUSED = 3
 
 
+class Memory(Enum):
+    """What a round began with at a worker: nothing is kept under its plan, what was kept was found, or was not."""
+
+    NONE = 0
+    FOUND = 1
+    ANEW = 2
+
+
 # --- handshake: both sides, before anything else ---------------------------------------------------------------------
 
 
@@ -240,6 +248,7 @@ class Update:
     weight: float
     metrics: Mapping[str, float]
     delta: TensorSet = field(repr=False)
+    memory: Memory = Memory.NONE
 
 
 @dataclass(frozen=True, slots=True)

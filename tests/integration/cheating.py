@@ -183,7 +183,7 @@ class Cheat:
         async def ready(worker: WorkerName):
             if worker == without:
                 raise fp.PeerLost("not invited by the test")
-            return await self.coordinator._ready(worker, self.job.training)
+            return await self.coordinator._offering.ready(worker, self.job.training)
 
         self.cheating = cheating = Cheating(
             self.how, self.roster, self.descriptor(order, **changes), ready, order_for, SystemClock(), alter=alter
@@ -199,7 +199,7 @@ class Cheat:
         heard: list[object] = []
 
         async def asked() -> None:
-            connection = await self.coordinator._ready(WorkerName(worker), self.job.training)
+            connection = await self.coordinator._offering.ready(WorkerName(worker), self.job.training)
             first = asyncio.Event()
 
             def hear(event: object) -> None:

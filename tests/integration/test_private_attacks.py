@@ -154,7 +154,7 @@ def test_an_order_in_clear_for_what_only_a_sum_protects_is_refused(
     order = replace(cheat.order(), privacy=shared)
 
     async def asked() -> None:
-        connection = await cheat.coordinator._ready(WorkerName(VICTIM), cheat.job.training)
+        connection = await cheat.coordinator._offering.ready(WorkerName(VICTIM), cheat.job.training)
         await connection.ask(order, timeout_seconds=PATIENCE_SECONDS)
 
     with pytest.raises(fp.WorkerRefused) as refusal:
@@ -171,7 +171,7 @@ def test_a_repeated_order_gets_the_same_bytes_and_is_billed_once(
     order = cheat.order()
 
     async def asked():
-        connection = await cheat.coordinator._ready(WorkerName(VICTIM), cheat.job.training)
+        connection = await cheat.coordinator._offering.ready(WorkerName(VICTIM), cheat.job.training)
         return [await connection.ask(order, timeout_seconds=PATIENCE_SECONDS) for _ in range(2)]
 
     first, second = runtime.run(asked())

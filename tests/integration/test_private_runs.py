@@ -280,7 +280,7 @@ def test_a_sampled_worker_pays_for_the_rounds_it_is_asked_in_and_is_foretold_by_
     assert set(result.privacy.workers) == {name for name, bill in zip(NAMES, bills, strict=True) if bill}
 
 
-@pytest.mark.parametrize("strategy", [fp.FedProx(0.1), fp.FedAdam(0.05)], ids=lambda each: each.name)
+@pytest.mark.parametrize("strategy", [fp.FedProx(0.1), fp.FedAdam(0.05), fp.FedPA(0, 1, 2)], ids=lambda each: each.name)
 @pytest.mark.parametrize("summed", [False, True], ids=["clear", "sums"])
 def test_strategies_of_noisy_means_train_privately_at_the_same_bill(
     virtual: Callable[..., Fleet], strategy: Strategy, summed: bool

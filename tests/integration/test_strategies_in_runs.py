@@ -146,6 +146,11 @@ def test_workers_state_is_kept_between_rounds_and_begins_anew_where_it_is_lost(c
     assert not same(whole, forgetful)
     assert sum("it begins anew in round 2" in message for message in caplog.messages) == 1
     assert all(record.outcome == "complete" for record in forgetful.history.rounds)
+    anew = [(record.number, part.worker) for record in forgetful.history.rounds for part in record.workers if part.anew]
+    assert anew == [(2, "alice")]
+    assert not any(part.anew for record in whole.history.rounds for part in record.workers)
+    assert "alice began anew in round 2: what it kept for its strategy was gone" in repr(forgetful)
+    assert fp.History.from_json(forgetful.history.to_json()) == forgetful.history
 
 
 @pytest.mark.parametrize("strategy", [fp.FedAvgM(0.5), fp.Scaffold()], ids=lambda each: each.name)

@@ -56,6 +56,13 @@ def test_the_geometric_median_is_nearest_to_all():
     assert combined(fp.GeometricMedian(), line).item() == pytest.approx(1.0, abs=1e-3)  # the median, on a line
 
 
+def test_norm_bounding_by_the_median_follows_the_round():
+    # norms 5, 1 and 0.5: the median is 1, so (3, 4) becomes (0.6, 0.8)
+    moved = combined(fp.NormBound(), [(row(3.0, 4.0), 1.0), (row(0.0, 0.5), 1.0), (row(1.0, 0.0), 9.0)])
+    assert torch.allclose(moved, row(1.6 / 3, 1.3 / 3))
+    assert torch.equal(combined(fp.NormBound(), [(row(0.0, 0.0), 1.0)]), row(0.0, 0.0))
+
+
 def test_norm_bounding_shortens_long_updates_and_leaves_short_ones():
     moved = combined(fp.NormBound(1.0), [(row(3.0, 4.0), 1.0), (row(0.0, 0.5), 1.0)])
     assert torch.allclose(moved, row(0.3, (0.8 + 0.5) / 2))

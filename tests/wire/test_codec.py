@@ -63,6 +63,7 @@ EXAMPLES: list[m.Message] = [
     m.PlanAccepted(3, DIGEST),
     m.Update(1, 2, 99.0, {"loss": math.inf}, MODEL),
     m.Update(1, 2, 0.0, {}, TensorSet()),
+    m.Update(1, 2, 0.0, {}, TensorSet(), m.Memory.ANEW),
     m.Evaluation(1, 2, 3.0, {"loss": 0.25}),
     m.Statistics(9, MODEL),
     m.Failure(1, m.ErrorCode.STEP_FAILED, 0, "aten.addmm.default"),

@@ -10,7 +10,7 @@ import torch
 
 from fedpriv.ids import DatasetName, JobId, PlanDigest
 from fedpriv.updates import TensorSet
-from fedpriv.wire.messages import Train
+from fedpriv.wire.messages import Evaluate, Train
 from fedpriv_worker import keeping
 from fedpriv_worker.keeping import Keeping
 
@@ -30,6 +30,21 @@ def test_the_next_round_finds_what_the_last_one_left():
     kept.after("me", at(1), STATE)
     assert kept.before("me", at(2)) is STATE
     assert kept.before("me", at(5)) is STATE  # rounds in which this worker was not asked
+
+
+def measuring(number, **changes):
+    given = {each: getattr(ORDER, each) for each in ("request", "job", "dataset", "purpose", "model", "batch_size")}
+    return Evaluate(**{**given, "round": number, "plan": PlanDigest(bytes(31) + b"e"), "metrics": ("loss",), **changes})
+
+
+def test_a_measurement_finds_what_the_jobs_last_round_left_whatever_its_plan():
+    kept = Keeping()
+    kept.after("me", at(2), STATE)
+    assert kept.beside("me", measuring(2)) is STATE
+    assert kept.beside("me", measuring(1)) == {}
+    assert kept.beside("mallory", measuring(2)) == {}
+    assert kept.beside("me", measuring(2, job=JobId("other"))) == {}
+    assert kept.beside("me", measuring(2, dataset=DatasetName("other"))) == {}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from fedpriv.wire.messages import (
     ErrorCode,
     Failure,
     Goodbye,
+    Memory,
     OfferPlan,
     PlanAccepted,
 )
@@ -50,11 +51,15 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Local training ended: what changed, over how many rows (0 of private training), and the training metrics."""
+    """Local training ended: what changed, over how many rows (0 of private training), and the training metrics.
+
+    `memory` says whether what is kept here between rounds was found.
+    """
 
     rows: int
     metrics: Mapping[str, float] = field(repr=False)
     delta: TensorSet = field(repr=False)
+    memory: Memory = Memory.NONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -23,7 +24,7 @@ from fedpriv.plans.plan import InputRole, Plan
 from fedpriv.plans.validation import Quota, validate
 from fedpriv.privacy.noises import ExampleNoise
 from fedpriv.updates import TensorSet
-from fedpriv.wire.messages import AskMock, AskStatistics, ErrorCode, Evaluate, OfferPlan, Train
+from fedpriv.wire.messages import AskMock, AskStatistics, ErrorCode, Evaluate, Memory, OfferPlan, Train
 from fedpriv_worker import private_training, training
 from fedpriv_worker.actions import (
     Broken,
@@ -199,10 +200,12 @@ class InProcessExecutor:
                 rows = self._datasets[request.dataset].training
                 program = self._programs.of(plan)
                 seed = request.seed if request.invite is None else fresh_seed(self._entropy)
-                kept = self._keeping.before(peer, request) if program.plan.inputs_of(InputRole.KEPT) else {}
+                keeps = bool(program.plan.inputs_of(InputRole.KEPT))
+                kept = self._keeping.before(peer, request) if keeps else {}
                 trained, left = training.train(program, rows, request, seed, stopped, kept)
                 self._keeping.after(peer, request, left)
-                return trained
+                found = Memory.FOUND if kept else Memory.ANEW
+                return replace(trained, memory=found if keeps else Memory.NONE)
             case Evaluate():
                 program, rows = self._programs.of(plan), self._datasets[request.dataset].evaluation
                 kept = self._keeping.beside(peer, request) if program.plan.inputs_of(InputRole.KEPT) else {}

@@ -27,6 +27,7 @@ from fedpriv.wire import codec
 from fedpriv.wire.framing import framed_bytes
 from fedpriv.wire.messages import (
     Evaluation,
+    Memory,
     Mock,
     Statistics,
     Update,
@@ -168,7 +169,7 @@ def _longest(
     )
     match kind:
         case "update":
-            return Update(_LARGEST, _LARGEST, 1.0, numbers, empty)
+            return Update(_LARGEST, _LARGEST, 1.0, numbers, empty, Memory.ANEW)
         case "evaluation":
             return Evaluation(_LARGEST, _LARGEST, 1.0, numbers)
         case "statistics":

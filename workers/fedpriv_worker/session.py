@@ -347,8 +347,8 @@ def _succeeded(session: Session, action: Validate | Execute, outcome: Loaded | S
 
 def _answer(order: Order, outcome: Loaded | Summand | StoodIn) -> Answer:
     match order, outcome:
-        case Train(), Trained(rows, metrics, delta):
-            return Update(order.request, order.round, float(rows), metrics, delta)
+        case Train(), Trained(rows, metrics, delta, memory):
+            return Update(order.request, order.round, float(rows), metrics, delta, memory)
         case Evaluate(), Evaluated(rows, metrics):
             return Evaluation(order.request, order.round, float(rows), metrics)
         case AskStatistics(), Summed(values):

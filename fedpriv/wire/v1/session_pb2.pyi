@@ -9,6 +9,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Memory(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEMORY_NONE: _ClassVar[Memory]
+    MEMORY_FOUND: _ClassVar[Memory]
+    MEMORY_ANEW: _ClassVar[Memory]
+
 class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ERROR_CODE_UNSPECIFIED: _ClassVar[ErrorCode]
@@ -41,6 +47,9 @@ class GoodbyeReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GOODBYE_REASON_NOT_EXPECTED: _ClassVar[GoodbyeReason]
     GOODBYE_REASON_NAME_TAKEN: _ClassVar[GoodbyeReason]
     GOODBYE_REASON_LEDGER_REFUSED: _ClassVar[GoodbyeReason]
+MEMORY_NONE: Memory
+MEMORY_FOUND: Memory
+MEMORY_ANEW: Memory
 ERROR_CODE_UNSPECIFIED: ErrorCode
 ERROR_CODE_BAD_REQUEST: ErrorCode
 ERROR_CODE_UNKNOWN_DATASET: ErrorCode
@@ -404,18 +413,20 @@ class PlanAccepted(_message.Message):
     def __init__(self, request: _Optional[int] = ..., plan: _Optional[bytes] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("request", "round", "weight", "metrics", "delta")
+    __slots__ = ("request", "round", "weight", "metrics", "delta", "memory")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     request: int
     round: int
     weight: float
     metrics: _containers.RepeatedCompositeFieldContainer[NamedNumber]
     delta: _tensor_pb2.TensorSet
-    def __init__(self, request: _Optional[int] = ..., round: _Optional[int] = ..., weight: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[NamedNumber, _Mapping]]] = ..., delta: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ...) -> None: ...
+    memory: Memory
+    def __init__(self, request: _Optional[int] = ..., round: _Optional[int] = ..., weight: _Optional[float] = ..., metrics: _Optional[_Iterable[_Union[NamedNumber, _Mapping]]] = ..., delta: _Optional[_Union[_tensor_pb2.TensorSet, _Mapping]] = ..., memory: _Optional[_Union[Memory, str]] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("request", "round", "weight", "metrics")
