@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from fedpriv.errors import ReleaseDenied, VerificationFailed
 from fedpriv.ids import DatasetName, JobId, PeerName
 from fedpriv.privacy.accountants import renewed
+from fedpriv.privacy.bills import Beside
 from fedpriv.privacy.budget import Cost, total_of
-from fedpriv.privacy.charging import check_cost, owing
+from fedpriv.privacy.charging import check_cost, check_once, owing
 from fedpriv.privacy.reservations import DAY_SECONDS, FIRST, Limit, Reservation, State
 from fedpriv.storage.database import Database
 
@@ -43,6 +44,11 @@ SELECT count(*) FROM charge JOIN hold ON hold.number = charge.hold
 WHERE charge.against = ? AND hold.dataset = ? AND hold.state != 'cancelled' AND hold.time > ?
 """
 _UNITS = "SELECT DISTINCT unit FROM hold WHERE dataset = ? AND state != 'cancelled' AND unit IS NOT NULL"
+_BESIDE = """
+SELECT event, relation, count(*) FROM hold
+WHERE dataset = ? AND number != ? AND state != 'cancelled' AND event IS NOT NULL AND entry IS NULL
+GROUP BY event, relation ORDER BY min(number)
+"""
 _CHARGED = "WHERE dataset = ? AND state != 'cancelled'"
 _READ = "read the reservations"
 _COLUMNS = (
@@ -97,7 +103,9 @@ class Holds:
         if reservation.cost is None:
             return None
         peer = (reservation.dataset, reservation.recipient, reservation.job)
-        job = _costs(_held(self._database, f"{_CHARGED} AND recipient = ? AND job = ?", peer))
+        earlier = tuple(_held(self._database, f"{_CHARGED} AND recipient = ? AND job = ?", peer))
+        check_once(reservation, {each.round for each in earlier if each.state is not State.INTERRUPTED})
+        job = _costs(earlier)
         cost = owing(reservation, job)
         if cost is not None:
             with self._database.reading(_READ) as connection:
@@ -179,6 +187,15 @@ class Holds:
             total = total_of(cost.rdp for cost in _costs(_held(self._database, _CHARGED, (dataset,))))
             self._spent[dataset] = known = self._database.failures, total
         return known[1]
+
+    def beside(self, number: int) -> tuple[bool, tuple[Beside, ...]]:
+        """Return whether reservation `number` has a privacy cost; and what else was charged and has no entry."""
+        with self._database.reading(_READ) as connection:
+            (dataset, charged) = connection.execute(
+                "SELECT dataset, event IS NOT NULL FROM hold WHERE number = ?", (number,)
+            ).fetchone()
+            found = connection.execute(_BESIDE, (dataset, number)).fetchall()
+        return bool(charged), tuple(Beside(*row) for row in found)
 
     def all(self) -> Iterator[Held]:
         """Yield every reservation, in order."""
