@@ -174,6 +174,15 @@ def test_a_loss_that_is_no_loss_is_within_no_limit(epsilon, rule):
     assert isinstance(decide(replace(UPDATE, protection=masked(5, epsilon)), {ROWS: [rule]}), Deny)
 
 
+@pytest.mark.parametrize("release", ["metrics", "statistics"])
+@pytest.mark.parametrize("rule", [DifferentialPrivacy(2.0), SecureSum(maximum_epsilon=2.0)], ids=lambda rule: rule.name)
+def test_what_no_noise_is_made_for_says_that_another_rule_could_let_it_out(release, rule):
+    ask = replace(UPDATE, release=release, kinds=("loss",), protection=masked(5))
+    found = decide(ask, {ROWS: [rule]})
+    assert isinstance(found, Deny)
+    assert f"noise is made for updates alone, {release} take another rule" in found.reasons[0]
+
+
 def test_a_stand_in_leaves_under_its_own_rule_alone():
     ask = replace(UPDATE, release="mock")
     others = [PlainUpdate(("me",)), Statistics(), Metrics(), SecureSum(), DifferentialPrivacy(9.0)]

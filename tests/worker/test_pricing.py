@@ -271,7 +271,7 @@ def test_a_tree_covers_one_answer_in_each_round() -> None:
 @pytest.mark.parametrize(
     ("mode", "more"),
     [
-        (fp.TreeDP(noise_multiplier=4.0), {"rounds": 4000}),
+        (fp.TreeDP(noise_multiplier=4.0), {"rounds": 40}),
         (fp.TreeDP(noise_multiplier=4.0, bands=2), {}),
         (fp.TreeDP(noise_multiplier=4.0, clip=2.0), {}),
         (fp.TreeDP(noise_multiplier=4.0), {"workers": 11}),
