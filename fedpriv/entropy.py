@@ -36,6 +36,10 @@ class SystemEntropy:
         return secrets.token_bytes(count)
 
 
+_ZEROS = memoryview(bytes(1 << 18))
+"""What a stream is added to: nothing."""
+
+
 class SeededEntropy:
     """A reproducible stream; the seed never prints."""
 
@@ -47,4 +51,4 @@ class SeededEntropy:
 
     def random_bytes(self, count: int) -> bytes:
         """Return the next `count` bytes of the stream."""
-        return self._stream.update(bytes(count))
+        return self._stream.update(_ZEROS[:count] if count <= len(_ZEROS) else bytes(count))

@@ -243,9 +243,9 @@ def _failed_of_its_own(ask: Ask, rule: Rule) -> Iterator[str]:
         case SecureSum():
             yield from _failed_masking(ask.protection.masked_among, rule.minimum_workers)
             if rule.maximum_epsilon is not None:
-                yield from _failed_noise(ask.protection.epsilon, rule.maximum_epsilon)
+                yield from _failed_noise(ask, rule.maximum_epsilon)
         case DifferentialPrivacy():
-            yield from _failed_noise(ask.protection.epsilon, rule.maximum_epsilon)
+            yield from _failed_noise(ask, rule.maximum_epsilon)
         case Approval():
             yield from _failed_request(ask)
 
@@ -264,9 +264,13 @@ def _failed_masking(masked_among: int, minimum: int) -> Iterator[str]:
         yield f"it would leave {found}, and {minimum} is the least"
 
 
-def _failed_noise(epsilon: float | None, maximum: float) -> Iterator[str]:
+def _failed_noise(ask: Ask, maximum: float) -> Iterator[str]:
+    epsilon = ask.protection.epsilon
     if epsilon is None:
-        yield f"it would leave without noise of this worker's own, and epsilon {maximum:g} is the limit"
+        instead = (
+            "" if ask.release == "update" else f"; noise is made for updates alone, {ask.release} take another rule"
+        )
+        yield f"it would leave without noise of this worker's own, and epsilon {maximum:g} is the limit{instead}"
     elif not 0 <= epsilon <= maximum:
         yield f"the job would cost epsilon {epsilon:g}, and {maximum:g} is the limit"
 

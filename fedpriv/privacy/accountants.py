@@ -53,14 +53,22 @@ class Guarantee:
         )
 
 
-def cost_of(mechanism: Mechanism, relation: Relation, *, unit: str = ROW, trusted: bool = False) -> Cost:
+def cost_of(
+    mechanism: Mechanism,
+    relation: Relation,
+    *,
+    unit: str = ROW,
+    trusted: bool = False,
+    terms: Mapping[str, object] | None = None,
+) -> Cost:
     """Return what a budget for each `unit` is charged for `mechanism`: its name, its event as JSON, relation and RDP.
 
     A mechanism that protects whole updates is charged to a budget of rows under REPLACE_ONE: a worker whose data lacks
-    a row sends another update, not none, so its update may move by twice the clip.
+    a row sends another update, not none, so its update may move by twice the clip. `terms` are the numbers that the
+    mechanism was made from, as JSON holds them; they stand in the event.
     """
     rdp = rdp_of(mechanism, relation)
-    return Cost(name_of(mechanism), to_json(mechanism), relation.value, rdp, unit, accountant_version(), trusted)
+    return Cost(name_of(mechanism), to_json(mechanism, terms), relation.value, rdp, unit, accountant_version(), trusted)
 
 
 def renewed(cost: Cost) -> Cost:

@@ -6,7 +6,7 @@ version of the accountant found counts as the larger of both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from fedpriv.errors import ReleaseDenied
 from fedpriv.privacy.budget import Account, Budget, Cost, epsilon_of, total_of
@@ -20,6 +20,19 @@ def owing(reservation: Reservation, job: Sequence[Cost]) -> Cost | None:
     """Return what `reservation` adds to the budget: nothing where its whole `job` was charged with that before."""
     cost = reservation.cost
     return None if cost is not None and reservation.whole and cost in job else cost
+
+
+def check_once(reservation: Reservation, answered: Collection[int]) -> None:
+    """Raise `ReleaseDenied` where a whole job asks again for one of the rounds that it was `answered`.
+
+    Correlated noise covers a worker once in each round. Twice in one would move the sums twice as far, and cost four
+    times as much, not twice.
+    """
+    if reservation.whole and reservation.round in answered:
+        raise ReleaseDenied(
+            f"job {reservation.job!r} of {reservation.recipient!r} was answered in round {reservation.round} already, "
+            "and its correlated noise covers one answer in each round; begin another job"
+        )
 
 
 def check_cost(

@@ -7,6 +7,7 @@ zero-concentrated event in their place is understood by its RDP accountant alone
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -70,15 +71,19 @@ def accounting() -> ModuleType:
     return found
 
 
-def to_json(mechanism: Mechanism) -> str:
-    """Return `mechanism` as one line of JSON, the same for equal values."""
-    return json.dumps(_plain(mechanism), sort_keys=True, separators=(",", ":"))
+def to_json(mechanism: Mechanism, terms: Mapping[str, object] | None = None) -> str:
+    """Return `mechanism` as one line of JSON, the same for equal values; under its name, beside `terms`, if given."""
+    said = _plain(mechanism) if terms is None else {"mechanism": _plain(mechanism), "terms": dict(terms)}
+    return json.dumps(said, sort_keys=True, separators=(",", ":"))
 
 
 def from_json(text: str) -> Mechanism:
-    """Return the mechanism that `to_json` wrote; raise `UsageError` for anything else."""
+    """Return the mechanism that `to_json` wrote, whatever stands beside it; raise `UsageError` for anything else."""
     try:
-        return _mechanism(json.loads(text))
+        value = json.loads(text)
+        if isinstance(value, dict) and "kind" not in value and "mechanism" in value:
+            value = value["mechanism"]
+        return _mechanism(value)
     except (ValueError, RecursionError):
         raise UsageError(f"not the JSON of a mechanism: {text!r:.80}") from None
 

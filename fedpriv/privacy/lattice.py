@@ -24,7 +24,7 @@ from fedpriv.entropy import Entropy
 from fedpriv.errors import UsageError
 from fedpriv.privacy import tables
 from fedpriv.privacy.mechanisms import Gaussian, check_count, check_positive
-from fedpriv.privacy.samplers import draw, stream_of
+from fedpriv.privacy.samplers import Drawn, draw, stream_of
 from fedpriv.privacy.tables import Blocks, Table
 
 Reals = npt.NDArray[np.float64]
@@ -32,6 +32,8 @@ Floats = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 
 BLOCK = 1 << 15
 """Values that are made noisy at once: their arrays stay in the cache, and are small enough that memory is reused."""
+_DRAWN = 1 << 17
+"""Values whose noise is drawn at once."""
 _STEPS = 50.0
 """Grid steps in the sensitivity for each sqrt(d), at the least: rounding then costs 2 % or less."""
 _OVERLAP = 2.2
@@ -119,29 +121,31 @@ class LatticeGaussian:
         result: npt.NDArray[Any] = np.empty(len(total), kind) if out is None else out
         steps: npt.NDArray[Any] = np.empty(min(BLOCK, len(total)), kind)
         summed: npt.NDArray[Any] = np.empty(len(steps), whole)
-        for start in range(0, len(total), BLOCK):
-            block = result[start : start + BLOCK]
-            rounded, noisy = steps[: len(block)], summed[: len(block)]
-            with np.errstate(over="ignore", invalid="ignore"):
-                np.multiply(total[start : start + BLOCK], kind(1 / self.grid), out=rounded)
-            np.rint(rounded, out=rounded)
-            # not by a scalar product: OpenBLAS wakes threads for one, which costs more than all the rest
-            if not (rounded.max() <= largest and rounded.min() >= -largest):  # also where one is no number
-                np.fmin(np.fmax(rounded, -largest, out=rounded), largest, out=rounded)
-            np.copyto(noisy, rounded, casting="unsafe")
-            self._add(noisy, stream)
-            np.copyto(block, noisy, casting="unsafe")
-            block *= kind(self.grid * times)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for first in range(0, len(total), _DRAWN):
+                last = min(first + _DRAWN, len(total))
+                noise = self._drawn(last - first, stream)
+                for start in range(first, last, BLOCK):
+                    block = result[start : min(start + BLOCK, last)]
+                    rounded, noisy = steps[: len(block)], summed[: len(block)]
+                    np.multiply(total[start : start + len(block)], kind(1 / self.grid), out=rounded)
+                    np.rint(rounded, out=rounded)
+                    # not by a scalar product: OpenBLAS wakes threads for one, which costs more than all the rest
+                    if not (rounded.max() <= largest and rounded.min() >= -largest):  # also where one is no number
+                        np.fmin(np.fmax(rounded, -largest, out=rounded), largest, out=rounded)
+                    np.copyto(noisy, rounded, casting="unsafe")
+                    for factor, values in noise:
+                        part = values[start - first : start - first + len(block)]
+                        noisy += part if factor == 1 else np.multiply(part, factor, dtype=np.int32)
+                    np.multiply(noisy, kind(self.grid * times), out=block, casting="unsafe", dtype=kind)
         return result
 
-    def _add(self, values: npt.NDArray[np.signedinteger], stream: Entropy) -> None:
-        """Add fresh noise to `values`, grid steps."""
+    def _drawn(self, count: int, stream: Entropy) -> tuple[tuple[int, Drawn], ...]:
+        """Return fresh noise for `count` values, in grid steps: parts to be added up, each times its factor."""
         if self._factor == 0:
-            values += draw(self._table, len(values), stream)
-            return
-        pair = draw(self._table, 2 * len(values), stream)
-        values += pair[: len(values)]
-        values += np.multiply(pair[len(values) :], self._factor, dtype=np.int32)
+            return ((1, draw(self._table, count, stream)),)
+        pair = draw(self._table, 2 * count, stream)
+        return ((1, pair[:count]), (self._factor, pair[count:]))
 
 
 def _split(deviation: float) -> tuple[int, float, float]:

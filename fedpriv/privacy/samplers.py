@@ -26,6 +26,8 @@ _HIGH, _LOW = np.uint64(48), np.uint64(16)
 _BYTE = 8
 BLOCK = 1 << 16
 """Values that are drawn at once: stream, slots and values of a block stay in the cache."""
+_LOOKED_UP = 1 << 15
+"""Values that are looked up at once; those that 16 bits leave open are decided together."""
 
 Integers = npt.NDArray[np.int32]
 Drawn = npt.NDArray[np.int16] | npt.NDArray[np.int32]
@@ -79,15 +81,22 @@ def draw(table: Table | Blocks, count: int, stream: Entropy) -> Drawn:
     """Return `count` independent values of `table`, in the narrowest integers that hold them all."""
     if isinstance(table, Blocks):
         return _draw_by_blocks(table, count, stream)
-    slots, values = _looked_up(table, count, stream)
-    places = np.flatnonzero(values >= table.open)
-    if len(places):
-        values[places] = _decided(table, slots[places], values[places] - table.open, stream)
+    values = np.empty(count, table.direct.dtype)
+    open_slots, places = [], []
+    for start in range(0, count, _LOOKED_UP):
+        block = values[start : start + _LOOKED_UP]
+        slots = _looked_up(table, block, stream)
+        at = np.flatnonzero(block >= table.open)
+        open_slots.append(slots[at])
+        places.append(at + start)
+    if places and len(at := np.concatenate(places)):
+        values[at] = _decided(table, np.concatenate(open_slots), values[at] - table.open, stream)
     return values
 
 
 def _draw_by_blocks(table: Blocks, count: int, stream: Entropy) -> Integers:
-    slots, numbers = _looked_up(table.numbers, count, stream)
+    numbers = np.empty(count, table.numbers.direct.dtype)
+    slots = _looked_up(table.numbers, numbers, stream)
     size: Any = np.uint8 if table.shift <= _BYTE else np.uint16
     bits = np.frombuffer(stream.random_bytes(count * size().nbytes), size) & size((1 << table.shift) - 1)
     values: Integers = np.left_shift(numbers, table.shift, dtype=np.int32)
@@ -112,10 +121,11 @@ def _completed(
     return values
 
 
-def _looked_up(table: Table, count: int, stream: Entropy) -> tuple[npt.NDArray[np.uint16], npt.NDArray[Any]]:
-    """Return `count` fresh slots, and what the table has there."""
-    slots = np.frombuffer(stream.random_bytes(2 * count), np.uint16)
-    return slots, table.direct.take(slots, mode="clip")  # "clip" spares a check; every slot is in range
+def _looked_up(table: Table, out: npt.NDArray[Any], stream: Entropy) -> npt.NDArray[np.uint16]:
+    """Return as many fresh slots as `out` has values, and write there what the table has in each."""
+    slots = np.frombuffer(stream.random_bytes(2 * len(out)), np.uint16)
+    table.direct.take(slots, mode="clip", out=out)  # "clip" spares a check; every slot is in range
+    return slots
 
 
 def _decided(table: Table, slots: npt.NDArray[np.uint16], numbers: npt.NDArray[Any], stream: Entropy) -> Integers:

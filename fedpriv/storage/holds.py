@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from fedpriv.errors import ReleaseDenied, VerificationFailed
 from fedpriv.ids import DatasetName, JobId, PeerName
 from fedpriv.privacy.accountants import renewed
+from fedpriv.privacy.bills import Beside
 from fedpriv.privacy.budget import Cost, total_of
-from fedpriv.privacy.charging import check_cost, owing
+from fedpriv.privacy.charging import check_cost, check_once, owing
 from fedpriv.privacy.reservations import DAY_SECONDS, FIRST, Limit, Reservation, State
 from fedpriv.storage.database import Database
 
@@ -43,6 +44,11 @@ SELECT count(*) FROM charge JOIN hold ON hold.number = charge.hold
 WHERE charge.against = ? AND hold.dataset = ? AND hold.state != 'cancelled' AND hold.time > ?
 """
 _UNITS = "SELECT DISTINCT unit FROM hold WHERE dataset = ? AND state != 'cancelled' AND unit IS NOT NULL"
+_BESIDE = """
+SELECT event, relation, count(*) FROM hold
+WHERE dataset = ? AND number != ? AND state != 'cancelled' AND event IS NOT NULL AND entry IS NULL
+GROUP BY event, relation ORDER BY min(number)
+"""
 _CHARGED = "WHERE dataset = ? AND state != 'cancelled'"
 _READ = "read the reservations"
 _COLUMNS = (
@@ -85,25 +91,12 @@ class Holds:
         with self._database.writing("reserve a release") as connection:
             for limit in reservation.limits:
                 _check_limit(connection, reservation.dataset, limit, time)
-            reservation = replace(reservation, cost=self._owed(reservation))
+            reservation = replace(reservation, cost=_owed(self._database, reservation, self.spent(reservation.dataset)))
             previous = connection.execute("SELECT number, hash FROM hold ORDER BY number DESC LIMIT 1").fetchone()
             number = 0 if previous is None else previous[0] + 1
             _insert(connection, reservation, number, time, FIRST if previous is None else previous[1])
             self._spent.pop(reservation.dataset, None)
         return number
-
-    def _owed(self, reservation: Reservation) -> Cost | None:
-        """Return what `reservation` is to be charged with; raise `ReleaseDenied` where that cannot be paid."""
-        if reservation.cost is None:
-            return None
-        peer = (reservation.dataset, reservation.recipient, reservation.job)
-        job = _costs(_held(self._database, f"{_CHARGED} AND recipient = ? AND job = ?", peer))
-        cost = owing(reservation, job)
-        if cost is not None:
-            with self._database.reading(_READ) as connection:
-                units = connection.execute(_UNITS, (reservation.dataset,)).fetchall()
-            check_cost(reservation, cost, job, [unit for (unit,) in units], self.spent(reservation.dataset))
-        return cost
 
     def commit(self, number: int, entry: int) -> None:
         """Settle reservation `number` with ledger entry `entry`; part of the transaction that appends the entry."""
@@ -180,6 +173,15 @@ class Holds:
             self._spent[dataset] = known = self._database.failures, total
         return known[1]
 
+    def beside(self, number: int) -> tuple[bool, tuple[Beside, ...]]:
+        """Return whether reservation `number` has a privacy cost; and what else was charged and has no entry."""
+        with self._database.reading(_READ) as connection:
+            (dataset, charged) = connection.execute(
+                "SELECT dataset, event IS NOT NULL FROM hold WHERE number = ?", (number,)
+            ).fetchone()
+            found = connection.execute(_BESIDE, (dataset, number)).fetchall()
+        return bool(charged), tuple(Beside(*row) for row in found)
+
     def all(self) -> Iterator[Held]:
         """Yield every reservation, in order."""
         return _held(self._database, "", ())
@@ -220,6 +222,22 @@ def _held(database: Database, where: str, parameters: tuple[object, ...]) -> Ite
 def _costs(held: Iterable[Held]) -> list[Cost]:
     """Return what was charged, by the accountant of today and by that of then: the larger of both."""
     return [renewed(each.cost) for each in held if each.cost is not None]
+
+
+def _owed(database: Database, reservation: Reservation, spent: tuple[float, ...]) -> Cost | None:
+    """Return what `reservation` is to be charged with; raise `ReleaseDenied` where that cannot be paid."""
+    if reservation.cost is None:
+        return None
+    peer = (reservation.dataset, reservation.recipient, reservation.job)
+    earlier = tuple(_held(database, f"{_CHARGED} AND recipient = ? AND job = ?", peer))
+    check_once(reservation, {each.round for each in earlier if each.state is not State.INTERRUPTED})
+    job = _costs(earlier)
+    cost = owing(reservation, job)
+    if cost is not None:
+        with database.reading(_READ) as connection:
+            units = connection.execute(_UNITS, (reservation.dataset,)).fetchall()
+        check_cost(reservation, cost, job, [unit for (unit,) in units], spent)
+    return cost
 
 
 def _settle(database: Database, number: int, state: State, entry: int | None) -> None:

@@ -20,6 +20,8 @@ from fedpriv.ids import DatasetName, JobId, PlanDigest, WorkerName
 from fedpriv.learning.local import SGD
 from fedpriv.learning.strategies import Contribution, Gathering
 from fedpriv.privacy.budget import Budget
+from fedpriv.privacy.events import from_json
+from fedpriv.privacy.mechanisms import Gaussian
 from fedpriv.privacy.noises import DistributedNoise
 from fedpriv.secagg.descriptor import Descriptor
 from fedpriv.secagg.messages import Invite
@@ -123,7 +125,7 @@ def test_local_noise_in_what_leaves_is_that_of_the_bill() -> None:
     lattice = price.noise.lattice(DIMENSION)
     assert is_like(left, lattice.deviation**2)
     assert 1.0 <= lattice.deviation / (Z * CLIP) <= 1.021  # what rounding to the grid takes
-    assert price.cost.event == '{"kind":"gaussian","noise_multiplier":3.0}'
+    assert from_json(price.cost.event) == Gaussian(3.0)
 
 
 @pytest.mark.parametrize("summed", [False, True])

@@ -189,6 +189,15 @@ def test_a_loss_that_is_no_loss_is_within_no_limit(epsilon, rule):
     assert isinstance(decide(replace(UPDATE, protection=masked(5, epsilon)), {ROWS: [rule]}), Deny)
 
 
+@pytest.mark.parametrize("release", ["metrics", "statistics"])
+@pytest.mark.parametrize("rule", [DifferentialPrivacy(2.0), SecureSum(maximum_epsilon=2.0)], ids=lambda rule: rule.name)
+def test_what_no_noise_is_made_for_says_that_another_rule_could_let_it_out(release, rule):
+    ask = replace(UPDATE, release=release, kinds=("loss",), protection=masked(5))
+    found = decide(ask, {ROWS: [rule]})
+    assert isinstance(found, Deny)
+    assert f"noise is made for updates alone, {release} take another rule" in found.reasons[0]
+
+
 def test_a_stand_in_leaves_under_its_own_rule_alone():
     ask = replace(UPDATE, release="mock")
     others = [PlainUpdate(("me",)), Statistics(), Metrics(), SecureSum(), DifferentialPrivacy(9.0)]
@@ -347,12 +356,10 @@ def test_a_plan_is_of_use_to_whom_a_rule_names():
     assert not may_receive(Recipient(PeerName("me"), "worker"), {ROWS: (PlainUpdate(("me",)),)})
 
 
-NAMES = st.sampled_from(["me", "ann", "bo"])
 KINDS = st.lists(st.sampled_from(["count", "sum", "sum-of-squares"]), min_size=1, unique=True).map(tuple)
-PURPOSES = st.sampled_from([None, "triage", "trial"])
+NAMES, PURPOSES = st.sampled_from(["me", "ann", "bo"]), st.sampled_from([None, "triage", "trial"])
 RECIPIENTS = st.lists(NAMES, min_size=1, unique=True).map(tuple)
-LIMITS = st.none() | st.floats(0.1, 5)
-OFTEN = st.none() | st.integers(1, 3)
+LIMITS, OFTEN = st.none() | st.floats(0.1, 5), st.none() | st.integers(1, 3)
 RULES = st.lists(
     st.one_of(
         st.builds(PlainUpdate, recipients=RECIPIENTS, purpose=PURPOSES),

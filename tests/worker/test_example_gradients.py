@@ -9,9 +9,11 @@ from torch.nn import functional as F
 
 from fedpriv.errors import InputMismatch, PlanRefused, QuotaExceeded, StepFailed, TraceError, UsageError
 from fedpriv.learning.local import SGD
+from fedpriv.plans.interpreter import Program
 from fedpriv.plans.layout import TensorExample
 from fedpriv.plans.tracing import trace_evaluation, trace_loss, trace_training
 from fedpriv.plans.validation import CheckedPlan, Quota, validate
+from fedpriv_worker import example_gradients
 from fedpriv_worker.example_gradients import CHUNK_ROWS, ExampleGradients
 from fedpriv_worker.flattening import Flat
 
@@ -34,6 +36,17 @@ class Penalised(nn.Module):
 
     def forward(self, x):
         return self.linear(x) + self.linear.weight.square().sum()
+
+
+class Tempered(nn.Module):
+    """A parameter that is one number."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.heat = nn.Linear(6, 3), nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x):
+        return self.linear(x) / self.heat
 
 
 class Words(nn.Module):
@@ -63,6 +76,7 @@ MODELS = {
     "tied": (Tied, (6,), 1),
     "penalised": (Penalised, (6,), 0),
     "words": (Words, (4,), 1),
+    "tempered": (Tempered, (6,), 1),
 }
 
 
@@ -326,3 +340,16 @@ def test_no_scale_of_slopes_or_operands_gets_a_row_past_its_clip(slope, operand)
             assert float(found.total.double().norm()) <= clip * (1 + 1e-5)
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_the_memory_of_a_row_covers_the_copy_in_which_its_norm_is_taken():
+    """Of a layer that hardly has activations the float64 copy of a row's own gradient is what counts."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 200, bias=False), nn.Flatten(), nn.Linear(400, 3))
+    plan = trace_loss(model, F.cross_entropy, TensorExample("float32", (2, 6)), TensorExample("int64"))
+    checked = validate(plan)
+    made = ExampleGradients(checked, tapped=False)
+    block = Program(checked).block(1, plain=True)
+    own = sum(parameter.numel() for parameter in model.parameters())
+    largest = max(parameter.numel() for parameter in model.parameters())
+    assert example_gradients._row_bytes(block, plan, made.taps, made._rest) >= 2 * 4 * own + 8 * largest

@@ -142,7 +142,8 @@ def test_a_private_order_keeps_nothing_whatever_its_plan_asks_for():
     import fedpriv as fp
     from fedpriv.learning.local import SGD, LocalTraining
     from fedpriv.learning.terms import Dual, Proximal
-    from fedpriv.plans.tracing import TensorExample, trace_training
+    from fedpriv.plans.layout import TensorExample
+    from fedpriv.plans.tracing import trace_training
     from fedpriv.wire.messages import ErrorCode
     from fedpriv.wire.private import Private
     from fedpriv_worker.executor import InProcessExecutor

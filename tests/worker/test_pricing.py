@@ -15,8 +15,10 @@ from fedpriv.ids import DatasetName, JobId, PeerName, PlanDigest, WorkerName
 from fedpriv.labels import private
 from fedpriv.learning.local import SGD
 from fedpriv.policy.decision import Recipient
+from fedpriv.policy.requests import ReleaseRequest
+from fedpriv.policy.rules import cite
 from fedpriv.privacy.accountants import epsilon_by_rdp
-from fedpriv.privacy.budget import Budget
+from fedpriv.privacy.budget import Budget, total_of
 from fedpriv.privacy.mechanisms import Gaussian, PoissonSampled, Repeated
 from fedpriv.privacy.relations import Relation
 from fedpriv.secagg.descriptor import Descriptor
@@ -27,6 +29,7 @@ from fedpriv.wire.messages import Column, DatasetDescription, Train
 from fedpriv.wire.private import Private
 from fedpriv_worker.forecast import Forecast
 from fedpriv_worker.journal import Journal
+from fedpriv_worker.orders import request_of
 from fedpriv_worker.pricing import Price, charged_under, price_of
 from fedpriv_worker.release import Admitted, Door
 from fedpriv_worker.session import Facts
@@ -88,7 +91,7 @@ def test_less_noise_than_was_agreed_is_billed_for_what_it_is(multiplier: float) 
 
 def test_a_larger_clip_buys_nothing_because_the_noise_grows_with_it() -> None:
     small, large = (priced(replace(LOCAL, clip=clip)) for clip in (1.0, 100.0))
-    assert small.cost == large.cost
+    assert small.cost.rdp == large.cost.rdp
     assert large.noise.lattice(100).deviation == pytest.approx(100 * small.noise.lattice(100).deviation, rel=0.05)
 
 
@@ -106,7 +109,7 @@ def test_shared_noise_is_billed_without_what_the_owner_takes_for_colluding() -> 
 def test_fewer_in_the_sum_means_more_noise_each() -> None:
     many, few = (priced(SHARED, invited(ORDER, threshold=each), colluding=3) for each in (9, 7))
     assert few.noise.local_variance == pytest.approx(many.noise.local_variance * 6 / 4)
-    assert few.cost == many.cost
+    assert few.cost.rdp == many.cost.rdp
 
 
 @pytest.mark.parametrize(
@@ -201,15 +204,25 @@ def test_the_budget_is_the_data_sets_whoever_asks_and_under_whatever_job() -> No
 def test_what_was_reserved_and_never_left_is_given_back() -> None:
     price = priced(LOCAL, rounds=1)
     out = door(fp.DifferentialPrivacy(8.0), Budget(1.1 * price.epsilon, 1e-5))
-    out.give_up(admit(out, price), charged=False)
+    out.give_up(admit(out, price), begun=False)
     admit(out, price, request=2)
+
+
+def test_what_was_executed_on_rows_stays_charged_although_nothing_left() -> None:
+    """Somebody who hung up may have seen how long it took, or that it took place."""
+    price = priced(LOCAL, rounds=1)
+    out = door(fp.DifferentialPrivacy(8.0), Budget(1.1 * price.epsilon, 1e-5))
+    out.give_up(admit(out, price), begun=True)
+    assert out.journal.holds.spent(ROWS) == price.cost.rdp
+    with pytest.raises(BudgetExceeded):
+        admit(out, price, request=2)
 
 
 def test_a_tree_is_paid_once_before_its_first_round_and_never_given_back() -> None:
     price = priced(fp.TreeDP(noise_multiplier=4.0))
     out = door(fp.PlainUpdate(recipients=("me",)), BUDGET)
     first = admit(out, price)
-    out.give_up(first, charged=False)
+    out.give_up(first, begun=False)
     spent = out.journal.holds.spent(ROWS)
     assert spent == price.cost.rdp
     admit(out, price, round=2)
@@ -238,3 +251,73 @@ def test_a_bill_of_another_accountant_counts_as_the_larger_of_both() -> None:
     other = door(fp.DifferentialPrivacy(8.0))
     admit(other, replace(price, cost=dearer))
     assert other.journal.holds.spent(ROWS) == dearer.rdp
+
+
+def test_a_tree_covers_one_answer_in_each_round() -> None:
+    """Asked twice, a worker would move the noisy sums twice as far, which costs four times as much."""
+    price = priced(fp.TreeDP(noise_multiplier=4.0))
+    out = door(fp.PlainUpdate(recipients=("me",)), BUDGET)
+    first = admit(out, price)
+    with pytest.raises(ReleaseDenied, match=r"was answered in round 1 already, .* one answer in each round"):
+        admit(out, price, request=2)
+    out.give_up(first, begun=True)  # nothing left, so it was not answered
+    admit(out, price, request=2)
+    admit(out, price, request=3, round=2)
+    with pytest.raises(ReleaseDenied, match="in round 2 already"):
+        admit(out, price, request=4, round=2, epochs=3)
+    assert out.journal.holds.spent(ROWS) == price.cost.rdp
+
+
+@pytest.mark.parametrize(
+    ("mode", "more"),
+    [
+        (fp.TreeDP(noise_multiplier=4.0), {"rounds": 40}),
+        (fp.TreeDP(noise_multiplier=4.0, bands=2), {}),
+        (fp.TreeDP(noise_multiplier=4.0, clip=2.0), {}),
+        (fp.TreeDP(noise_multiplier=4.0), {"workers": 11}),
+    ],
+    ids=["more rounds", "another matrix", "another clip", "another cohort"],
+)
+def test_a_tree_of_other_numbers_is_another_and_paid_for_as_such(mode: fp.TreeDP, more: dict[str, int]) -> None:
+    price = priced(fp.TreeDP(noise_multiplier=4.0))
+    out = door(fp.PlainUpdate(recipients=("me",)), BUDGET)
+    admit(out, price)
+    other = priced(mode, **more)
+    assert other.cost.rdp == price.cost.rdp
+    admit(out, other, request=2, round=2)
+    assert out.journal.holds.spent(ROWS) == total_of([price.cost.rdp, other.cost.rdp])
+
+
+def approving(price: Price, releases: int) -> tuple[Door, ReleaseRequest]:
+    out = door(fp.Approval(), Budget(100.0, 1e-5))
+    with pytest.raises(ReleaseDenied, match="the owner has not approved"):
+        admit(out, price)
+    request = request_of(replace(ORDER, privacy=asked(LOCAL)), ME, price)
+    out.journal.requests.note(request, b"", permitted_by="", now=out.journal.now())
+    expires = out.journal.now() + 1000
+    out.journal.requests.approve(
+        request.id, rule=cite(fp.Approval()), releases=releases, expires=expires, now=out.journal.now()
+    )
+    return out, request
+
+
+def test_an_approval_of_several_releases_lets_a_job_cost_what_the_owner_was_shown_and_no_more() -> None:
+    """It says one round, which its owner was shown the epsilon of, and asks for five."""
+    price = priced(LOCAL, rounds=1)
+    out, request = approving(price, releases=5)
+    assert request.epsilon == price.epsilon
+    admit(out, price)
+    with pytest.raises(ReleaseDenied, match="asks for more rounds than it said"):
+        admit(out, price, request=2)
+    admit(out, price, request=3, job=JobId("another"))
+    assert out.journal.holds.spent(ROWS) == total_of([price.cost.rdp] * 2)
+
+
+def test_an_approval_pays_all_rounds_of_the_job_that_was_shown_each_billed() -> None:
+    price = priced(LOCAL, rounds=5)
+    out, _ = approving(price, releases=5)
+    for number in range(1, 6):
+        admit(out, price, round=number)
+    assert out.journal.holds.spent(ROWS) == total_of([price.cost.rdp] * 5)
+    with pytest.raises(ReleaseDenied, match="used up"):
+        admit(out, price, round=6)

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedpriv.errors import PlanRefused
-from fedpriv.plans.tracing import TensorExample, trace_loss
+from fedpriv.plans.layout import TensorExample
+from fedpriv.plans.tracing import trace_loss
 from fedpriv.plans.validation import Quota, validate
 from fedpriv.wire.messages import ErrorCode
 from fedpriv_worker import example_gradients, pieces, private_training, rehearsal

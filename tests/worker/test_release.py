@@ -230,7 +230,7 @@ def test_a_disk_that_is_full_stops_the_release_and_what_it_reserved_is_given_bac
     assert out.journal.rows.size == 0
     with out.journal.rows._database.reading("give room") as connection:
         connection.execute("PRAGMA max_page_count=1000000")
-    out.give_up(admitted, charged=False)
+    out.give_up(admitted, begun=True)
     assert released(out, update())
     out.journal.close()
 

@@ -96,12 +96,16 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Execution failed. `on_values` says that it could not have failed before private values were read."""
+    """Execution failed. `on_values` says that it could not have failed before private values were read.
+
+    `begun` says that a private order was stopped when work on rows had begun: nothing left, and it stays charged.
+    """
 
     code: ErrorCode
     step: int = -1
     operation: str = ""
     on_values: bool = False
+    begun: bool = False
 
 
 Summand: TypeAlias = Trained | Evaluated | Summed | Nothing

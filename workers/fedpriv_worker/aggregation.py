@@ -216,7 +216,7 @@ class Rounds:
 
     def _give_up(self, admitted: Admitted) -> None:
         with suppress(StorageFailed):  # it then stays charged
-            self._worker.door.give_up(admitted, charged=False)
+            self._worker.door.give_up(admitted, begun=True)
 
 
 class Aggregation:

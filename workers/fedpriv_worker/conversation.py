@@ -138,8 +138,8 @@ class Host(Protocol):
         """Take a message through the door; raise `StorageFailed`."""
         ...
 
-    async def give_up(self, admitted: Admitted) -> None:
-        """Give back what an order reserved."""
+    async def give_up(self, admitted: Admitted, *, begun: bool) -> None:
+        """Settle what an order reserved of which nothing leaves."""
         ...
 
     def bar(self, peer: Recipient, datasets: frozenset[DatasetName]) -> None:
@@ -216,7 +216,7 @@ class Conversation:
             if isinstance(requested, Execute) and not isinstance(carried.outcome, Answered):
                 await self._aggregation.withdraw(requested.order)
             if carried.admitted is not None:
-                await self._worker.give_up(carried.admitted)  # its peer lost the right to it meanwhile
+                await self._worker.give_up(carried.admitted, begun=True)  # its peer lost the right to it meanwhile
         await self._perform(actions, carried.admitted)
         return session
 
@@ -274,7 +274,7 @@ class Conversation:
             return admitted
         code = await self._aggregation.join(action, admitted)
         if code is not None or not await self._aggregation.masks_are_there(order):
-            await worker.give_up(admitted)
+            await worker.give_up(admitted, begun=False)
             return Carried(Answered() if code is None else Broken(code))
 
         def stopped() -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,14 +26,14 @@ from fedpriv.plans.plan import InputRole, OutputRole, Plan, Step
 from fedpriv.plans.validation import CheckedPlan, Quota
 from fedpriv_worker.flattening import Flat
 from fedpriv_worker.picking import picked
-from fedpriv_worker.pieces import Piece, Whole, piece_of
+from fedpriv_worker.pieces import Piece, Squares, Whole, piece_of
 from fedpriv_worker.taps import Tap, cut_open, untapped
 
 CHUNK_ROWS = 128
 """Rows that are differentiated at once at most; also what bounds the rounding error of a sum in float32."""
 _PADDING = 16
 """Rows are filled up to a multiple of this with zeros, which count for nothing: few lists serve all sample sizes."""
-_FLOAT_BYTES = 4
+_FLOAT_BYTES, _DOUBLE_BYTES = 4, 8
 _GIVEN = (InputRole.PARAMETER, InputRole.FROZEN)
 _BATCH_NORMS = ("batch_norm", "instance_norm")
 _TABLES = {"aten.embedding.default": (2, 3), "aten.embedding_dense_backward.default": (3, 4)}
@@ -139,7 +140,7 @@ class ExampleGradients:
             count = len(features[rows])
             pieces = self._pieces(held, features[rows], target[rows])
             squares = _squares(pieces)
-            _zeroed(pieces, ~torch.isfinite(squares))
+            _zeroed(pieces, torch.from_numpy(~np.isfinite(squares)))
             for row in range(count):
                 factors = torch.zeros(len(squares))
                 factors[row] = 1.0
@@ -190,15 +191,16 @@ class ExampleGradients:
 
     def _summed(self, pieces: list[Piece], clip: float, rows: int) -> tuple[Tensor, int]:
         squares = _squares(pieces)
-        factors = (clip * squares.rsqrt()).clamp_(max=1.0).float()  # a norm of 0 is that of zeros, exactly
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factors = np.minimum(clip / np.sqrt(squares), 1.0)  # a norm of 0 is that of zeros, exactly
         factors[rows:] = 0.0
-        finite = torch.isfinite(squares)
+        finite = np.isfinite(squares)
         ignored = 0
-        if not bool(finite.all()):
+        if not finite.all():
             ignored = int((~finite[:rows]).sum())
-            factors = torch.where(finite, factors, 0.0)
-            _zeroed(pieces, ~finite)
-        return self._added(pieces, factors), ignored
+            factors[~finite] = 0.0
+            _zeroed(pieces, torch.from_numpy(~finite))
+        return self._added(pieces, torch.from_numpy(factors.astype(np.float32))), ignored
 
     def _added(self, pieces: list[Piece], factors: Tensor) -> Tensor:
         """Return the sum over rows of factor times gradient, shape (dimension,)."""
@@ -208,7 +210,7 @@ class ExampleGradients:
         return flat
 
 
-def _squares(pieces: Sequence[Piece]) -> Tensor:
+def _squares(pieces: Sequence[Piece]) -> Squares:
     """Return the squared norm of each row's whole gradient, float64."""
     squares = pieces[0].squares()
     for each in pieces[1:]:
@@ -222,16 +224,21 @@ def _zeroed(pieces: Sequence[Piece], rows: Tensor) -> None:
 
 
 def _row_bytes(block: Block, plan: Plan, taps: Sequence[Tap], rest: Sequence[int]) -> int:
-    """Return a bound on the bytes that one row takes: what every node gives, twice over, and gradients of its own."""
+    """Return a bound on the bytes that one row takes: what every node gives, twice over, and gradients of its own.
+
+    Norms are taken in float64, one copy at a time: that of the largest operand, slope or gradient.
+    """
     first = len(plan.inputs) + len(plan.constants)
     held = sum(each.nbytes for each in block.metas[first:] if isinstance(each, Tensor))
     whole = list(rest) + [tap.weight for tap in taps if tap.convolution is not None or tap.shape[0] != 1]
-    own = sum(math.prod(plan.inputs[at].shape) for at in whole)
+    sizes = [math.prod(plan.inputs[at].shape) for at in whole]
+    own = sum(sizes)
+    normed = [*sizes, *(block.metas[each].numel() for tap in taps for each in (tap.operand, tap.register))]
     patches = 0
     for tap in taps:
         if tap.convolution is not None:
             patches += math.prod(tap.shape[2:]) * math.prod(plan.inputs[tap.weight].shape[1:])
-    return 3 * held + 2 * _FLOAT_BYTES * (own + patches)
+    return 3 * held + 2 * _FLOAT_BYTES * (own + patches) + _DOUBLE_BYTES * max(normed, default=0)
 
 
 def _rows_at_once(row_bytes: int, quota: Quota) -> int:

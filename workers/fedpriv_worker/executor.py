@@ -148,6 +148,8 @@ class InProcessExecutor:
 
     def train_privately(self, order: Train, plan: Plan, price: Price, stopped: Callable[[], bool]) -> Outcome:
         """Return what a private order came to; every failure is a code."""
+        if stopped():
+            return Broken(ErrorCode.SHUTTING_DOWN)
         rows = self._datasets[order.dataset].training
 
         def trained() -> Outcome:
@@ -233,7 +235,7 @@ def _broken(request: OfferPlan | Order, error: Exception) -> Broken:
         case training.Unfit():
             return Broken(error.code, error.step, error.operation)
         case training.Stopped():
-            return Broken(ErrorCode.SHUTTING_DOWN)
+            return Broken(ErrorCode.SHUTTING_DOWN, begun=isinstance(request, Train) and request.privacy is not None)
         case PlanRefused() if isinstance(request, OfferPlan):
             return Broken(code_of(error), error.step, error.operation)
     return Broken(ErrorCode.STEP_FAILED, on_values=True)

@@ -11,10 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fedpriv_worker.taps import Tap
+
+Squares: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(slots=True)
@@ -27,11 +31,11 @@ class Outer:
     whole: Tensor | None = None
     """The products themselves, shape (rows, out, in), where several were added up for each row."""
 
-    def squares(self) -> Tensor:
+    def squares(self) -> Squares:
         """Return the squared norm of each row's gradient, weight and bias together."""
         if self.operand.shape[1] == 1:
             product = _squared(self.operand)
-            return _squared(self.slope) * (product if self.tap.bias is None else product.add_(1.0))
+            return _squared(self.slope) * (product if self.tap.bias is None else product + 1.0)
         self.whole = torch.bmm(self.slope.mT, self.operand)
         found = _squared(self.whole)
         return found if self.tap.bias is None else found + _squared(self.slope.sum(1))
@@ -65,7 +69,7 @@ class Whole:
     at: int
     slope: Tensor
 
-    def squares(self) -> Tensor:
+    def squares(self) -> Squares:
         """Return the squared norm of each row's gradient."""
         return _squared(self.slope)
 
@@ -76,7 +80,7 @@ class Whole:
     def add_into(self, flat: Tensor, offsets: Mapping[int, tuple[int, int]], factors: Tensor) -> None:
         """Write the sum over rows of factor times gradient to its place in `flat`."""
         start, end = offsets[self.at]
-        torch.mv(self.slope.flatten(1).t(), factors, out=flat[start:end])
+        torch.mv(self.slope.reshape(len(factors), -1).t(), factors, out=flat[start:end])
 
 
 Piece: TypeAlias = Outer | Whole
@@ -101,10 +105,10 @@ def _patches(
     return images.permute(0, 2, 3, 1, 4, 5).reshape(rows, high * wide, channels * kernel[0] * kernel[1])
 
 
-def _squared(values: Tensor) -> Tensor:
+def _squared(values: Tensor) -> Squares:
     """Return the squared L2 norm of each row, in float64: no square or product of two of float32 is lost there.
 
     In float32 a norm below 1e-22 would be 0, its row would not be clipped, and a loss can be scaled so that it is.
     """
-    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
-    return norms.square_()
+    norms: Squares = torch.linalg.vector_norm(values.reshape(len(values), -1), dim=1, dtype=torch.float64).numpy()
+    return norms * norms

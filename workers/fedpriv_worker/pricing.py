@@ -8,6 +8,7 @@ Nothing is decided here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -18,7 +19,7 @@ from fedpriv.privacy.accountants import cost_of, epsilon_by_rdp
 from fedpriv.privacy.budget import WORKER, Budget, Cost
 from fedpriv.privacy.mechanisms import over_rounds
 from fedpriv.privacy.modes import CentralDP, DistributedDP, ExampleDP, LocalDP, Mode, TreeDP, check_clip
-from fedpriv.privacy.noises import Noise, TreeNoise, check_drawn
+from fedpriv.privacy.noises import DistributedNoise, ExampleNoise, Noise, TreeNoise, check_drawn
 from fedpriv.privacy.relations import Relation
 from fedpriv.secagg.thresholds import colluding
 from fedpriv.updates import DTYPES, TensorSpec
@@ -67,11 +68,25 @@ def price_of(
         return price
     relation = charged_under(private.mode, budget.unit)
     trusted = private.mode.trusted
-    cost = cost_of(billed.mechanism, relation, unit=budget.unit, trusted=trusted)
+    terms = _terms(order, private, description, dimension, billed)
+    cost = cost_of(billed.mechanism, relation, unit=budget.unit, trusted=trusted, terms=terms)
     if trusted:
         return replace(price, cost=cost)
     job = over_rounds(billed.mechanism, private.rounds)
     return replace(price, cost=cost, epsilon=epsilon_by_rdp(job, budget.delta, relation))
+
+
+def _terms(
+    order: Train, private: Private, description: DatasetDescription, dimension: int, billed: Noise
+) -> dict[str, object]:
+    """Return every number that a price was made from: what the order said, and what this worker knew itself."""
+    said: dict[str, object] = {**json.loads(private.text()), "dimension": dimension}
+    match billed:
+        case ExampleNoise():
+            said |= {"rows": description.rows, "batch_size": order.batch_size, "epochs": order.epochs}
+        case DistributedNoise():
+            said |= {"honest": billed.honest}
+    return said
 
 
 def charged_under(mode: Mode, unit: str) -> Relation:

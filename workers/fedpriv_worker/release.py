@@ -30,6 +30,7 @@ from fedpriv.labels import Label
 from fedpriv.ledger.entries import NO_SPEND, Draft, PrivacySpend
 from fedpriv.policy.decision import NOTHING_STANDS, Ask, Deny, Permit, Recipient, Standing, decide
 from fedpriv.policy.rules import DifferentialPrivacy, Rule, SecureSum, cite, rounded_rows, weight_of
+from fedpriv.privacy.bills import event_of
 from fedpriv.privacy.budget import Account
 from fedpriv.privacy.reservations import DAY_SECONDS, Limit, Reservation, State
 from fedpriv.sealed import Envelope, Sealed
@@ -239,12 +240,15 @@ class Door:
         own = replace(message, values=_fresh(message.values))
         return self._record(own, Draft(peer=recipient.name, method="Attach", kind=codec.kind_of(own), bytes=0))
 
-    def give_up(self, admitted: Admitted, *, charged: bool) -> None:
-        """End an order that nothing left for; it stays `charged` where even its failure tells something.
+    def give_up(self, admitted: Admitted, *, begun: bool, failed: bool = False) -> None:
+        """End an order that nothing left for; give back what it reserved where that is certain.
 
-        So does what was charged for a whole job: a later round of it counts on that.
+        It stays charged where it `failed` on rows, since that tells something, and where it has a privacy cost and work
+        on rows had `begun`: how long that took may have been seen. So does what was charged for a whole job, since a
+        later round counts on it.
         """
-        charged = charged or admitted.reservation.whole
+        held = admitted.reservation
+        charged = failed or held.whole or (begun and held.cost is not None)
         if admitted.number is not None:
             settle = self.journal.holds.forfeit if charged else self.journal.holds.cancel
             settle(admitted.number)
@@ -355,14 +359,18 @@ def _spend(admitted: Admitted, journal: Journal) -> PrivacySpend:
         return NO_SPEND
     assert reservation.budget is not None  # it was charged
     account = Account(reservation.budget, journal.holds.spent(reservation.dataset))
+    charged, beside = (False, ()) if admitted.number is None else journal.holds.beside(admitted.number)
+    event = event_of(price.cost, reservation.budget, charged=charged, beside=beside)
     relation = f"{price.cost.relation} trusted" if price.cost.trusted else price.cost.relation
-    return PrivacySpend(price.cost.event, relation, f"{account.spent:.6g}", f"{reservation.budget.epsilon:g}")
+    return PrivacySpend(event, relation, f"{account.spent:.6g}", f"{reservation.budget.epsilon:g}")
 
 
 def _ceiling(permits: Iterable[Permit]) -> float | None:
-    """Return the most epsilon that a job may cost under the rules that permit it, None where they do not say."""
-    rules = [permit.rule for permit in permits]
-    most = [each.maximum_epsilon for each in rules if isinstance(each, SecureSum | DifferentialPrivacy)]
+    """Return the most epsilon that a job may cost by the rules that permit it and what was approved, None for none."""
+    most = [
+        permit.rule.maximum_epsilon for permit in permits if isinstance(permit.rule, SecureSum | DifferentialPrivacy)
+    ]
+    most += [permit.grant.request.epsilon for permit in permits if permit.grant is not None]
     return min((each for each in most if each is not None), default=None)
 
 

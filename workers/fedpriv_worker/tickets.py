@@ -111,7 +111,7 @@ class Tickets:
             return self._door.release(value, claim, snapshot.foreseen, self.recipient, admitted)
         except ReleaseDenied as denial:
             if isinstance(admitted, Admitted):
-                self._door.give_up(admitted, charged=False)
+                self._door.give_up(admitted, begun=True)
             elif any(isinstance(each, Deny) and each.pending for each in decisions):
                 return self._refuse(request.request, ErrorCode.APPROVAL_PENDING) if last else None
             elif any(isinstance(each, Deny) and each.by_owner for each in decisions):

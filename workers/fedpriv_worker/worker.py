@@ -204,13 +204,13 @@ class Worker:
         """Take a message through the door; raise `StorageFailed` when it cannot be recorded."""
         return await self.aside(lambda: _through(self.door, action, recipient, admitted))
 
-    async def give_up(self, admitted: Admitted) -> None:
-        """Give back what an order reserved whose answer nobody gets."""
+    async def give_up(self, admitted: Admitted, *, begun: bool) -> None:
+        """Settle what an order reserved whose answer nobody gets; work on rows had `begun`, or not."""
         with suppress(StorageFailed):  # it then stays charged
-            await self.aside(lambda: self.door.give_up(admitted, charged=False))
+            await self.aside(lambda: self.door.give_up(admitted, begun=begun))
 
     def leave(self, carried: Iterable[asyncio.Task[Carried]]) -> None:
-        """Let requests end that nobody waits for any more, then give back what they had reserved."""
+        """Let requests end that nobody waits for any more, then settle what they had reserved."""
         task = asyncio.create_task(self._left(tuple(carried)))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -255,14 +255,14 @@ class Worker:
         outcome = _outcome(self._executor, action, admitted, stopped, recipient)
         self.reached(Step.COMPUTED)
         if isinstance(outcome, Broken):
-            self.door.give_up(admitted, charged=outcome.on_values)
+            self.door.give_up(admitted, begun=outcome.begun, failed=outcome.on_values)
             return Carried(outcome)
         return Carried(outcome, admitted)
 
     async def _left(self, carried: tuple[asyncio.Task[Carried], ...]) -> None:
         for ended in await asyncio.gather(*carried, return_exceptions=True):
             if isinstance(ended, Carried) and ended.admitted is not None:
-                await self.give_up(ended.admitted)
+                await self.give_up(ended.admitted, begun=True)
 
     def _values(self, recipient: Recipient, mark: bytes) -> Pointing:
         """Return an empty session of values."""
@@ -300,11 +300,11 @@ def _through(door: Door, action: Tell | Release, recipient: Recipient, admitted:
         return door.release(action.message, action.order, action.forecast, recipient, admitted)
     except (ReleaseDenied, UsageError) as denial:
         log.warning("release for request %d denied: %s", action.order.request, denial)
-        door.give_up(admitted, charged=False)
+        door.give_up(admitted, begun=True)
         return door.tell(Failure(action.order.request, ErrorCode.RELEASE_DENIED), recipient)
     except StorageFailed:
         with suppress(StorageFailed):  # it then stays charged
-            door.give_up(admitted, charged=False)
+            door.give_up(admitted, begun=True)
         raise
 
 
