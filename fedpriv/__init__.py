@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from fedpriv.remote.pointer import RemoteTensor
     from fedpriv.remote.ticket import Ticket
     from fedpriv.remote.worker import RemoteWorker, connect
+    from fedpriv.simulation.population import Population
+    from fedpriv.simulation.simulate import simulate
     from fedpriv.simulation.virtual import VirtualWorker
     from fedpriv.transport.credentials import Credentials
     from fedpriv_coordinator.experiment import History, Result
@@ -136,6 +138,8 @@ _HOMES = {
     "fedpriv.remote.pointer": ("RemoteTensor",),
     "fedpriv.remote.ticket": ("Ticket",),
     "fedpriv.remote.worker": ("RemoteWorker", "connect"),
+    "fedpriv.simulation.population": ("Population",),
+    "fedpriv.simulation.simulate": ("simulate",),
     "fedpriv.simulation.virtual": ("VirtualWorker",),
     "fedpriv.transport.credentials": ("Credentials",),
     "fedpriv_coordinator.experiment": ("History", "Result"),

@@ -41,7 +41,7 @@ from fedpriv_coordinator.private_job import Settled
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
 from fedpriv_coordinator.secure_aggregation import SecureAggregation
 from fedpriv_coordinator.secure_rounds import RoundsOf
-from fedpriv_coordinator.starting import fresh_start, setting_of
+from fedpriv_coordinator.starting import announced_rows, fresh_start, setting_of
 from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, ask_for_sum, combined
 
 
@@ -145,12 +145,12 @@ class Federation:
         """
         chosen, secure, announced = strategy or FedAvg(), secure_aggregation, self._announced()
         job = prepare(
-            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, quorum=quorum, sampling=sampling,
-            local=chosen.prepare(local or LocalTraining()), deadline_seconds=deadline_seconds, privacy=privacy,
-            worker_metrics=worker_metrics, announced=announced,
+            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, quorum=quorum, privacy=privacy,
+            local=chosen.prepare(local or LocalTraining()), deadline_seconds=deadline_seconds, workers=len(announced),
+            worker_metrics=worker_metrics, schema=agreed_schema(DatasetName(dataset), announced), sampling=sampling,
         )  # fmt: skip  # one line of terms
         job = made_private(job, privacy, announced, chosen, secure, _instance(run), resume=resume)
-        setting, sums = setting_of(job, chosen, announced), self._rounds.of(secure, chosen, job)
+        setting, sums = setting_of(job, chosen, announced_rows(job, announced)), self._rounds.of(secure, chosen, job)
         watch = Watch(copy.deepcopy(model), evaluate, on_round, None if run is None else RunFolder(Path(run)))
         start = begin(watch.folder, fresh_start(job, chosen, setting, model), resume=resume)
         coordinator = Coordinator(job, self._members, chosen, self._clock, sums)

@@ -104,18 +104,21 @@ def prepare(
     quorum: int | None,
     deadline_seconds: float,
     worker_metrics: Sequence[str],
-    announced: Mapping[WorkerName, Announcement],
+    schema: DatasetDescription,
+    workers: int,
     privacy: Mode | None = None,
     sampling: Sampling | None = None,
 ) -> Job:
-    """Return the job, `privacy` not settled yet; trace model and loss once. Raise `UsageError` for what cannot be."""
+    """Return the job over so many workers, `privacy` not settled yet; trace model and loss once.
+
+    `schema` is that of the data set at all of them. Raise `UsageError` for what cannot be.
+    """
     check_code(model, loss, local)
     sampling = sampling or Everybody()
-    asked = sampling.least(len(announced))
+    asked = sampling.least(workers)
     _check_terms(rounds, quorum, asked, deadline_seconds, worker_metrics)
     _check_purpose(purpose)
     name = DatasetName(dataset)
-    schema = agreed_schema(name, announced)
     training, evaluation = _traced(model, loss, local, schema, worker_metrics, privacy)
     return Job(
         id=_job_id(training, dataset, purpose, seed),
