@@ -68,8 +68,12 @@ class Job:
 
     def worker_seed(self, round_number: int, worker: WorkerName) -> int:
         """Return the seed of one worker's row order in one round: 63 bits, the same at every replay."""
-        seed = canonical.digest("fedpriv/seed/v1", self.seed, self.dataset, round_number, worker)
-        return int.from_bytes(seed[:8], "big") >> 1
+        return self.worker_seeds(round_number, (worker,))[0]
+
+    def worker_seeds(self, round_number: int, workers: Sequence[WorkerName]) -> list[int]:
+        """Return the seed of each of `workers`."""
+        seeds = canonical.digests("fedpriv/seed/v1", self.seed, self.dataset, round_number, last=workers)
+        return [int.from_bytes(seed[:8], "big") >> 1 for seed in seeds]
 
 
 def agreed_schema(dataset: DatasetName, announced: Mapping[WorkerName, Announcement]) -> DatasetDescription:

@@ -9,7 +9,7 @@ worker's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -73,6 +73,10 @@ class Numbered(Sequence[WorkerName]):
         if not -self._size <= at < self._size:
             raise IndexError(at)
         return WorkerName(f"{self._prefix}{at % self._size:0{self._digits}d}")
+
+    def __iter__(self) -> Iterator[WorkerName]:
+        prefix, digits = self._prefix, self._digits
+        return (WorkerName(f"{prefix}{at:0{digits}d}") for at in range(self._size))
 
     def number(self, name: WorkerName) -> int:
         """Return the number of a name that this sequence has."""

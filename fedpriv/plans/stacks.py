@@ -9,6 +9,7 @@ worker's result is what its plan alone gives, to the rounding of a product.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,13 +38,16 @@ class StackedProgram:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.plan, self.layout = program.plan, program.layout
-        self._ready: dict[tuple[int, int], Loop] = {}
+        self._ready: dict[tuple[int, int, Sequence[str]], Loop] = {}
 
-    def loop(self, width: int, batch: int) -> Loop:
-        """Return the loop over batches of `batch` rows of `width` workers each; raise `NotStackable`."""
-        found = self._ready.get((width, batch))
+    def loop(self, width: int, batch: int, reports: Sequence[str]) -> Loop:
+        """Return the loop over batches of `batch` rows of `width` workers each; raise `NotStackable`.
+
+        It computes what the plan reports only as far as `reports` name it.
+        """
+        found = self._ready.get((width, batch, reports))
         if found is None:
-            found = self._ready[width, batch] = Loop(self, width, batch)
+            found = self._ready[width, batch, reports] = Loop(self, width, batch, reports)
             while len(self._ready) > MAXIMUM_KEPT:
                 del self._ready[next(iter(self._ready))]
         return found
@@ -52,13 +56,18 @@ class StackedProgram:
 class Loop:
     """The steps of a plan over `width` workers with `batch` rows each, as one call."""
 
-    def __init__(self, of: StackedProgram, width: int, batch: int) -> None:
-        plan, layout, program = of.plan, of.layout, of.program
+    def __init__(self, of: StackedProgram, width: int, batch: int, reports: Sequence[str]) -> None:
+        plan, program = of.plan, of.program
+        reported = tuple(place for place in of.layout.reported if plan.outputs[place].name in reports)
+        self.names = [plan.outputs[place].name for place in reported]
+        self._layout = layout = replace(of.layout, reported=reported)
         carried = [place for place, each in enumerate(plan.outputs) if each.role in _CARRIED]
         own = [place for place, each in enumerate(plan.inputs) if each.role not in _SHARED]
         try:
             block = lowered(plan, program.checked.at(batch))
             specialise(block)
+            for place in set(of.layout.reported) - set(reported):
+                block.outputs[place] = 0  # an input, which nothing has to be computed for
             block = stacked(block, width, own, [*carried, *layout.reported])
             self._block = fused(block, layout.changed, layout.replacing, layout.rows)
         except PlanRefused:
@@ -70,13 +79,14 @@ class Loop:
 
     def run(
         self, values: list[Any], features: Tensor, target: Tensor, given: Mapping[int, float], steps: int
-    ) -> list[Tensor]:
+    ) -> dict[str, Tensor]:
         """Run `steps` batches in turn, changing `values`, and return the sums of what is reported, of each worker."""
         scalars = evaluate(self._block, given)
         constants = self._of.program.constants
         if self._native is not None:
-            return self._native.sums(values, constants, features, target, steps, None, scalars)
-        layout, width = self._of.layout, self._width
+            found = self._native.sums(values, constants, features, target, steps, None, scalars)
+            return dict(zip(self.names, found, strict=True))
+        layout, width = self._layout, self._width
         engine = Engine(self._block, scalars, None, self._of.program.device)
         sums: list[Tensor] = [torch.zeros(width, dtype=torch.float64) for _ in layout.reported]
         for step in range(steps):
@@ -89,7 +99,7 @@ class Loop:
             for place, output in zip(layout.changed, layout.replacing, strict=True):
                 values[place] = outputs[output]
             sums = [total + outputs[place] for total, place in zip(sums, layout.reported, strict=True)]
-        return sums
+        return dict(zip(self.names, sums, strict=True))
 
 
 class Stack:
@@ -102,9 +112,14 @@ class Stack:
         state: Mapping[str, Tensor],
         hyperparameters: Mapping[str, float],
         kept: Sequence[Mapping[str, Tensor]] = (),
+        reports: Sequence[str] = ("loss",),
     ) -> None:
-        """Begin from `state`; `kept` is what each worker kept of an earlier round, nothing where it is empty."""
+        """Begin from `state`; `kept` is what each worker kept of an earlier round, nothing where it is empty.
+
+        `reports` name what is reported of each batch.
+        """
         self.width = width
+        self._reports = reports
         self._program = program
         self._given: dict[int, float] = {}
         self._values: list[Any] = [None] * len(program.plan.inputs)
@@ -130,11 +145,10 @@ class Stack:
         Rows have shape (steps * members, batch, ...), step by step. Members are a slice, or their places.
         """
         layout, count = self._program.layout, len(features) // steps
-        names = [self._program.plan.outputs[place].name for place in layout.reported]
         with torch.inference_mode():
             if isinstance(members, slice) and count == self.width:
-                sums = self._loop(count, features).run(self._values, features, target, self._given, steps)
-                return dict(zip(names, sums, strict=True))
+                loop = self._program.loop(count, features.shape[1], self._reports)
+                return loop.run(self._values, features, target, self._given, steps)
             # some repeat the last one, so that there are few shapes to compile; what comes of them is dropped
             width = 1 << (count - 1).bit_length()
             repeated = torch.arange(width).clamp_(max=count - 1)
@@ -143,13 +157,11 @@ class Stack:
             values = list(self._values)
             for place in layout.changed:
                 values[place] = values[place][chosen]
-            sums = self._loop(width, features).run(values, rows[0], rows[1], self._given, steps)
+            loop = self._program.loop(width, features.shape[1], self._reports)
+            sums = loop.run(values, rows[0], rows[1], self._given, steps)
             for place in layout.changed:
                 self._values[place][members] = values[place][:count]
-        return dict(zip(names, (each[:count] for each in sums), strict=True))
-
-    def _loop(self, width: int, features: Tensor) -> Loop:
-        return self._program.loop(width, features.shape[1])
+        return {name: each[:count] for name, each in sums.items()}
 
     def tensors(self, *roles: InputRole) -> dict[str, Tensor]:
         """Return the tensors of the inputs of `roles` that the plan changes, of every worker, by name."""

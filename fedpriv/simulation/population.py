@@ -99,6 +99,7 @@ class Source:
         first = Dataset(dataset, *self._drawn(0), rows="exact")
         self.schema = first.describe()
         self._features, self._target = first.features[:0], first.target[:0]
+        self._shape = self._features.shape[1:]
         self._places = None if isinstance(population.names, Numbered) else _places(population.names)
 
     def number(self, worker: WorkerName) -> int:
@@ -119,15 +120,12 @@ class Source:
         return held.training, held.evaluation
 
     def _whole(self, worker: WorkerName) -> Rows:
-        features, target = map(_as_tensor, self._drawn(self.number(worker)))
-        if features.dtype != self._features.dtype:
-            features = features.to(self._features.dtype)
-        if target.dtype != self._target.dtype:
-            target = target.to(self._target.dtype)
-        if features.shape[1:] != self._features.shape[1:] or target.shape != features.shape[:1]:
+        made = self._drawn(self.number(worker))
+        features, target = _as_tensor(made[0], self._features.dtype), _as_tensor(made[1], self._target.dtype)
+        if features.shape[1:] != self._shape or target.shape != features.shape[:1]:
             raise DataError(
                 f"worker {worker!r} has features of shape {tuple(features.shape)} and a target of shape "
-                f"{tuple(target.shape)}, the first worker features of (rows, {tuple(self._features.shape[1:])}); "
+                f"{tuple(target.shape)}, the first worker features of (rows, {tuple(self._shape)}); "
                 "give all workers one schema"
             )
         return Rows(features, target)
@@ -139,12 +137,14 @@ class Source:
         return made
 
 
-def _as_tensor(values: Array) -> torch.Tensor:
-    if isinstance(values, torch.Tensor):
-        return values.detach()
-    if not isinstance(values, np.ndarray):
+def _as_tensor(values: Array, dtype: torch.dtype) -> torch.Tensor:
+    """Return `values` as a tensor of `dtype`, which shares their memory where it can."""
+    if isinstance(values, np.ndarray):
+        values = torch.from_numpy(values if values.flags.writeable else values.copy())
+    if not isinstance(values, torch.Tensor):
         raise DataError(f"rows_of gave a {type(values).__name__}; return torch tensors or NumPy arrays")
-    return torch.from_numpy(values if values.flags.writeable else values.copy())
+    values = values.detach() if values.requires_grad else values
+    return values if values.dtype is dtype else values.to(dtype)
 
 
 def _places(names: Sequence[WorkerName]) -> dict[WorkerName, int]:

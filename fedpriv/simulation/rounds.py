@@ -90,7 +90,7 @@ class Rounds:
     def _gathered(self, number: int, chosen: Chosen, model: TensorSet) -> _Found:
         """Train the chosen workers and fold what can be used: in order of name where it matters."""
         job, strategy, found = self._job, self._strategy, _Found()
-        seeds = [job.worker_seed(number, worker) for worker in chosen.workers]
+        seeds = job.worker_seeds(number, chosen.workers)
         orders = Orders(
             self._order(number, model), chosen.workers, seeds, self._source.training, self._kept, chosen.factors,
             strategy.of_sums,

@@ -73,7 +73,7 @@ def test_a_stack_keeps_each_workers_optimiser(rule):
 @pytest.mark.parametrize("name", WITHOUT_A_RULE)
 def test_what_cannot_be_stacked_names_the_operation(name):
     with pytest.raises(NotStackable, match=WITHOUT_A_RULE[name]):
-        StackedProgram(program_of(BY_NAME[name], SGD(0.1))).loop(WORKERS, BATCH)
+        StackedProgram(program_of(BY_NAME[name], SGD(0.1))).loop(WORKERS, BATCH, ("loss",))
 
 
 def test_dropout_is_not_stacked_since_each_worker_draws_from_its_own_generator():
@@ -82,7 +82,7 @@ def test_dropout_is_not_stacked_since_each_worker_draws_from_its_own_generator()
         model, torch.nn.functional.cross_entropy, SGD(0.1), TensorExample("float32", (4,)), TensorExample("int64", ())
     )
     with pytest.raises(NotStackable, match=r"aten\.bernoulli\.p draws random numbers"):
-        StackedProgram(Program(validate(plan))).loop(WORKERS, BATCH)
+        StackedProgram(Program(validate(plan))).loop(WORKERS, BATCH, ("loss",))
 
 
 def test_some_workers_of_a_stack_go_on_while_the_others_rest():
@@ -123,3 +123,16 @@ def test_what_workers_keep_between_rounds_is_each_ones_own():
         again.epoch(family.features, family.target, order, BATCH)
         for name, value in again.kept().items():
             torch.testing.assert_close(second.tensors(InputRole.KEPT)[name][worker], value, rtol=0, atol=1e-6)
+
+
+def test_what_nobody_asks_for_is_not_computed():
+    program = StackedProgram(program_of(BY_NAME["linear"], SGD(0.1)))
+    family, of = BY_NAME["linear"], orders()
+    rows = stacked_rows(family.features, of), stacked_rows(family.target, of)
+    with_loss, without = (Stack(program, WORKERS, model_of(family), {"lr": 0.1}, (), each) for each in (("loss",), ()))
+    with_loss.run(slice(None), *rows, STEPS)
+    assert without.run(slice(None), *rows, STEPS) == {}
+    for name, value in without.tensors(*TRAINED).items():
+        assert torch.equal(value, with_loss.tensors(*TRAINED)[name])
+    names = [node.name for node in program.loop(WORKERS, BATCH, ())._block.every_node()]
+    assert "aten.nll_loss_forward.default" not in names
