@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+import torch
 
 from fedpriv.errors import UsageError
 from fedpriv.flower.client import evaluated, fitted
@@ -36,17 +37,23 @@ def start_simulation(
 ) -> History:
     """Run `config.num_rounds` rounds over clients that `client_fn` makes, and return what was measured.
 
-    `client_fn` takes a client's id (`cid: str`) or a `Context`. `client_resources` is taken as Flower takes it and
-    says nothing here: clients run one after the other, with all of torch's threads. Raise `UsageError` for a strategy
+    `client_fn` takes a client's id (`cid: str`) or a `Context`. Clients run one
+    after the other, each with as many of torch's threads as `client_resources` says under "num_cpus" (default 1); what
+    else it says is not read. Raise `UsageError` for a strategy
     that needs more clients than there are: Flower would wait for them.
     """
-    del client_resources
     ids = list(clients_ids) if clients_ids is not None else [str(each) for each in range(num_clients or 0)]
     if not ids or (num_clients is not None and num_clients != len(ids)):
         raise UsageError(f"num_clients is {num_clients} and there are {len(ids)} ids; say how many clients there are")
     chosen = strategy or FedAvg()
     _check(chosen, len(ids))
-    return _Simulation(chosen, _Clients(client_fn, ids), seed).run((config or ServerConfig()).num_rounds)
+    threads = max(1, int((client_resources or {}).get("num_cpus", 1)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(threads, before))
+    try:
+        return _Simulation(chosen, _Clients(client_fn, ids), seed).run((config or ServerConfig()).num_rounds)
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Clients:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,12 @@ def rows(number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of a worker: no two have equally many."""
     features = torch.randn(20 + 7 * number, 4, generator=torch.Generator().manual_seed(number))
     return features, (features.sum(1) > 0).long()
+
+
+def even(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of a worker: two whole batches, so that there is one shape to compile."""
+    features, target = rows(number)
+    return features[:16], target[:16]
 
 
 def network(*extra: nn.Module) -> nn.Module:
@@ -79,16 +87,27 @@ def test_an_engine_makes_the_model_and_the_record_of_a_federation(deployed, engi
     ids=lambda strategy: strategy.name,
 )
 def test_every_engine_serves_a_strategy_alike(strategy):
+    population = fp.Population(WORKERS, even)
     options = {"strategy": strategy, "sampling": fp.Fixed(5), "worker_metrics": ("loss",)}
-    one, other = (simulated(engine, **options) for engine in ("sequential", "stacked"))
+    one, other = (simulated(engine, population, **options) for engine in ("sequential", "stacked"))
     assert apart(one, other) < 2e-6
 
 
 def test_workers_that_are_likelier_to_be_asked_count_less_in_every_engine():
     names = fp.Population(WORKERS, rows).names
     sampling = fp.Importance(4, {name: 1.0 + at for at, name in enumerate(names)})
-    one, other = (simulated(engine, sampling=sampling) for engine in ("sequential", "stacked"))
+    population = fp.Population(WORKERS, even)
+    one, other = (simulated(engine, population, sampling=sampling) for engine in ("sequential", "stacked"))
     assert apart(one, other) < 1e-6
+
+
+@pytest.mark.slow
+def test_a_million_described_workers_take_less_than_a_gigabyte():
+    program = (Path(__file__).parents[2] / "benchmarks" / "simulation.py").read_text()
+    (million,) = [part.split('"""')[0] for part in program.split('MILLION = """')[1:]]
+    finished = subprocess.run([sys.executable, "-c", million], check=True, capture_output=True, text=True, timeout=300)
+    kilobytes, _ = finished.stdout.split()
+    assert int(kilobytes) < 1_000_000
 
 
 def test_names_say_that_all_is_simulated():
@@ -136,9 +155,10 @@ def test_files_are_workers_by_their_natural_names(tmp_path: Path):
 
 
 def test_a_run_is_kept_and_gone_on_with(tmp_path: Path):
-    whole = simulated("stacked", rounds=3)
-    simulated("stacked", rounds=2, run=tmp_path / "run")
-    again = simulated("stacked", rounds=3, run=tmp_path / "run", resume=True)
+    population = fp.Population(WORKERS, even)
+    whole = simulated("stacked", population, rounds=3)
+    simulated("stacked", population, rounds=2, run=tmp_path / "run")
+    again = simulated("stacked", population, rounds=3, run=tmp_path / "run", resume=True)
     assert apart(again, whole) == 0
     assert len(again.history.rounds) == 3
 
