@@ -50,8 +50,11 @@ class Sampling:
         return self.draw(ordered, np.random.default_rng(int.from_bytes(digest[:8], "big")), round_number)
 
 
+_FEW = 10_000
+
+
 class Numbered(Sequence[WorkerName]):
-    """The names of `size` workers that differ in their number alone, in order, none of which is made before it is read.
+    """The names of `size` workers that differ in their number alone, in order, made as they are read; few are kept.
 
     All numbers have as many digits as the last one, so that names are in the order of numbers.
     """
@@ -59,6 +62,7 @@ class Numbered(Sequence[WorkerName]):
     def __init__(self, prefix: str, size: int) -> None:
         self._prefix, self._size = f"{prefix}-", size
         self._digits = len(str(max(size - 1, 0)))
+        self._made: list[WorkerName] | None = None
 
     def __len__(self) -> int:
         return self._size
@@ -76,7 +80,12 @@ class Numbered(Sequence[WorkerName]):
 
     def __iter__(self) -> Iterator[WorkerName]:
         prefix, digits = self._prefix, self._digits
-        return (WorkerName(f"{prefix}{at:0{digits}d}") for at in range(self._size))
+        names = (WorkerName(f"{prefix}{at:0{digits}d}") for at in range(self._size))
+        if self._size > _FEW:
+            return names
+        if self._made is None:
+            self._made = list(names)
+        return iter(self._made)
 
     def number(self, name: WorkerName) -> int:
         """Return the number of a name that this sequence has."""

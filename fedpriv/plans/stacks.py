@@ -125,14 +125,12 @@ class Stack:
         self._values: list[Any] = [None] * len(program.plan.inputs)
         with torch.inference_mode():
             for place, each in enumerate(program.plan.inputs):
-                zeros = torch.zeros(each.shape, dtype=DTYPES[each.dtype]) if _is_set(each.shape) else None
                 if each.role is InputRole.HYPERPARAMETER:
                     self._given[place] = float(hyperparameters[each.name])
                 elif each.role is InputRole.OPTIMIZER or (each.role is InputRole.KEPT and not any(kept)):
-                    assert zeros is not None
-                    self._values[place] = zeros.expand(width, *each.shape).contiguous()
+                    self._values[place] = torch.zeros((width, *each.shape), dtype=DTYPES[each.dtype])
                 elif each.role is InputRole.KEPT:
-                    assert zeros is not None
+                    zeros = torch.zeros(each.shape, dtype=DTYPES[each.dtype])
                     self._values[place] = torch.stack([held.get(each.name, zeros) for held in kept])
                 elif each.role is InputRole.FROZEN:
                     self._values[place] = _held(state, each.name).contiguous()
@@ -167,10 +165,6 @@ class Stack:
         """Return the tensors of the inputs of `roles` that the plan changes, of every worker, by name."""
         changed, inputs = self._program.layout.changed, self._program.plan.inputs
         return {inputs[place].name: self._values[place] for place in changed if inputs[place].role in roles}
-
-
-def _is_set(shape: Sequence[int]) -> bool:
-    return all(size >= 0 for size in shape)
 
 
 def _held(state: Mapping[str, Tensor], name: str) -> Tensor:

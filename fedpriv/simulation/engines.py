@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -107,19 +106,6 @@ class OneByOne:
 def pool_of(threads: int) -> ThreadPoolExecutor:
     """Return threads that each use one of torch's own: a cohort has parts enough for all cores."""
     return ThreadPoolExecutor(threads, "fedpriv-simulated", initializer=lambda: torch.set_num_threads(1))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Have torch use this thread alone: handing small products to another takes longer than they do."""
-    before = torch.get_num_threads()
-    if before > 1:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if before > 1:
-            torch.set_num_threads(before)
 
 
 def _never() -> bool:

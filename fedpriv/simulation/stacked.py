@@ -15,7 +15,7 @@ from fedpriv.learning.strategies import Contribution
 from fedpriv.plans.interpreter import CHUNK_BYTES, Program
 from fedpriv.plans.plan import InputRole, OutputRole
 from fedpriv.plans.stacks import Stack, StackedProgram
-from fedpriv.simulation.engines import Orders, Part, one_thread, pool_of
+from fedpriv.simulation.engines import Orders, Part, pool_of
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import Train
 from fedpriv_worker.bench import denormals_are_zero
@@ -29,13 +29,18 @@ SMALL = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """One worker of a stack: its place in the round, its rows, and what draws the order of each epoch."""
+    """One worker of a stack: its place in the round, its rows, and the order in which each epoch takes them."""
 
     place: int
     features: torch.Tensor
     target: torch.Tensor
     count: int
-    generator: torch.Generator
+    orders: Sequence[torch.Tensor]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row's features."""
+        return max(1, self.features.nbytes // self.count)
 
 
 class Stacked:
@@ -59,20 +64,20 @@ class Stacked:
 
     def train(self, orders: Orders) -> Iterator[Part]:
         """Yield one part for each stack."""
-        found: list[_Own] = []
+        order, found, draws = orders.order, list[_Own](), torch.Generator()
         for place, worker in enumerate(orders.workers):
             rows = orders.rows_of(worker)
             if count := rows.target.shape[0]:
-                draws = torch.Generator().manual_seed(orders.seeds[place])
-                found.append(_Own(place, rows.features, rows.target, count, draws))
+                # nothing else of a plan that can be stacked draws, so that all orders can be drawn beforehand
+                draws.manual_seed(orders.seeds[place])
+                taken = [torch.randperm(count, generator=draws) for _ in range(order.epochs)] if order.shuffle else []
+                found.append(_Own(place, rows.features, rows.target, count, taken))
         found.sort(key=lambda each: -each.count)
         width = self._width(found)
         chunks = [found[at : at + width] for at in range(0, len(found), width)]
-        if self._pool is None or len(chunks) < 2:
-            with one_thread():
-                made = [self._part(orders, chunk) for chunk in chunks]
-            yield from made
-        else:
+        if self._pool is None:
+            yield from (self._part(orders, chunk) for chunk in chunks)
+        else:  # one stack too: this thread may use several of torch's, and a stack is slower on them
             yield from self._pool.map(lambda chunk: self._part(orders, chunk), chunks)
 
     def _width(self, own: Sequence[_Own]) -> int:
@@ -89,22 +94,24 @@ class Stacked:
         kept = [orders.kept.get(orders.workers[each.place], {}) for each in own]
         with denormals_are_zero(), torch.no_grad():
             stack = Stack(self._stacked, len(own), order.model.tensors, order.hyperparameters, kept, order.metrics)
-            passes = [_epoch(stack, own, order) for _ in range(order.epochs)]
-            return self._gathered(orders, stack, own, torch.stack(passes).mean(0))
+            passes = [_epoch(stack, own, order, number) for number in range(order.epochs)]
+            said = [each for each in passes if each is not None]
+            return self._gathered(orders, stack, own, torch.stack(said).mean(0).tolist() if said else [])
 
-    def _gathered(self, orders: Orders, stack: Stack, own: Sequence[_Own], losses: torch.Tensor) -> Part:
+    def _gathered(self, orders: Orders, stack: Stack, own: Sequence[_Own], said: Sequence[float]) -> Part:
         order = orders.order
         workers = [orders.workers[each.place] for each in own]
         counts = [float(each.count) for each in own]
-        said = losses.tolist() if "loss" in order.metrics else []
         for kept in (stack.tensors(InputRole.KEPT),) if self._program.plan.inputs_of(InputRole.KEPT) else ():
             for at, worker in enumerate(workers):
                 orders.kept[worker] = {name: value[at].clone() for name, value in kept.items()}
         trained = stack.tensors(InputRole.PARAMETER, InputRole.STATE)
         names = [name for name in order.model.tensors if name in self._changed]
         if orders.of_sums:
-            shares = [count * orders.factors.get(worker, 1.0) for count, worker in zip(counts, workers, strict=True)]
-            total = {name: _weighed(trained[name], order.model[name], shares) for name in names}
+            factors = orders.factors
+            shares = [count * factors.get(worker, 1.0) for count, worker in zip(counts, workers, strict=True)]
+            by, weight = torch.tensor(shares, dtype=torch.float64), sum(shares)
+            total = {name: _weighed(trained[name], order.model[name], by, weight) for name in names}
             if all(bool(torch.isfinite(each).all()) for each in total.values()):
                 return Part(workers, counts, said, total=total)
         updates = [
@@ -118,35 +125,43 @@ class Stacked:
         return Part(workers, counts, said, updates)
 
 
-def _epoch(stack: Stack, own: Sequence[_Own], order: Train) -> torch.Tensor:
-    """Run one pass of every worker over its rows, and return the mean loss of each, shape (workers,)."""
+def _epoch(stack: Stack, own: Sequence[_Own], order: Train, number: int) -> torch.Tensor | None:
+    """Run pass `number` of every worker over its rows; return the mean loss of each, if that is asked for."""
     batch, drop_last = order.batch_size, order.drop_last
-    orders = [
-        torch.randperm(each.count, generator=each.generator) if order.shuffle else torch.arange(each.count)
-        for each in own
-    ]
+    orders = [each.orders[number] if each.orders else torch.arange(each.count) for each in own]
     counts = [each.count for each in own]
     whole = [each // batch for each in counts]
-    losses = torch.zeros(len(own), dtype=torch.float64)
+    losses = torch.zeros(len(own), dtype=torch.float64) if order.metrics else None
     start = 0
-    for steps in sorted({each for each in whole if each}):  # rows fall, so those that go on are the first ones
+    for steps in sorted(set(whole) - {0}):  # rows fall, so those that go on are the first ones
         members = sum(each >= steps for each in whole)
-        most = max(1, CHUNK_BYTES // (members * batch * max(own[0].features[0].nbytes, 1)))
+        most = max(1, CHUNK_BYTES // (members * batch * own[0].row_bytes))
         for first in range(start, steps, most):
             count = min(most, steps - first)
             rows = _gathered(own[:members], orders, first * batch, count, batch)
-            for loss in stack.run(slice(0, members), *rows, count).values():
-                losses[:members] += loss * batch
+            _run(stack, slice(0, members), rows, losses, (count, batch))
         start = steps
-    seen = [steps * batch for steps in whole] if drop_last else counts
     if not drop_last:
         for left in sorted({each % batch for each in counts} - {0}):
             places = [at for at, each in enumerate(counts) if each % batch == left]
             rows = _batch([own[at] for at in places], [orders[at][-left:] for at in places])
-            members_of = slice(0, len(own)) if len(places) == len(own) else torch.tensor(places)
-            for loss in stack.run(members_of, *rows, 1).values():
-                losses[members_of] += loss * left
-    return losses / torch.tensor([max(each, 1) for each in seen], dtype=torch.float64)
+            chosen = slice(0, len(own)) if len(places) == len(own) else torch.tensor(places)
+            _run(stack, chosen, rows, losses, (1, left))
+    seen = [steps * batch for steps in whole] if drop_last else counts
+    return None if losses is None else losses / torch.tensor([max(each, 1) for each in seen], dtype=torch.float64)
+
+
+def _run(
+    stack: Stack,
+    members: slice | torch.Tensor,
+    rows: tuple[torch.Tensor, torch.Tensor],
+    losses: torch.Tensor | None,
+    steps: tuple[int, int],
+) -> None:
+    """Run so many steps of so many rows, and add the losses of their rows to `losses`."""
+    found = stack.run(members, *rows, steps[0])
+    if losses is not None:
+        losses[members] += found["loss"] * steps[1]
 
 
 def _gathered(
@@ -176,12 +191,11 @@ def _batch(own: Sequence[_Own], orders: Sequence[torch.Tensor]) -> tuple[torch.T
     )
 
 
-def _weighed(trained: torch.Tensor, model: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+def _weighed(trained: torch.Tensor, model: torch.Tensor, weights: torch.Tensor, total: float) -> torch.Tensor:
     """Return the sum of weight times update, float32 or wider."""
     wide = torch.float32 if trained.dtype in {torch.float32, torch.float16, torch.bfloat16} else torch.float64
-    by = torch.tensor(weights, dtype=wide)
-    flat = trained.reshape(len(weights), -1).to(wide)
-    return torch.mv(flat.t(), by).view(model.shape).sub_(model.to(wide), alpha=sum(weights))
+    flat = trained.reshape(len(trained), -1).to(wide)
+    return torch.mv(flat.t(), weights.to(wide)).view(model.shape).sub_(model.to(wide), alpha=total)
 
 
 def _elements(shape: Sequence[int]) -> int:
