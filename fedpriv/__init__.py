@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from fedpriv.remote.ticket import Ticket
     from fedpriv.remote.worker import RemoteWorker, connect
     from fedpriv.simulation.devices import Device, SimulatedDevices
+    from fedpriv.simulation.population import Population
+    from fedpriv.simulation.simulate import simulate
     from fedpriv.simulation.virtual import VirtualWorker
     from fedpriv.transport.credentials import Credentials
     from fedpriv_coordinator.experiment import History, Result
@@ -142,6 +144,8 @@ _HOMES = {
     "fedpriv.remote.ticket": ("Ticket",),
     "fedpriv.remote.worker": ("RemoteWorker", "connect"),
     "fedpriv.simulation.devices": ("Device", "SimulatedDevices"),
+    "fedpriv.simulation.population": ("Population",),
+    "fedpriv.simulation.simulate": ("simulate",),
     "fedpriv.simulation.virtual": ("VirtualWorker",),
     "fedpriv.transport.credentials": ("Credentials",),
     "fedpriv_coordinator.experiment": ("History", "Result"),

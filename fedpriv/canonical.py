@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 _HEAD = struct.Struct(">cQ").pack
@@ -25,6 +25,16 @@ def encode(tag: str, *fields: Field) -> bytes:
 def digest(tag: str, *fields: Field) -> bytes:
     """Return SHA-256 of `encode(tag, *fields)`, 32 bytes."""
     return hashlib.sha256(encode(tag, *fields)).digest()
+
+
+def digests(tag: str, *fields: Field, last: Iterable[str]) -> list[bytes]:
+    """Return `digest(tag, *fields, each)` for each of `last`: what they share is hashed once."""
+    shared, found = hashlib.sha256(encode(tag, *fields)), []
+    for each in last:
+        own = shared.copy()
+        own.update(_framed(b"s", each.encode()))
+        found.append(own.digest())
+    return found
 
 
 def _encode(value: Field) -> bytes:  # noqa: PLR0911 - one for each type

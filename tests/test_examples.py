@@ -67,6 +67,14 @@ def test_the_practical_learns_a_curve_and_images_and_shards_cost_accuracy(
     assert set(pictures(tmp_path)) == names
 
 
+def test_a_program_for_flower_learns_with_its_imports_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    found = example("flower_practical").main(["--quick", "--json"])
+    assert json.loads(capsys.readouterr().out) == found
+    assert found["full"]["accuracy"] > 0.8
+    assert found["full"]["worker/accuracy"] > 0.8
+    assert found["full"]["accuracy"] > found["shards, half"]["accuracy"] + 0.05
+
+
 def test_five_workers_on_the_network_go_on_after_one_crashed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

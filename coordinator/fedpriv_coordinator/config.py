@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, make_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, get_type_hints
 
 import torch
 from torch import nn
@@ -37,6 +37,8 @@ from fedpriv_coordinator.secure_aggregation import SecureAggregation, Weights
 T = TypeVar("T")
 _OF_STRATEGIES = ("term", "personal")
 """What of local training is a strategy's to set."""
+SIMULATION = "simulation"
+"""The table of a job that says with whom it is tried out; a run with real workers does not read it."""
 OPTIMIZERS: Mapping[str, type[SGD | Adam | AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 
@@ -206,6 +208,21 @@ class JobConfig:
         return self.folder / "runs" / f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{self.name}"
 
 
+class NamesCode(Protocol):
+    """A job whose Python lies in `folder`, or is installed."""
+
+    @property
+    def folder(self) -> Path: ...  # noqa: D102 - as `JobConfig`
+    @property
+    def model(self) -> str: ...  # noqa: D102 - as above
+    @property
+    def loss(self) -> str: ...  # noqa: D102 - as above
+    @property
+    def evaluate(self) -> str | None: ...  # noqa: D102 - as above
+    @property
+    def seed(self) -> int: ...  # noqa: D102 - as above
+
+
 @dataclass(frozen=True, slots=True)
 class Code:
     """The researcher's own model and functions, imported on this machine."""
@@ -218,7 +235,8 @@ class Code:
 def load_job(path: Path) -> JobConfig:
     """Return the job in the TOML file at `path`; raise `ConfigError` with the place and the remedy."""
     folder = path.resolve().parent
-    config = settings.read(settings.parse(path), JobConfig, where=path.name, parsed={"folder": folder})
+    document = {key: value for key, value in settings.parse(path).items() if key != SIMULATION}
+    config = settings.read(document, JobConfig, where=path.name, parsed={"folder": folder})
     return replace(
         config,
         tls=replace(
@@ -240,7 +258,7 @@ def _beside(secure: SecureAggregation | None, folder: Path) -> SecureAggregation
     return replace(secure, roster=folder / secure.roster)
 
 
-def load_code(config: JobConfig) -> Code:
+def load_code(config: NamesCode) -> Code:
     """Return the model, loss and evaluation that `config` names; the model's first weights follow from its seed."""
     build, loss = load_function(config.model, config.folder), load_function(config.loss, config.folder)
     evaluate = None if config.evaluate is None else load_function(config.evaluate, config.folder)

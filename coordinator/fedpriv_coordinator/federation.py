@@ -42,7 +42,7 @@ from fedpriv_coordinator.private_job import Settled
 from fedpriv_coordinator.rounds import Evaluate, Watch, begin, train
 from fedpriv_coordinator.secure_aggregation import SecureAggregation, asked_for
 from fedpriv_coordinator.secure_rounds import RoundsOf
-from fedpriv_coordinator.starting import fresh_start, quorum_of, setting_of
+from fedpriv_coordinator.starting import announced_rows, fresh_start, quorum_of, setting_of
 from fedpriv_coordinator.statistics import FederatedStatistics, ask_all, ask_for_sum, combined
 
 
@@ -149,15 +149,15 @@ class Federation:
         """
         chosen, secure, announced = checked_strategy(strategy), asked_for(secure_aggregation), self._announced()
         job = prepare(
-            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, sampling=sampling,
-            local=chosen.prepare(local or LocalTraining()), deadline_seconds=deadline_seconds, privacy=privacy,
-            worker_metrics=worker_metrics, announced=announced, quorum=quorum_of(chosen, quorum, announced),
+            model, loss, dataset=dataset, purpose=purpose, rounds=rounds, seed=seed, sampling=sampling, privacy=privacy,
+            local=chosen.prepare(local or LocalTraining()), deadline_seconds=deadline_seconds, workers=len(announced),
+            worker_metrics=worker_metrics, schema=agreed_schema(DatasetName(dataset), announced),
+            quorum=quorum_of(chosen, quorum, len(announced)),
         )  # fmt: skip  # one line of terms
         job = made_private(job, privacy, announced, chosen, secure, _instance(run), resume=resume)
-        setting, sums = setting_of(job, chosen, announced), self._rounds.of(secure, chosen, job)
-        watch = Watch(copy.deepcopy(model), evaluate, on_round, _folder(run), on_note or _silent)
+        setting, sums = setting_of(job, chosen, announced_rows(job, announced)), self._rounds.of(secure, chosen, job)
+        watch, before = _watch(model, evaluate, on_round, run, on_note), self._members.received()
         start = begin(watch.folder, fresh_start(job, chosen, setting, model, self._summed), resume=resume)
-        before = self._members.received()
         coordinator = Coordinator(job, self._members, chosen, self._clock, sums, self._devices, start.history)
         foretell(job, self._members, watch.note)
         reached = train(coordinator, self._members, job, setting, start, watch, self._after_round)
@@ -251,8 +251,15 @@ class Federation:
             await self._lobby.close()
 
 
-def _folder(run: str | Path | None) -> RunFolder | None:
-    return None if run is None else RunFolder(Path(run))
+def _watch(
+    model: nn.Module,
+    evaluate: Evaluate | None,
+    on_round: Callable[[RoundRecord], object] | None,
+    run: str | Path | None,
+    on_note: Callable[[str], None] | None,
+) -> Watch:
+    folder = None if run is None else RunFolder(Path(run))
+    return Watch(copy.deepcopy(model), evaluate, on_round, folder, on_note or _silent)
 
 
 def _egress(received: Received, before: Received) -> tuple[Egress, ...]:

@@ -75,8 +75,12 @@ class Job:
 
     def worker_seed(self, round_number: int, worker: WorkerName) -> int:
         """Return the seed of one worker's row order in one round: 63 bits, the same at every replay."""
-        seed = canonical.digest("fedpriv/seed/v1", self.seed, self.dataset, round_number, worker)
-        return int.from_bytes(seed[:8], "big") >> 1
+        return self.worker_seeds(round_number, (worker,))[0]
+
+    def worker_seeds(self, round_number: int, workers: Sequence[WorkerName]) -> list[int]:
+        """Return the seed of each of `workers`."""
+        seeds = canonical.digests("fedpriv/seed/v1", self.seed, self.dataset, round_number, last=workers)
+        return [int.from_bytes(seed[:8], "big") >> 1 for seed in seeds]
 
 
 def agreed_schema(dataset: DatasetName, announced: Mapping[WorkerName, Announcement]) -> DatasetDescription:
@@ -111,18 +115,21 @@ def prepare(
     quorum: int | None,
     deadline_seconds: float,
     worker_metrics: Sequence[str],
-    announced: Mapping[WorkerName, Announcement],
+    schema: DatasetDescription,
+    workers: int,
     privacy: Mode | None = None,
     sampling: Sampling | None = None,
 ) -> Job:
-    """Return the job, `privacy` not settled yet; trace model and loss once. Raise `UsageError` for what cannot be."""
+    """Return the job over so many workers, `privacy` not settled yet; trace model and loss once.
+
+    `schema` is that of the data set at all of them. Raise `UsageError` for what cannot be.
+    """
     check_code(model, loss, local)
     sampling = sampling or Everybody()
-    asked = sampling.least(len(announced))
+    asked = sampling.least(workers)
     _check_terms(rounds, quorum, asked, deadline_seconds, worker_metrics)
     _check_purpose(purpose)
     name = DatasetName(dataset)
-    schema = agreed_schema(name, announced)
     training, evaluation = _traced(model, loss, local, schema, worker_metrics, privacy)
     return Job(
         id=_job_id(training, dataset, purpose, seed),

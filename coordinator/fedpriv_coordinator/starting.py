@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -17,18 +17,25 @@ from fedpriv_coordinator.job import Job, model_tensors
 from fedpriv_coordinator.journal import Saved
 
 
-def quorum_of(strategy: Strategy, quorum: int | None, announced: Mapping[WorkerName, Announcement]) -> int | None:
+def quorum_of(strategy: Strategy, quorum: int | None, workers: int) -> int | None:
     """Return how many updates a round needs: `quorum`, or else what the strategy's buffer takes, if it has one."""
     if quorum is not None or strategy.buffered is None:
         return quorum
-    return min(strategy.buffered.size, len(announced))
+    return min(strategy.buffered.size, workers)
 
 
-def setting_of(job: Job, strategy: Strategy, announced: Mapping[WorkerName, Announcement]) -> Setting:
-    """Return what `strategy` is told of the run; raise `UsageError` where it does not fit, saying what would."""
-    rows = [each.rows for found in announced.values() for each in found.datasets if each.name == job.dataset]
+def announced_rows(job: Job, announced: Mapping[WorkerName, Announcement]) -> list[int | None]:
+    """Return how many rows of the job's data set each worker says that it has, None where an owner hides them."""
+    return [each.rows for found in announced.values() for each in found.datasets if each.name == job.dataset]
+
+
+def setting_of(job: Job, strategy: Strategy, rows: Sequence[int | None]) -> Setting:
+    """Return what `strategy` is told of a run over workers that announce `rows`.
+
+    Raise `UsageError` where it does not fit, saying what would.
+    """
     trained = frozenset(each.name for each in job.training.inputs_of(InputRole.PARAMETER))
-    setting = Setting(job.local, job.sampling.least(len(announced)), job.quorum, trained, tuple(rows))
+    setting = Setting(job.local, job.sampling.least(len(rows)), job.quorum, trained, tuple(rows))
     if strategy.needs_loss and "loss" not in job.training_metrics:
         raise UsageError(
             f"strategy {strategy.name!r} weighs workers by their loss: ask for it with worker_metrics=('loss',), which "

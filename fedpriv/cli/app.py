@@ -239,6 +239,19 @@ def health(
     command.health(at, service)
 
 
+@app.command("simulate")
+def simulate_job(
+    *,
+    job: Annotated[Path, typer.Argument(help="The job's TOML file, with a [simulation].")],
+    engine: Annotated[str | None, typer.Option(help="auto, sequential, threads or stacked.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Try a job out on described workers, on this machine alone."""
+    from fedpriv.cli import simulate as command  # noqa: PLC0415 - brings torch
+
+    command.simulate(job, engine, as_json)
+
+
 @app.command("attack")
 def attack(
     *,

@@ -9,9 +9,9 @@ worker's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -46,8 +46,50 @@ class Sampling:
     def choose(self, workers: Sequence[WorkerName], *, seed: int, round_number: int) -> Chosen:
         """Return the workers that round `round_number` asks, the same at every replay."""
         digest = canonical.digest("fedpriv/sampling/v1", seed, round_number)
-        ordered = sorted(workers)
+        ordered = workers if isinstance(workers, Numbered) else sorted(workers)
         return self.draw(ordered, np.random.default_rng(int.from_bytes(digest[:8], "big")), round_number)
+
+
+_FEW = 10_000
+
+
+class Numbered(Sequence[WorkerName]):
+    """The names of `size` workers that differ in their number alone, in order, made as they are read; few are kept.
+
+    All numbers have as many digits as the last one, so that names are in the order of numbers.
+    """
+
+    def __init__(self, prefix: str, size: int) -> None:
+        self._prefix, self._size = f"{prefix}-", size
+        self._digits = len(str(max(size - 1, 0)))
+        self._made: list[WorkerName] | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, at: int) -> WorkerName: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[WorkerName]: ...
+    def __getitem__(self, at: int | slice) -> WorkerName | Sequence[WorkerName]:
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(self._size))]
+        if not -self._size <= at < self._size:
+            raise IndexError(at)
+        return WorkerName(f"{self._prefix}{at % self._size:0{self._digits}d}")
+
+    def __iter__(self) -> Iterator[WorkerName]:
+        prefix, digits = self._prefix, self._digits
+        names = (WorkerName(f"{prefix}{at:0{digits}d}") for at in range(self._size))
+        if self._size > _FEW:
+            return names
+        if self._made is None:
+            self._made = list(names)
+        return iter(self._made)
+
+    def number(self, name: WorkerName) -> int:
+        """Return the number of a name that this sequence has."""
+        return int(name[len(self._prefix) :])
 
 
 def Everybody() -> Sampling:  # noqa: N802 - a public name that stands beside those of strategies

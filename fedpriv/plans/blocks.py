@@ -127,7 +127,8 @@ def _called(overload: Overload, arguments: Sequence[Any]) -> Any:  # noqa: ANN40
 
 
 _OWN = frozenset({
-    "aten.addmm_.default", "aten.add_.Tensor", "aten.add_.Scalar", "aten.sub_.Tensor", "aten.mul_.Tensor",
+    "aten.addmm_.default", "aten.baddbmm_.default",
+    "aten.add_.Tensor", "aten.add_.Scalar", "aten.sub_.Tensor", "aten.mul_.Tensor",
     "aten.mul_.Scalar", "aten.div_.Tensor", "aten.div_.Scalar", "aten.relu_.default", "aten.sqrt_.default",
     "aten.neg_.default", "aten.sigmoid_.default", "aten.tanh_.default", "aten.exp_.default",
     "aten.addcmul_.default", "aten.addcdiv_.default",

@@ -31,14 +31,18 @@ MAXIMUM_HOISTED = 64 << 20
 MAXIMUM_ROWWISE = 4
 """Nodes that run on a whole piece of the rows at once: each takes as much as the piece."""
 _LIKE = {"aten.ones_like.default": 1, "aten.zeros_like.default": 0}
-_SUM, _MM, _ADD, _SUB, _MUL, _TIMES = (
+_SUM, _MM, _ADD, _SUB, _MUL, _TIMES, _BMM, _ADDMM, _BADDBMM = (
     "aten.sum.dim_IntList",
     "aten.mm.default",
     "aten.add.Tensor",
     "aten.sub.Tensor",
     "aten.mul.Tensor",
     "aten.mul.Scalar",
+    "aten.bmm.default",
+    "aten.addmm.default",
+    "aten.baddbmm.default",
 )
+_WITH_SUM = {_MM: _ADDMM, _BMM: _BADDBMM}
 
 
 def fused(block: Block, changed: Sequence[int], replacing: Sequence[int], rows: Sequence[int]) -> Block:
@@ -148,7 +152,12 @@ def _factor_into_sum(block: Block, node: Node, sole: dict[int, Node]) -> Node | 
     scaled = _made(sole, right, _TIMES)
     if scaled is None and node.name == _ADD and _made(sole, left, _TIMES) is not None and node.name != _MUL:
         other = _made(sole, left, _TIMES)
-        if other is not None and _fits(block, right, node) and _made(sole, right, _MM) is None:
+        if (
+            other is not None
+            and _fits(block, right, node)
+            and _made(sole, right, _MM) is None
+            and _made(sole, right, _BMM) is None
+        ):
             left, right, scaled = right, left, other
     if scaled is None or not _fits(block, left, node):
         return None
@@ -168,20 +177,20 @@ def _fits(block: Block, operand: Slot, node: Node) -> bool:
 
 
 def _product_into_sum(block: Block, node: Node, sole: dict[int, Node]) -> Node | None:
-    """X - s * mm(a, b) is addmm(x, a, b, alpha=-s); x + s * mm(a, b) likewise."""
+    """X - s * mm(a, b) is addmm(x, a, b, alpha=-s); x + s * mm(a, b) and batches of products likewise."""
     if node.name not in {_ADD, _SUB}:
         return None
     left, right, factor = node.arguments
-    product = _made(sole, right, _MM)
+    product = _made(sole, right, _MM) or _made(sole, right, _BMM)
     if product is None or not _fits(block, left, node) or not _fits(block, Slot(product.results[0]), node):
         return None
     alpha = factor if node.name == _ADD else _negated(block, factor)
-    return Node("aten.addmm.default", [left, *product.arguments, 1, alpha], node.results, node.step)
+    return Node(_WITH_SUM[product.name], [left, *product.arguments, 1, alpha], node.results, node.step)
 
 
 def _product_into_scaled_sum(block: Block, node: Node, sole: dict[int, Node]) -> Node | None:
     """addmm(x * s, a, b) is addmm(x, a, b, beta=s)."""
-    if node.name != "aten.addmm.default" or node.arguments[3] != 1:
+    if node.name not in {_ADDMM, _BADDBMM} or node.arguments[3] != 1:
         return None
     scaled = _made(sole, node.arguments[0], _TIMES)
     if scaled is None or not _fits(block, scaled.arguments[0], node):

@@ -62,6 +62,20 @@ class Native:
         scalars: Mapping[int, float],
     ) -> list[float]:
         """Run `count` batches, update `values`, and return the summed loss and metrics."""
+        sums = self.sums(values, constants, features, target, count, generator, scalars)
+        return [float(each) for each in sums]
+
+    def sums(
+        self,
+        values: list[Any],
+        constants: Sequence[torch.Tensor],
+        features: torch.Tensor,
+        target: torch.Tensor,
+        count: int,
+        generator: torch.Generator | None,
+        scalars: Mapping[int, float],
+    ) -> list[torch.Tensor]:
+        """Do as `run` does, and return the sums as the tensors that they are: one number each, or one a worker."""
         layout = self._layout
         given = list(values)
         if layout.features is not None:
@@ -77,7 +91,7 @@ class Native:
             raise StepFailed(step=-1, operation="") from None
         for position, value in zip(layout.changed, results, strict=False):
             values[position] = value
-        return [float(each) for each in results[len(layout.changed) :]]
+        return list(results[len(layout.changed) :])
 
 
 class Named(int):

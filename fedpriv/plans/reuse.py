@@ -20,6 +20,7 @@ _IN_PLACE = {
     name: name.replace(".", "_.").replace("aten_.", "aten.", 1)
     for name in (
         "aten.addmm.default",
+        "aten.baddbmm.default",
         "aten.add.Tensor",
         "aten.add.Scalar",
         "aten.sub.Tensor",

@@ -44,7 +44,8 @@ def prepared(
         quorum=None,
         deadline_seconds=1.0,
         worker_metrics=("loss",),
-        announced=announced(alice=toy(features)),
+        schema=toy(features).describe(),
+        workers=1,
     )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import fedpriv as fp
 from fedpriv.clock import SystemClock
-from fedpriv.ids import WorkerName
+from fedpriv.ids import DatasetName, WorkerName
 from fedpriv.learning.strategies import FedAvg
 from fedpriv.ledger.entries import decode_entry
 from fedpriv.privacy.reservations import State
@@ -28,7 +28,7 @@ from fedpriv.wire.messages import Train
 from fedpriv.wire.rounds import FixedPoint, computation, vector_of
 from fedpriv.wire.tensors import tensor_bytes
 from fedpriv_coordinator.coordinator import Coordinator
-from fedpriv_coordinator.job import Job, model_tensors, prepare
+from fedpriv_coordinator.job import Job, agreed_schema, model_tensors, prepare
 from fedpriv_coordinator.masked_round import Send
 from fedpriv_coordinator.secure_aggregation import Numbering, Subject, describe
 from fedpriv_coordinator.summing import Summed, Summing
@@ -98,7 +98,8 @@ class Cheat:
         local = fp.LocalTraining(epochs=1, batch_size=16, optimizer=fp.SGD(lr=0.5))
         self.job: Job = prepare(
             model, LOSS, dataset="toy", purpose="", rounds=1, seed=0, local=local, quorum=None,
-            deadline_seconds=PATIENCE_SECONDS, worker_metrics=(), announced=federation._announced(),
+            deadline_seconds=PATIENCE_SECONDS, worker_metrics=(), workers=len(federation.workers),
+            schema=agreed_schema(DatasetName("toy"), federation._announced()),
         )  # fmt: skip  # one line of terms
         self.model = model_tensors(model, self.job.training)
         self.how = fleet.secure()

@@ -27,7 +27,7 @@ log = logging.getLogger("fedpriv.worker")
 
 
 @contextmanager
-def _denormals_are_zero() -> Iterator[None]:
+def denormals_are_zero() -> Iterator[None]:
     """Let this thread take denormals for zero: with them, arithmetic takes as long as values say."""
     torch.set_flush_denormal(True)
     try:
@@ -90,7 +90,7 @@ class Bench:
     def run(self, commands: Sequence[Command]) -> int | None:
         """Carry out `commands` in order up to the first that fails; return its place among them, or None."""
         tensors, uses = self._tensors, self._uses
-        with torch.inference_mode(), _denormals_are_zero():
+        with torch.inference_mode(), denormals_are_zero():
             for at, command in enumerate(commands):
                 if isinstance(command, Drop):
                     tensors.pop(command.id, None)
