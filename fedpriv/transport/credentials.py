@@ -273,7 +273,7 @@ def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
     """Return the certificates in a PEM file, at least one."""
     try:
         return tuple(x509.load_pem_x509_certificates(_content(path)))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise CredentialsError(f"{path} holds no PEM certificate; write one with fedpriv certs issue") from None
 
 

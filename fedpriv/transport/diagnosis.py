@@ -187,7 +187,7 @@ def _issuer_of(address: str) -> bytes | None:
         with connected(address, CONNECT_SECONDS) as plain, context.wrap_socket(plain) as secured:
             shown = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
         identifier = shown.extensions.get_extension_for_oid(ExtensionOID.AUTHORITY_KEY_IDENTIFIER).value
-    except (OSError, ValueError, PeerLost, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except (OSError, ValueError, PeerLost, x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension):
         return None
     return identifier.key_identifier if isinstance(identifier, x509.AuthorityKeyIdentifier) else None
 

@@ -228,7 +228,7 @@ def _handed(
 def _certificates(said: Said, name: str) -> tuple[x509.Certificate, ...]:
     try:
         return tuple(x509.load_pem_x509_certificates(text(said, name).encode()))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise WireError(f"the registrar's {name} is no certificate") from None
 
 

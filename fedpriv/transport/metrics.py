@@ -6,7 +6,6 @@ label here, and nothing is sent anywhere by itself.
 
 from __future__ import annotations
 
-import resource
 import shutil
 import sys
 import threading
@@ -126,5 +125,9 @@ def _lines(facts: tuple[Fact, ...]) -> Iterator[str]:
 
 
 def _peak_memory() -> float:
+    if sys.platform == "win32":
+        raise OSError("Windows counts memory in another way")
+    import resource  # noqa: PLC0415 - does not exist on Windows, where researchers import this module
+
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(kibibytes if sys.platform == "darwin" else kibibytes * 1024)

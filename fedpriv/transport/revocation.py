@@ -48,7 +48,7 @@ def read_revoked(pem: bytes, authorities: Sequence[x509.Certificate], *, where: 
         number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         signed = any(_signed(found, authority) for authority in authorities)
         serials = {each.serial_number: each.revocation_date_utc for each in found}
-    except (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except (ValueError, TypeError, x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension):
         raise CredentialsError(
             f"{where} is no revocation list of at most {MAXIMUM_LIST_BYTES} bytes; copy it whole from the authority's "
             "folder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import stat
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from ends import authority, coordinator, worker
 from fedpriv.errors import CredentialsError, HandshakeFailed, UsageError
 from fedpriv.transport.authority import Authority, process_authority
 from fedpriv.transport.credentials import Credentials, identify
+from fedpriv.transport.revocation import read_revoked
 from fedpriv.wire.messages import Role
 
 LATER = time.time() + 400 * 86_400
@@ -56,6 +58,19 @@ def test_a_missing_or_empty_file_is_named(folder: Path, name: str) -> None:
     (folder / name).mkdir()
     with pytest.raises(CredentialsError, match="cannot be read"):
         Credentials.load(folder)
+
+
+def test_a_certificate_or_list_of_an_impossible_version_is_one_that_cannot_be_read(folder: Path) -> None:
+    impossible = worker().chain_der[0].replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x52", 1)
+    pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(impossible) + b"-----END CERTIFICATE-----\n"
+    (folder / "certificate.pem").write_bytes(pem)
+    with pytest.raises(CredentialsError, match="holds no PEM certificate"):
+        Credentials.load(folder)
+    der = x509.load_pem_x509_crl(authority().revoke({}, 1, now=time.time())).public_bytes(serialization.Encoding.DER)
+    at = der.index(b"\x02\x01\x01")  # version 2, as 1
+    crl = base64.encodebytes(der[:at] + b"\x02\x01\x45" + der[at + 3 :])
+    with pytest.raises(CredentialsError, match="no revocation list"):
+        read_revoked(b"-----BEGIN X509 CRL-----\n" + crl + b"-----END X509 CRL-----\n", (), where="it")
 
 
 def test_expiry_is_said_with_its_time(folder: Path) -> None:
