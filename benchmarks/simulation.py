@@ -1,6 +1,6 @@
 """Seconds per simulated round beside hand-written limits in the same run, and the memory of a million workers.
 
-Run it with: python benchmarks/simulation.py [--json] [--only sim10 sim1000 sim_tiny million] [--rounds 20]
+Run it with: python benchmarks/simulation.py [--json] [--only sim10 sim1000 sim_tiny million] [--threads 1]
 
 sim10: 10 workers x 4,800 rows, an MLP 784-100-100-10, batch 32; the limit is hand-written SGD in two processes.
 sim1000: 100 of 1,000 workers x 60 rows, the same MLP, batch 10; the limit is hand-written products over all workers at
@@ -36,7 +36,7 @@ SCENARIOS = {
 }
 WIDTH, CLASSES, TEST = 784, 10, 10_000
 MILLION = """
-import resource, torch, fedpriv as fp
+import pathlib, torch, fedpriv as fp
 from torch import nn
 
 def rows(number):
@@ -49,7 +49,8 @@ result = fp.simulate(
     on_note=lambda note: None,
 )
 assert [len(record.workers) for record in result.history.rounds] == [1000] * 5
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sum(each.seconds for each in result.history.rounds) / 5)
+(peak,) = [line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+print(peak.split()[1], sum(each.seconds for each in result.history.rounds) / 5)
 """
 
 
@@ -210,6 +211,7 @@ class Limit:
         self.seconds, self.work = [], []
 
     def round(self, cohort, number):
+        before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         began, worked = time.perf_counter(), time.process_time()
         self.model = [each.div_(len(cohort)) for each in self._train(self.model, cohort, number)]
@@ -219,7 +221,7 @@ class Limit:
         self.accuracy = accuracy(self.name, self.network, *self._test)
         self.seconds.append(time.perf_counter() - began)
         self.work.append(time.process_time() - worked)
-        torch.set_num_threads(2)
+        torch.set_num_threads(before)
 
 
 def limits_of(name, terms, rows, test):
@@ -236,14 +238,15 @@ def limits_of(name, terms, rows, test):
         return [sum(each) for each in zip(*sums, strict=True)]
 
     found = {
-        f"stacked by hand, {count} thread{'s' * (count > 1)}": Limit(name, stacked, count, test) for count in (1, 2)
+        f"stacked by hand, {count} thread{'s' * (count > 1)}": Limit(name, stacked, count, test)
+        for count in range(1, torch.get_num_threads() + 1)
     }
     if name == "sim1000":
         found["stacked by hand in tens, 1 thread"] = Limit(name, in_tens, 1, test)
     return found, lambda: None
 
 
-def measured(name, rounds, engine):
+def measured(name, rounds, engine, threads):
     """Return medians of ours and of the limits, which took turns, and what both models are good for."""
     terms = SCENARIOS[name]
     x, y, *test = data(name)
@@ -253,7 +256,7 @@ def measured(name, rounds, engine):
         start = worker * stride
         return x[start : start + terms["rows"]], y[start : start + terms["rows"]]
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     limits, close = limits_of(name, terms, rows, test)
     rng, notes, ours = np.random.default_rng(1), [], []
     began, work = [time.perf_counter(), time.process_time()], []
@@ -298,10 +301,13 @@ def main():
     parser.add_argument("--only", nargs="*", choices=(*SCENARIOS, "million"), default=(*SCENARIOS, "million"))
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--engine", default="auto")
+    parser.add_argument("--threads", type=int, default=2, help="of ours, and the most of a limit")
     options = parser.parse_args()
     many = {"sim10": 1, "sim1000": 1, "sim_tiny": 20}
     found = {
-        name: million() if name == "million" else measured(name, options.rounds * many[name], options.engine)
+        name: million()
+        if name == "million"
+        else measured(name, options.rounds * many[name], options.engine, options.threads)
         for name in options.only
     }
     document = {**found, "torch": torch.__version__, "cores": os.cpu_count()}

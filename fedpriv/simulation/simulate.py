@@ -105,7 +105,11 @@ def _run(
     evaluation = None if job.evaluation is None else Program(validate(job.evaluation))
     with_engine = picked(engine, program, job, note)
     rounds = Rounds(job, source, strategy, with_engine, evaluation, SystemClock())
-    reached = rounds.run(Standing(setting, start.model, start.memory), start, watch)
+    threads = torch.get_num_threads()
+    try:
+        reached = rounds.run(Standing(setting, start.model, start.memory), start, watch)
+    finally:
+        torch.set_num_threads(threads)
     load_tensors(watch.model, reached.model)
     facts = JobFacts(name, job.purpose, job.dataset, plan=reached.plan)
     run = None if watch.folder is None else watch.folder.folder

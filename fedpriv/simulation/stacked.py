@@ -73,21 +73,23 @@ class Stacked:
                 taken = [torch.randperm(count, generator=draws) for _ in range(order.epochs)] if order.shuffle else []
                 found.append(_Own(place, rows.features, rows.target, count, taken))
         found.sort(key=lambda each: -each.count)
-        width = self._width(found)
-        chunks = [found[at : at + width] for at in range(0, len(found), width)]
-        if self._pool is None:
-            yield from (self._part(orders, chunk) for chunk in chunks)
+        total = sum(each.features.numel() for each in found) + self._values * len(found)
+        if self._pool is None or total < SMALL:
+            if torch.get_num_threads() > 1:
+                # to the end of the run: setting it there and back takes longer than such a round
+                torch.set_num_threads(1)
+            width = MOST_WORKERS if total < SMALL else self._width(len(found))
+            yield from (self._part(orders, found[at : at + width]) for at in range(0, len(found), width))
         else:  # one stack too: this thread may use several of torch's, and a stack is slower on them
+            width = self._width(len(found))
+            chunks = [found[at : at + width] for at in range(0, len(found), width)]
             yield from self._pool.map(lambda chunk: self._part(orders, chunk), chunks)
 
-    def _width(self, own: Sequence[_Own]) -> int:
-        """Return how many workers are in one stack."""
+    def _width(self, workers: int) -> int:
+        """Return how many of so many workers are in one stack: stacks of one size, equally many for each thread."""
         fits = max(1, min(MOST_WORKERS, STACK_BYTES // (4 * max(self._values, 1))))
-        total = sum(each.features.numel() for each in own) + self._values * len(own)
-        if total < SMALL:
-            return MOST_WORKERS
-        share = -(-len(own) // self._threads)
-        return -(-share // -(-share // min(fits, share)))  # stacks of one size, equally many for each thread
+        share = -(-workers // self._threads)
+        return -(-share // -(-share // min(fits, share)))
 
     def _part(self, orders: Orders, own: Sequence[_Own]) -> Part:
         order = orders.order
