@@ -6,12 +6,14 @@ also holds a share of itself, as in Bonawitz et al. 2017; on a Harary graph (Bel
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedpriv import canonical
 from fedpriv.entropy import SeededEntropy
@@ -99,12 +101,33 @@ def topology(spec: GraphSpec, members: Iterable[WorkerName], h1: bytes) -> Topol
     points = {worker: place for place, worker in enumerate(ordered, start=1)}
     if spec.kind is GraphKind.COMPLETE:
         return Topology(ordered, points, (), {}, 0)
-    cycle = permuted(ordered, canonical.digest("fedpriv/graph/v1", h1))
+    cycle = permuted(ordered, _seed(h1))
     return Topology(ordered, points, cycle, {worker: place for place, worker in enumerate(cycle)}, spec.degree // 2)
+
+
+def neighbourhood(spec: GraphSpec, ordered: Sequence[WorkerName], h1: bytes, worker: WorkerName) -> Neighbourhood:
+    """Return what the topology is around one of the sorted workers, without making all of it."""
+    if spec.kind is GraphKind.COMPLETE:
+        return topology(spec, ordered, h1).around(worker)
+    cycle, own = _cycle(len(ordered), _seed(h1)), bisect_left(ordered, worker)
+    (place,) = np.flatnonzero(cycle == own)
+    steps = np.arange(-(spec.degree // 2), spec.degree // 2 + 1)
+    near = sorted(set(cycle[(place + steps) % len(ordered)].tolist()) - {own})
+    neighbours = tuple(ordered[at] for at in near)
+    return Neighbourhood(neighbours, neighbours, {ordered[at]: at + 1 for at in (*near, own)})
 
 
 def permuted(items: Sequence[WorkerName], seed: bytes) -> tuple[WorkerName, ...]:
     """Return `items` in the order of the 16 bytes that each draws from `seed`: equal ones are rarer than 2**-100."""
-    drawn = SeededEntropy(seed).random_bytes(_DRAW_BYTES * len(items))
+    return tuple(items[place] for place in _cycle(len(items), seed).tolist())
+
+
+def _cycle(count: int, seed: bytes) -> NDArray[np.intp]:
+    """Return the places of `count` items in the order of what they draw, shape (count,)."""
+    drawn = SeededEntropy(seed).random_bytes(_DRAW_BYTES * count)
     high, low = np.frombuffer(drawn, ">u8").reshape(-1, 2).T
-    return tuple(items[place] for place in np.lexsort((low, high)).tolist())
+    return np.lexsort((low, high))
+
+
+def _seed(h1: bytes) -> bytes:
+    return canonical.digest("fedpriv/graph/v1", h1)

@@ -19,7 +19,7 @@ from fedpriv.ids import WorkerName
 from fedpriv.secagg import checks, statements
 from fedpriv.secagg.checks import Terms
 from fedpriv.secagg.descriptor import Descriptor
-from fedpriv.secagg.graph import Neighbourhood, Topology, topology
+from fedpriv.secagg.graph import Neighbourhood, Topology, neighbourhood, topology
 from fedpriv.secagg.messages import Advertise, Roll
 from fedpriv.secagg.reasons import Reason, Refused
 from fedpriv.secagg.roster import Roster
@@ -69,7 +69,7 @@ def read(
     leaves = {places[name]: statements.entry_hash(each) for name, each in members.items()}
     root = root_of(len(ordered), leaves, roll.proof)
     history = History(descriptor.sid, statements.roll_hash(descriptor.sid, ordered, root))
-    around = topology(descriptor.graph, ordered, history.h1).around(own.worker)
+    around = neighbourhood(descriptor.graph, ordered, history.h1, own.worker)
     if set(around.neighbours) != members.keys() - {own.worker}:
         raise _other_entries(len(members))
     for neighbour in around.neighbours:

@@ -8,13 +8,13 @@ signatures are right is for the state machines.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from fedpriv.errors import UsageError, WireError
-from fedpriv.ids import WorkerName, checked_name
+from fedpriv.ids import WorkerName, checked_name, checked_names
 from fedpriv.sealed import Envelope
 from fedpriv.secagg import messages as m
 from fedpriv.secagg.descriptor import DIGEST_BYTES, Descriptor
@@ -262,9 +262,10 @@ def _named(items: Sequence[v1.SecaggNamed], most: int, least: int = 0) -> m.Name
 
 
 def _names(workers: Iterable[str]) -> tuple[WorkerName, ...]:
-    names = tuple(workers)
+    names = cast("tuple[WorkerName, ...]", tuple(workers))
     _at_most(len(names), MAXIMUM_WORKERS, "workers")
-    return tuple(map(_name, names))
+    checked_names("worker", names)
+    return names
 
 
 def _name(worker: str) -> WorkerName:

@@ -12,7 +12,7 @@ from parties import cast, identity
 
 from fedpriv.errors import UsageError
 from fedpriv.secagg import harary
-from fedpriv.secagg.graph import COMPLETE, GraphKind, GraphSpec, permuted, topology
+from fedpriv.secagg.graph import COMPLETE, GraphKind, GraphSpec, neighbourhood, permuted, topology
 from fedpriv.secagg.harary import Population
 from fedpriv.secagg.reasons import Reason, Refused
 from fedpriv.secagg.ring import Ring
@@ -32,6 +32,14 @@ def test_neighbours_are_mutual_and_as_many_as_the_degree(size, half, seed):
         assert name not in around
         assert all(name in graph.neighbours(other) for other in around)
         assert graph.holders(name) == around
+
+
+@given(size=st.integers(3, 60), half=st.integers(0, 20), seed=st.binary(min_size=32, max_size=32))
+def test_a_worker_finds_its_own_part_of_the_graph_without_the_rest(size, half, seed):
+    spec = GraphSpec(GraphKind.HARARY, 2 * half, 0) if half else COMPLETE
+    graph = topology(spec, NAMES[:size], seed)
+    for name in NAMES[:size]:
+        assert neighbourhood(spec, NAMES[:size], seed, name) == graph.around(name)
 
 
 def test_in_a_complete_graph_everybody_holds_a_share_of_everybody():
