@@ -69,7 +69,7 @@ class AsItComes:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._events: asyncio.Queue[Came] = asyncio.Queue()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[Came]] = set()
 
     def monotonic(self) -> float:
         """Return the clock's seconds."""
@@ -82,9 +82,9 @@ class AsItComes:
 
     def watch(self, work: Work) -> None:
         """Turn what `work` returns into an event."""
-        task = asyncio.create_task(self._followed(work))
+        task = asyncio.create_task(work)
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(self._ended)
 
     async def next(self, deadline: float) -> Came | None:
         """Return what comes first."""
@@ -97,8 +97,10 @@ class AsItComes:
         """Cancel all that is under way."""
         await _cancelled(self._under_way)
 
-    async def _followed(self, work: Work) -> None:
-        self._events.put_nowait(await work)
+    def _ended(self, task: asyncio.Task[Came]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            self._events.put_nowait(task.result())
 
 
 @dataclass(order=True, slots=True)

@@ -94,7 +94,7 @@ def test_what_was_executed_for_nobody_is_charged_and_stands_beside_the_next_bill
     worker.leave = lambda carried: (leave(carried), left.set())
 
     async def abandoned() -> None:
-        connection = await cheat.coordinator._ready(WorkerName(VICTIM), cheat.job.training)
+        connection = await cheat.coordinator._offering.ready(WorkerName(VICTIM), cheat.job.training)
         asking = asyncio.create_task(connection.ask(cheat.order(), timeout_seconds=10))
         await asyncio.to_thread(computed.wait, 10)
         await connection.close()

@@ -64,17 +64,15 @@ def test_a_strategy_trains_and_replays_to_the_bit(federation, strategy):
 
 def test_what_stays_is_in_no_message_and_what_is_measured_is_each_workers_own(federation):
     def update_bytes(strategy, **options):
-        before = {row.worker: row.bytes for row in federation.egress() if row.kind == "update"}
         result = fit(federation, strategy, rounds=1, **options)
-        return result, {row.worker: row.bytes - before[row.worker] for row in result.egress if row.kind == "update"}
+        return result, {row.worker: row.bytes for row in result.egress if row.kind == "update"}
 
-    fit(federation, fp.FedAvg(), rounds=1)
     _, whole = update_bytes(fp.FedAvg())
     _, less = update_bytes(fp.FedPer(("0",)))
     _, ditto = update_bytes(fp.Ditto())
     weights = 4 * (4 * 3 + 3)
     assert all(whole[name] - less[name] > weights for name in NAMES)
-    assert ditto == whole
+    assert {ditto[name] - whole[name] for name in NAMES} == {2}  # one mark: whether what it keeps was found
     metrics = {"rounds": 5, "worker_metrics": ("accuracy",)}
     shared = fit(federation, fp.FedAvg(), **metrics).history.rounds[-1]
     own = fit(federation, fp.Ditto(0.01), **metrics).history.rounds[-1]
