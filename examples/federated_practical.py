@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
+from torch.nn import functional as F
 
 import fedpriv as fp
 from fedpriv.learning.partition import by_label, iid
@@ -35,29 +36,30 @@ def layers(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*pairs[:-1])
 
 
-def fit(shares, model: nn.Module, evaluate, data=None, **terms) -> fp.History:
-    """Return the history of a run over one virtual worker per share; `evaluate` is run without gradients."""
+def fit(shares, model: nn.Module, evaluate, data=None, **terms) -> fp.Result:
+    """Return the result of a run over one virtual worker per share; `evaluate` is run without gradients."""
     rows = [fp.Dataset("rows", *share, release=RULES, **(data or {})) for share in shares]
     workers = [fp.VirtualWorker(f"worker-{number}", [each]) for number, each in enumerate(rows)]
     with fp.Federation(workers) as federation:
-        history = federation.fit(model, dataset="rows", evaluate=torch.inference_mode()(evaluate), **terms).history
+        result = federation.fit(model, dataset="rows", evaluate=torch.inference_mode()(evaluate), **terms)
     for worker in workers:
         worker.close()
-    return history
+    return result
 
 
-def regression(alike: bool, rounds: int) -> list[float]:
-    """Return the loss on all workers' points after every round."""
+def regression(alike: bool, rounds: int) -> tuple:
+    """Return the loss on all workers' points after every round, those points, and the curve that was fitted."""
     generator, shares = np.random.default_rng(42), []
     for curve in CURVES:
         x, noise = generator.uniform(-2, 2, (100, 1)), generator.normal(size=(100, 1))
         y = x**3 + 1.5 * noise if alike else curve(x, noise)
         shares.append((x.astype(np.float32), y[:, 0].astype(np.float32)))
     x, y = (torch.from_numpy(np.concatenate(each)) for each in zip(*shares))
-    model, loss = nn.Sequential(*layers(1, 128, 64, 1), nn.Flatten(0)), nn.functional.mse_loss
+    model, loss = nn.Sequential(*layers(1, 128, 64, 1), nn.Flatten(0)), F.mse_loss
     local = fp.LocalTraining(epochs=5, batch_size=100, optimizer=fp.SGD(lr=0.001, momentum=0.9))
-    history = fit(shares, model, lambda net: {"loss": float(loss(net(x), y))}, loss=loss, rounds=rounds, local=local)
-    return list(history.column("evaluation/loss"))
+    result = fit(shares, model, lambda net: {"loss": float(loss(net(x), y))}, loss=loss, rounds=rounds, local=local)
+    grid = torch.linspace(-2, 2, 200)
+    return list(result.history.column("evaluation/loss")), shares, (grid, result.model(grid[:, None]).detach())
 
 
 def images(folder: Path | None):
@@ -84,34 +86,31 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     points, rounds = (10, 3) if options.quick else (4000, 10)
-    losses = {"one function": regression(True, points), "three functions": regression(False, points)}
-    comparison.curves({"Loss of the common curve": losses}, options.out / "practical-regression.png")
+    fits = {"one function": regression(True, points), "three functions": regression(False, points)}
+    losses = {"Loss of the common curve": {name: each[0] for name, each in fits.items()}}
+    comparison.curves(losses, options.out / "practical-regression.png")
+    comparison.fits({name: each[1:] for name, each in fits.items()}, options.out / "practical-fits.png")
     (features, labels), test, shard, local = images(options.idx)
     held_out, answers = map(torch.from_numpy, test)
     alike, shards = iid(len(labels), 10, seed=0), by_label(labels, 10, seed=0, shard_rows=shard)
-    half = fp.Fraction(0.5)
-    cases = {"full": (alike, None), "shards, half": (shards, half)}
-    if not options.quick:
-        cases["half"] = (alike, half)
-    found = {}
+    found, half = {}, {} if options.quick else {"half": (alike, fp.Fraction(0.5))}
+    cases = {"full": (alike, None), "shards, half": (shards, fp.Fraction(0.5)), **half}
+    terms = {"rounds": rounds, "local": local, "worker_metrics": ("loss", "accuracy"), "loss": F.cross_entropy}
     for name, (shares, sampling) in {"central": ([np.arange(len(labels))], None), **cases}.items():
         found[name] = fit(
             [(features[share], labels[share]) for share in shares],
             layers(features.shape[1], 100, 100, 10),
             lambda net: {"accuracy": float((net(held_out).argmax(1) == answers).float().mean())},
-            data={"classes": 10, "validation": 0.2},
-            loss=nn.functional.cross_entropy,
-            rounds=rounds,
-            local=local,
+            {"classes": 10, "validation": 0.2},
             sampling=sampling,
-            worker_metrics=("loss", "accuracy"),
-        )
+            **terms,
+        ).history
     columns = ("accuracy", "worker/accuracy", "worker/loss")
     comparison.compare(found, options.out / "practical-images.png", columns=columns)
     for name in ("full", "shards, half"):
         fp.plot_partitions(labels, cases[name][0], options.out / f"practical-{name[:6]}.png")
     numbers: dict[str, object] = {name: {each: run.column(each)[-1] for each in columns} for name, run in found.items()}
-    numbers["regression"] = {name: each[-1] for name, each in losses.items()}
+    numbers["regression"] = {name: each[0][-1] for name, each in fits.items()}
     print(json.dumps(numbers, indent=None if options.json else 1))
     return numbers
 

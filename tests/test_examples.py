@@ -63,7 +63,7 @@ def test_the_practical_learns_a_curve_and_images_and_shards_cost_accuracy(
     assert found["regression"]["one function"] < found["regression"]["three functions"] < 40
     assert found["central"]["accuracy"] > 0.8
     assert found["full"]["accuracy"] > found["shards, half"]["accuracy"] + 0.05
-    names = {f"practical-{each}.png" for each in ("regression", "images", "full", "shards")}
+    names = {f"practical-{each}.png" for each in ("regression", "fits", "images", "full", "shards")}
     assert set(pictures(tmp_path)) == names
 
 

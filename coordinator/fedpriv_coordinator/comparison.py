@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curve = Sequence[float | None]
+Points = tuple[Sequence[float], Sequence[float]]
+"""Values of x and, for each, of y."""
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.RED, "#7c5cbf", plots.GREY, "#c2649a", "#3aa6a0")
 DASHES = ("-", "--", ":", "-.")
 TITLES = {
@@ -67,6 +69,26 @@ def compare(runs: Mapping[str, History], path: str | Path, *, columns: Sequence[
         for column in chosen
     }
     return curves(panels, path)
+
+
+def fits(panels: Mapping[str, tuple[Sequence[Points], Points]], path: str | Path) -> Path:
+    """Draw one panel per title: every worker's points in a colour of its own, and the curve that was fitted to all."""
+    if not panels:
+        raise UsageError("there is nothing to draw; give at least one panel of points and their curve")
+    with plots.style():
+        from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
+
+        figure = Figure(figsize=(max(5.0, 4.2 * len(panels)), 3.9), layout="constrained")
+        row = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, (shares, curve)) in zip(row, panels.items(), strict=True):
+            axes.set_title(title)
+            for place, points in enumerate(shares):
+                axes.scatter(
+                    *points, s=9, alpha=0.5, color=COLOURS[1 + place % (len(COLOURS) - 1)], label=f"worker {place}"
+                )
+            axes.plot(*curve, color=COLOURS[0], linewidth=2, label="fitted to all")
+            axes.legend(loc="best", fontsize=8.5)
+        return plots.save(figure, Path(path))
 
 
 def _draw(axes: Axes, place: int, name: str, values: Curve) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from fedpriv.errors import UsageError
-from fedpriv_coordinator.comparison import compare, curves
+from fedpriv_coordinator.comparison import compare, curves, fits
 from fedpriv_coordinator.experiment import History, RoundRecord
 
 
@@ -46,3 +46,11 @@ def test_many_curves_stay_apart(tmp_path):
     many = {str(number): [0.1 * number] * 40 for number in range(1, 13)}
     text = curves({"Many": many}, tmp_path / "m.svg").read_text()
     assert "stroke-dasharray" in text
+
+
+def test_points_of_each_worker_are_drawn_with_the_curve_that_fits_them_all(tmp_path):
+    shares = [([0.0, 1.0], [0.0, 1.0]), ([2.0], [2.5])]
+    text = fits({"one function": (shares, ([0.0, 2.0], [0.0, 2.0]))}, tmp_path / "fits.svg").read_text()
+    assert all(each in text for each in ("one function", "worker 0", "worker 1", "fitted to all"))
+    with pytest.raises(UsageError, match="nothing to draw"):
+        fits({}, tmp_path / "fits.svg")
