@@ -25,8 +25,8 @@ RULES = [fp.PlainUpdate(recipients=("me",), weight="exact"), fp.Metrics(recipien
 LOCAL = fp.LocalTraining(epochs=1, batch_size=16, optimizer=fp.SGD(lr=0.1))
 DRIFT = {
     "fedavg": fp.FedAvg(), "fedprox": fp.FedProx(0.01), "scaffold": fp.Scaffold(), "feddyn": fp.FedDyn(0.1),
-    "fedavgm": fp.FedAvgM(1.0, 0.8), "fedadagrad": fp.FedAdagrad(0.1, 1e-2), "fedadam": fp.FedAdam(0.03, eps=1e-2),
-    "fedyogi": fp.FedYogi(0.03, eps=1e-2), "fednova": fp.FedNova(), "qfedavg": fp.QFedAvg(0.2),
+    "fedavgm": fp.FedAvgM(1.0, 0.8), "fedadagrad": fp.FedAdagrad(0.1, 1e-2), "fedadam": fp.FedAdam(0.1, eps=1e-2),
+    "fedyogi": fp.FedYogi(0.1, eps=1e-2), "fednova": fp.FedNova(), "qfedavg": fp.QFedAvg(0.2),
 }  # fmt: skip
 CROWD = {"bulyan": 15}
 """Workers of who needs more than 10: 4 f + 3 for f attackers, a fifth of all as for the others."""
