@@ -7,7 +7,7 @@ through. Nobody rests whom a round needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from fedpriv.ids import WorkerName
 from fedpriv_coordinator.experiment import RoundRecord
@@ -24,22 +24,30 @@ def resting(
 
     `suffices` says of a number of workers whether a round can be with so many.
     """
-    number = len(history) + 1
-    flapping = frozenset(worker for worker in connected if _rests_until(history, worker) >= number)
+    number, recent = len(history) + 1, history[-LONGEST_REST:]
+    lately = {each.worker for record in recent for each in record.workers if each.lost}
+    lately &= set(connected)  # nobody else can be resting
+    until = _rest_until(history, lately) if lately else {}
+    flapping = frozenset(worker for worker in connected if until.get(worker, 0) >= number)
     return flapping if suffices(len(connected) - len(flapping)) else frozenset()
 
 
-def _rests_until(history: Sequence[RoundRecord], worker: WorkerName) -> int:
-    """Return the last round in which `worker` rests, 0 where it never did."""
-    lost, rest, until = 0, FIRST_REST, 0
+def _rest_until(history: Sequence[RoundRecord], workers: Container[str]) -> dict[str, int]:
+    """Return the last round in which each of `workers` rests, of those that ever did."""
+    lost: dict[str, int] = {}
+    rest: dict[str, int] = {}
+    until: dict[str, int] = {}
     for record in history:
-        part = next((each for each in record.workers if each.worker == worker), None)
-        if part is None:
-            continue
-        if not part.lost:
-            lost, rest = 0, FIRST_REST
-            continue
-        lost += 1
-        if lost >= IN_A_ROW:
-            until, rest, lost = record.number + rest, min(2 * rest, LONGEST_REST), IN_A_ROW - 1
+        for part in record.workers:
+            worker = part.worker
+            if worker not in workers:
+                continue
+            if not part.lost:
+                lost[worker], rest[worker] = 0, FIRST_REST
+                continue
+            lost[worker] = lost.get(worker, 0) + 1
+            if lost[worker] >= IN_A_ROW:
+                until[worker] = record.number + rest.get(worker, FIRST_REST)
+                rest[worker] = min(2 * rest.get(worker, FIRST_REST), LONGEST_REST)
+                lost[worker] = IN_A_ROW - 1
     return until
