@@ -92,6 +92,10 @@ class Coordinator:
         self._simulated = simulated_time(devices, secure)
         self._buffered = self._buffers(0 if past is None else len(past.arrivals))
 
+    def suffices(self, workers: int) -> bool:
+        """Return whether a round can be with so many workers to draw from."""
+        return workers > 0 and self._job.sampling.least(workers) >= self.needed
+
     async def run_round(
         self, number: int, standing: Standing, resting: frozenset[WorkerName] = frozenset()
     ) -> Concluded:
@@ -99,9 +103,7 @@ class Coordinator:
         started, before = self._clock.monotonic(), self._members.traffic()
         simulated = None if self._simulated is None else self._simulated.clock.monotonic()
         missed = {name: _GONE for name in self._left if name not in {*self._members.connected, *resting}}
-        secure, awake = self._secure, len(self._members.connected) - len(resting)
-        self._resting = resting if secure is None or secure.suffices(awake, self._job.quorum) else frozenset()
-        sent = standing.model
+        self._resting, secure, sent = resting, self._secure, standing.model
         gathered = await (self._gather(number, sent) if secure is None else self._sum(secure, number, sent))
         measured = Measured()
         if not gathered.reason:
@@ -123,7 +125,7 @@ class Coordinator:
 
     async def _gather(self, number: int, model: TensorSet) -> Gathered:
         """Collect the sampled workers' updates in clear."""
-        job, returning, workers = self._job, self._members.returning, tuple(self._members.connected)
+        job, returning, workers = self._job, self._members.returning, _without(self._resting, self._members.connected)
         if self._buffered is not None:
             return await self._buffered.gather(number, model, workers)
         course = Course(
@@ -131,7 +133,7 @@ class Coordinator:
             contribute=lambda worker: self._contribute(worker, number, model),
             asking=self._asking(),
             fold=self._strategy.fold if self._noising is None else self._noising.fold,
-            factors=(chosen := job.chosen(number, _awake(self._members.connected, self._resting))).factors,
+            factors=(chosen := job.chosen(number, workers)).factors,
             pacing=self._pacing(),
             back=self._back,
         )
@@ -149,7 +151,7 @@ class Coordinator:
         order = self._training(number, model, seed=0)  # in a sum each worker draws its own
 
         def sampled(workers: tuple[WorkerName, ...]) -> Sequence[WorkerName]:
-            return job.chosen(number, _awake(workers, self._resting)).workers
+            return job.chosen(number, _without(self._resting, workers)).workers
 
         asked = Asked(order, job.changed, job.quorum, job.deadline_seconds, sampled)
         summed = await secure.ask(asked, lambda worker: self._offering.ready(worker, job.training))
@@ -252,7 +254,7 @@ class Coordinator:
         await self._members.wait_for_another(worker, self._asked.get(worker))
 
 
-def _awake(workers: Iterable[WorkerName], resting: frozenset[WorkerName]) -> tuple[WorkerName, ...]:
+def _without(resting: frozenset[WorkerName], workers: Iterable[WorkerName]) -> tuple[WorkerName, ...]:
     return tuple(worker for worker in workers if worker not in resting)
 
 

@@ -69,10 +69,6 @@ class Job:
         """Return which of `workers` a round asks, the same at every replay."""
         return self.sampling.choose(workers, seed=self.seed, round_number=round_number)
 
-    def suffices(self, workers: int) -> bool:
-        """Return whether a round can reach its quorum with so many workers to draw from."""
-        return self.sampling.least(workers) >= self.quorum if workers else False
-
     def worker_seed(self, round_number: int, worker: WorkerName) -> int:
         """Return the seed of one worker's row order in one round: 63 bits, the same at every replay."""
         return self.worker_seeds(round_number, (worker,))[0]

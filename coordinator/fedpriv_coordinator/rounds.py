@@ -139,7 +139,7 @@ def _round(
     coordinator: Coordinator, members: Membership, number: int, course: Saved, standing: Standing, job: Job
 ) -> Concluded:
     """Run one round and return how it ended; raise where it was abandoned and no other would be better."""
-    rested = resting(course.history.rounds, tuple(members.connected), job.suffices)
+    rested = resting(course.history.rounds, tuple(members.connected), coordinator.suffices)
     if rested:
         log.warning("round %d does not ask %s: lost in %d rounds in a row", number, ", ".join(sorted(rested)), IN_A_ROW)
     concluded = runtime.run(coordinator.run_round(number, standing, rested))

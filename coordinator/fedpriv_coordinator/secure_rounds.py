@@ -78,10 +78,6 @@ class SecureRounds:
         """Return how many workers a round has to begin with, where an order needs `quorum`."""
         return max(self._how.minimum_workers, quorum)
 
-    def suffices(self, workers: int, quorum: int) -> bool:
-        """Return whether a sum can be over so many workers."""
-        return workers >= self.least(quorum)
-
     async def ask(self, asked: Asked, ready: Callable[[WorkerName], Awaitable[Connection]]) -> Summed:
         """Run one round for an order and return how it ended; `ready` returns a connection that knows its plan.
 
