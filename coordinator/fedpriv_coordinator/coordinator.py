@@ -108,7 +108,7 @@ class Coordinator:
         measured = Measured()
         if not gathered.reason:
             concluded = self._strategy.conclude(standing, gathered.gathering)
-            if _is_finite(concluded.model) and _is_finite(concluded.memory):
+            if is_finite(concluded.model) and is_finite(concluded.memory):
                 standing = concluded
                 measured = await self._measuring.measured(number, standing.model, tuple(self._members.connected))
             else:
@@ -265,6 +265,6 @@ def _folded(strategy: Strategy, mean: TensorSet, weight: float = 1.0) -> Gatheri
     return folded
 
 
-def _is_finite(model: TensorSet) -> bool:
+def is_finite(model: TensorSet) -> bool:
     """Return whether every number of `model` is finite: one that is not would spread to every worker."""
     return all(bool(torch.isfinite(tensor).all()) for _, tensor in model if tensor.dtype.is_floating_point)

@@ -128,7 +128,7 @@ def _loss(gathered: Gathered) -> float | None:
     """Return the mean training loss, as far as workers said theirs."""
     folded = (part for part in gathered.parts.values() if part.status == "folded")
     losses = [(part.weight, part.loss) for part in folded if part.loss is not None]
-    return _mean(losses) if gathered.loss is None else gathered.loss
+    return weighted_mean(losses) if gathered.loss is None else gathered.loss
 
 
 def _finding(finding: Finding, summands: Summands) -> RoundFinding:
@@ -148,14 +148,14 @@ def _finding(finding: Finding, summands: Summands) -> RoundFinding:
 def _means(evaluations: Evaluations) -> dict[str, float]:
     given = [each for each in evaluations.values() if isinstance(each, Evaluation)]
     names = sorted({name for evaluation in given for name in evaluation.metrics})
-    return {name: mean for name in names if (mean := _mean(_weighted(given, name))) is not None}
+    return {name: mean for name in names if (mean := weighted_mean(_weighted(given, name))) is not None}
 
 
 def _weighted(given: Iterable[Evaluation], name: str) -> list[tuple[float, float]]:
     return [(each.weight, each.metrics[name]) for each in given if name in each.metrics]
 
 
-def _mean(weighted: Sequence[tuple[float, float]]) -> float | None:
+def weighted_mean(weighted: Sequence[tuple[float, float]]) -> float | None:
     """Return the weighted mean, or None of nothing."""
     total = sum(weight for weight, _ in weighted)
     return sum(weight * value for weight, value in weighted) / total if total > 0 else None

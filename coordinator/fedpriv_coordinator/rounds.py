@@ -150,17 +150,22 @@ def _round(
 
 def _end_if_hopeless(rounds: Sequence[RoundRecord], concluded: Concluded, job: Job) -> None:
     """Raise after an abandoned round that too many refused, that followed too many others, or that was the last."""
-    last, recent = rounds[-1], rounds[-MAXIMUM_ABANDONED:]
+    last = rounds[-1]
     abandoned = f"the run ends with round {last.number}: {concluded.abandoned}"
     message = "; ".join((abandoned, *_awaited(concluded), *_reasons(last, concluded.pending)))
     willing = sum(part.status != "refused" for part in last.workers)
     if last.workers and willing < job.quorum:
         # owners decided, or have to; asking again does not change that
         raise RoundRefused(message)
-    in_a_row = len(recent) == MAXIMUM_ABANDONED and all(record.outcome == "abandoned" for record in recent)
-    nothing = len(rounds) == job.rounds and all(record.outcome == "abandoned" for record in rounds)
-    if in_a_row or nothing:
+    if leads_nowhere(rounds, job.rounds):
         raise RoundAbandoned(message)
+
+
+def leads_nowhere(rounds: Sequence[RoundRecord], planned: int) -> bool:
+    """Return whether too many rounds in a row were abandoned, or all that were planned."""
+    recent = rounds[-MAXIMUM_ABANDONED:]
+    in_a_row = len(recent) == MAXIMUM_ABANDONED and all(record.outcome == "abandoned" for record in recent)
+    return in_a_row or (len(rounds) == planned and all(record.outcome == "abandoned" for record in rounds))
 
 
 def _awaited(concluded: Concluded) -> Iterator[str]:

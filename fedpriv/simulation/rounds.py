@@ -21,12 +21,13 @@ from fedpriv.simulation.engines import Engine, Orders, Part
 from fedpriv.simulation.population import Source
 from fedpriv.updates import TensorSet
 from fedpriv.wire.messages import Evaluate, Train, Update
-from fedpriv_coordinator.coordinator import Concluded
+from fedpriv_coordinator.coordinator import Concluded, is_finite
 from fedpriv_coordinator.experiment import History, RoundRecord, WorkerRound, WorkerStatus
 from fedpriv_coordinator.inspection import why_unusable
 from fedpriv_coordinator.job import Job, taken_by
 from fedpriv_coordinator.journal import Saved
-from fedpriv_coordinator.rounds import MAXIMUM_ABANDONED, Watch
+from fedpriv_coordinator.round_records import weighted_mean
+from fedpriv_coordinator.rounds import Watch, leads_nowhere
 from fedpriv_worker import training
 from fedpriv_worker.actions import Evaluated
 
@@ -79,7 +80,7 @@ class Rounds:
             reason = f"{len(found.weights)} of {len(chosen.workers)} workers contributed; the quorum is {job.quorum}"
         else:
             after = self._strategy.conclude(standing, found.gathering)
-            if _is_finite(after.model) and _is_finite(after.memory):
+            if is_finite(after.model) and is_finite(after.memory):
                 standing = after
                 measured = self._measured(number, chosen.workers, standing.model)
             else:
@@ -201,9 +202,11 @@ def _record(
         number=number,
         outcome="abandoned" if reason else "complete",
         seconds=seconds,
-        loss=_mean([(found.weights[worker], loss) for worker, loss in found.losses.items()]),
+        loss=weighted_mean([(found.weights[worker], loss) for worker, loss in found.losses.items()]),
         metrics={},
-        worker_metrics={name: _mean([(each.rows, each.metrics[name]) for each in given]) or 0.0 for name in names},
+        worker_metrics={
+            name: weighted_mean([(each.rows, each.metrics[name]) for each in given]) or 0.0 for name in names
+        },
         bytes_in=0,
         bytes_out=0,
         workers=tuple(workers),
@@ -212,19 +215,7 @@ def _record(
 
 def _end_if_hopeless(records: Sequence[RoundRecord], abandoned: str, job: Job) -> None:
     """Raise after an abandoned round that followed too many others, or that was the last of nothing else."""
-    last, recent = records[-1], records[-MAXIMUM_ABANDONED:]
-    in_a_row = len(recent) == MAXIMUM_ABANDONED and all(each.outcome == "abandoned" for each in recent)
-    nothing = len(records) == job.rounds and all(each.outcome == "abandoned" for each in records)
-    if in_a_row or nothing:
+    if leads_nowhere(records, job.rounds):
+        last = records[-1]
         why = "; ".join(f"{part.worker}: {part.reason}" for part in last.workers[:10] if part.reason)
         raise RoundAbandoned(f"the run ends with round {last.number}: {abandoned}: {why}")
-
-
-def _is_finite(model: TensorSet) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for _, tensor in model if tensor.dtype.is_floating_point)
-
-
-def _mean(weighted: Sequence[tuple[float, float]]) -> float | None:
-    """Return the weighted mean, or None of nothing."""
-    total = sum(weight for weight, _ in weighted)
-    return sum(weight * value for weight, value in weighted) / total if total > 0 else None
