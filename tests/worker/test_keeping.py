@@ -93,6 +93,19 @@ def test_a_round_that_is_run_again_begins_with_what_it_began_with(caplog):
     assert kept.before("me", at(2)) is later
 
 
+def test_a_peer_that_fills_the_room_pushes_out_its_own(monkeypatch):
+    """A coordinator could else make what others keep begin anew, or hear by its own loss that they keep something."""
+    kept = Keeping(maximum_bytes=100)
+    kept.after("honest", at(1), STATE)
+    for number in range(9):
+        kept.after("greedy", at(1, job=JobId(f"job-{number}")), STATE)
+        assert kept.before("honest", at(2)) is STATE
+    assert kept.before("greedy", at(2, job=JobId("job-8"))) is STATE
+    monkeypatch.setattr(keeping, "MAXIMUM_JOBS", 2)
+    kept.after("greedy", at(1, job=JobId("job-9")), {"w/control": torch.ones(1)})
+    assert kept.before("honest", at(2)) is STATE
+
+
 def test_what_was_used_longest_ago_goes_first(monkeypatch):
     kept = Keeping(maximum_bytes=40)
     for name in ("a", "b", "c"):

@@ -41,7 +41,7 @@ class _Kept:
 
 
 class Keeping:
-    """The state of strategies, by peer, job, data set and plan; what was used longest ago goes first."""
+    """The state of strategies, by peer, job, data set and plan; whoever has most loses what it used longest ago."""
 
     def __init__(self, *, maximum_bytes: int = MAXIMUM_BYTES) -> None:
         self._kept: OrderedDict[Whose, _Kept] = OrderedDict()
@@ -79,7 +79,7 @@ class Keeping:
             self._kept[_whose(peer, order)] = _Kept(order.round, self._found(peer, order), tensors)
             self._kept.move_to_end(_whose(peer, order))
             while self._kept and self._are_too_many():
-                self._kept.popitem(last=False)
+                self._let_go()
 
     def _found(self, peer: str, order: Train) -> Mapping[str, Tensor]:
         """Return what `order` begins with, as far as it is there."""
@@ -90,6 +90,14 @@ class Keeping:
 
     def _are_too_many(self) -> bool:
         return len(self._kept) > MAXIMUM_JOBS or sum(each.nbytes for each in self._kept.values()) > self._maximum_bytes
+
+    def _let_go(self) -> None:
+        """Forget what the peer that takes most room used longest ago: no peer pushes out what a smaller one has."""
+        shares: dict[str, float] = {}
+        for (peer, *_), kept in self._kept.items():
+            shares[peer] = shares.get(peer, 0.0) + 1 / MAXIMUM_JOBS + kept.nbytes / self._maximum_bytes
+        largest = max(shares, key=shares.__getitem__)
+        del self._kept[next(each for each in self._kept if each[0] == largest)]
 
 
 def _whose(peer: str, order: Train) -> Whose:
